@@ -1,0 +1,124 @@
+"""The actor mu(s) and the critic Q(s, a) as Flax modules: hashable values without state of their own."""
+
+from collections.abc import Callable
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Initializer = Callable[..., jax.Array]
+
+BATCH_NORM_MOMENTUM = 0.99
+"""Weight of the past in batch normalisation's running statistics; the paper gives none (Flax's default)."""
+
+
+def uniform(bound: float) -> Initializer:
+    """Initialiser U(-bound, bound). (Flax's `initializers.uniform(s)` draws from [0, s).)"""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+
+    return init
+
+
+def _initializers(kind: str, fan_in: int) -> tuple[Initializer, Initializer]:
+    """The initialisers of a hidden layer's kernel and bias (paper, section 7; Keras's and Flax's defaults)."""
+    if kind == "fan_in_uniform":
+        return uniform(fan_in**-0.5), uniform(fan_in**-0.5)
+    return {"glorot_uniform": nn.initializers.glorot_uniform, "lecun_normal": nn.initializers.lecun_normal}[kind](), (
+        nn.initializers.zeros_init()
+    )
+
+
+class Hidden(nn.Module):
+    """Hidden layers, each a dense layer, its normalisation, a ReLU and dropout."""
+
+    sizes: tuple[int, ...]
+    init: str = "glorot_uniform"
+    normalization: str = "none"
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for size in self.sizes:
+            kernel_init, bias_init = _initializers(self.init, x.shape[-1])
+            x = nn.Dense(size, kernel_init=kernel_init, bias_init=bias_init)(x)
+            if self.normalization == "layer":
+                x = nn.LayerNorm()(x)
+            elif self.normalization == "batch":
+                x = batch_norm(train)(x)
+            x = nn.relu(x)
+            if self.dropout:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return x
+
+
+def batch_norm(train: bool) -> nn.BatchNorm:
+    """Batch normalisation (paper, section 3) with the minibatch's statistics in training, else the running ones."""
+    return nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)
+
+
+class Final(nn.Module):
+    """The last, linear layer."""
+
+    size: int
+    init: str = "glorot_uniform"
+    bound: float | None = None
+    """Draw the kernel from U(-bound, bound) instead of by `init`."""
+    draw_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel_init, bias_init = _initializers(self.init, x.shape[-1])
+        if self.bound is not None:
+            kernel_init = uniform(self.bound)
+            bias_init = uniform(self.bound) if self.draw_bias else nn.initializers.zeros_init()
+        return nn.Dense(self.size, kernel_init=kernel_init, bias_init=bias_init)(x)
+
+
+class Actor(nn.Module):
+    """The deterministic policy mu(s): observations [..., O] to actions [..., A] within the bounds of the space.
+
+    `low` and `high` are the bounds, A numbers each, in the environment's units.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    hidden: Hidden
+    final: Final
+    sigmoid: bool = False
+    """Bound by low + (high - low) sigmoid(x) instead of by the centre + half the range tanh(x)."""
+
+    @nn.compact
+    def __call__(self, observation: jax.Array, train: bool = False) -> jax.Array:
+        x = observation
+        if self.hidden.normalization == "batch":
+            x = batch_norm(train)(x)
+        x = self.final(self.hidden(x, train))
+        low, high = jnp.asarray(self.low, x.dtype), jnp.asarray(self.high, x.dtype)
+        if self.sigmoid:
+            return low + nn.sigmoid(x) * (high - low)
+        return (low + high) / 2 + jnp.tanh(x) * ((high - low) / 2)
+
+
+class Critic(nn.Module):
+    """The action value Q(s, a): observations [..., O] and actions [..., A] to values [...].
+
+    Each passes through a branch of its own, which may be empty, before a trunk sees both: empty branches join them at
+    the input, one hidden layer for the observation lets the action enter at the second (paper, section 7).
+    """
+
+    observation_branch: Hidden
+    action_branch: Hidden
+    trunk: Hidden
+    final: Final
+
+    @nn.compact
+    def __call__(self, observation: jax.Array, action: jax.Array, train: bool = False) -> jax.Array:
+        chex.assert_equal_shape_prefix((observation, action), observation.ndim - 1)
+        if self.observation_branch.normalization == "batch":
+            observation = batch_norm(train)(observation)
+        x = self.observation_branch(observation, train)
+        x = jnp.concatenate([x, self.action_branch(action, train)], axis=-1)
+        return jnp.squeeze(self.final(self.trunk(x, train)), axis=-1)

@@ -1,0 +1,78 @@
+"""Named configurations: values only, over one core. `docs/presets.md` says where each value stands in its source."""
+
+from ddpg_jax.config import Config
+
+PENDULUM = Config()
+"""Ours, tuned for Pendulum-v1; what a newcomer sees first."""
+
+KERAS = Config(
+    total_steps=20_000,
+    hidden_sizes=(256, 256),
+    critic_observation_sizes=(16, 32),
+    critic_action_sizes=(32,),
+    adam_eps=1e-7,
+    adam_eps_hat=True,
+    noise_dt=0.01,
+    eval_every=1_000,
+)
+"""The Keras tutorial "Deep Deterministic Policy Gradient (DDPG)" (amifunny, 2020)."""
+
+GIST = Config(
+    total_steps=40_000,
+    time_limit_terminal=True,
+    hidden_sizes=(8, 8, 8),
+    action_bound="sigmoid",
+    actor_final_init=None,
+    actor_lr=1e-3,
+    critic_lr=1e-3,
+    adam_eps_hat=True,
+    actor_l2=5e-7,
+    critic_l2=5e-7,
+    tau=0.01,
+    batch_size=1024,
+    replay_capacity=100_000,
+    sample_with_replacement=False,
+    update_order="together",
+    noise="unaccumulated",
+    noise_scale=0.1,
+    noise_relative=True,
+    noise_decay=0.99,
+    noise_reset=True,
+    clip_stored_action=False,
+    max_episode_steps=10_000,
+    eval_every=2_000,
+)
+"""The TensorFlow 1 gist as its text runs, with its noise that does not accumulate and its terminal time limit."""
+
+GIST_CORRECTED = GIST.replace(time_limit_terminal=False, noise="ou", clip_stored_action=True)
+"""The gist with a true Ornstein-Uhlenbeck process, bootstrapping at the time limit, and the executed action stored."""
+
+PAPER = Config(
+    total_steps=20_000,
+    hidden_sizes=(400, 300),
+    critic_hidden_sizes=(300,),
+    critic_observation_sizes=(400,),
+    hidden_init="fan_in_uniform",
+    actor_final_init=0.003,
+    critic_final_init=0.003,
+    final_init_biases=True,
+    actor_normalization="batch",
+    critic_normalization="batch",
+    actor_lr=1e-4,
+    critic_lr=1e-3,
+    critic_l2=1e-2,
+    tau=0.001,
+    replay_capacity=1_000_000,
+    learning_starts=64,
+    noise_reset=True,
+    eval_every=1_000,
+)
+"""Lillicrap et al. 2015, arXiv 1509.02971, section 7, for low-dimensional observations."""
+
+PRESETS: dict[str, Config] = {
+    "pendulum": PENDULUM,
+    "keras": KERAS,
+    "gist": GIST,
+    "gist_corrected": GIST_CORRECTED,
+    "paper": PAPER,
+}

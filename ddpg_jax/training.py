@@ -1,0 +1,132 @@
+"""Algorithm 1 around `agent.update`: one agent acts, stores and learns for a chunk of steps, all of it compiled."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax import agent, replay
+from ddpg_jax.agent import Algorithm
+from ddpg_jax.environment import Environment
+from ddpg_jax.replay import Sampler
+from ddpg_jax.rollout import Exploration, Outcome, begin, explore
+from ddpg_jax.types import ChunkLog, Hyperparameters, PRNGKey, TrainState, UpdateInfo
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a training program is compiled from. Hashable: equal setups share one compilation."""
+
+    environment: Environment
+    algorithm: Algorithm
+    exploration: Exploration
+    sampler: Sampler = replay.with_replacement
+    batch_size: int = 64
+    replay_capacity: int = 50_000
+    first_update: int = 1
+    """The step, counted from 1, after which the first update may happen."""
+    train_every: int = 1
+    """Steps between updates: those numbered 1, 1 + train_every, … train."""
+    updates_per_train: int = 1
+    """Updates each time."""
+
+
+def init(key: PRNGKey, hyperparameters: Hyperparameters, *, setup: Setup) -> TrainState:
+    """An agent at the start of its first episode (lines 1 to 6), with an empty replay. The key is consumed."""
+    key, agent_key, reset_key = jax.random.split(key, 3)
+    environment = setup.environment
+    state, observation, noise, episode = begin(reset_key, environment, hyperparameters.noise)
+    example = jnp.zeros(environment.observation_size, jnp.float32)
+    return TrainState(
+        agent=agent.init(agent_key, example, algorithm=setup.algorithm),
+        # Line 3: initialise the replay.
+        replay=replay.init(setup.replay_capacity, environment.observation_size, environment.action_size),
+        noise=noise,
+        environment=state,
+        observation=observation,
+        episode=episode,
+        key=key,
+        step=jnp.int32(0),
+    )
+
+
+def train(
+    state: TrainState, hyperparameters: Hyperparameters, num_steps: jax.Array, *, setup: Setup, max_steps: int
+) -> tuple[TrainState, ChunkLog]:
+    """`num_steps` environment steps of one agent, at most `max_steps`, with their updates.
+
+    The number of steps is an array, so that one compiled program serves every chunk of a run. What a step does is
+    decided by counters that agents under `vmap` share, so that no condition turns into the work of both its branches:
+    first a loop that only gathers experience, then one that also learns.
+    """
+    gathering = jnp.clip(setup.first_update - 1 - state.step, 0, num_steps)
+    first_step = state.step
+
+    def gather(i: jax.Array, carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
+        state, log = carry
+        state, outcome = explore(
+            state,
+            environment=setup.environment,
+            algorithm=setup.algorithm,
+            exploration=setup.exploration,
+            process=hyperparameters.noise,
+        )
+        return state, _log_outcome(log, i, state.step, outcome)
+
+    def gather_and_learn(i: jax.Array, carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
+        state, log = gather(i, carry)
+        if setup.train_every == setup.updates_per_train == 1:
+            return learn(0, (state, log))
+        trains = (first_step + i) % setup.train_every == 0
+        return jax.lax.fori_loop(0, jnp.where(trains, setup.updates_per_train, 0), learn, (state, log))
+
+    def learn(_: jax.Array | int, carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
+        state, log = carry
+        state, info = _learn(state, hyperparameters, setup)
+        return state, _log_update(log, state.step, info)
+
+    carry = jax.lax.fori_loop(0, gathering, gather, (state, _empty_log(max_steps)))
+    return jax.lax.fori_loop(gathering, num_steps, gather_and_learn, carry)
+
+
+def _learn(state: TrainState, hyperparameters: Hyperparameters, setup: Setup) -> tuple[TrainState, UpdateInfo]:
+    """Lines 11 to 15: sample a minibatch and update. Replaces the key."""
+    key, sample_key, update_key = jax.random.split(state.key, 3)
+    # Line 11: sample a random minibatch of transitions.
+    action_size = setup.environment.action_size
+    batch = replay.sample(sample_key, state.replay, setup.batch_size, action_size, setup.sampler)
+    decay = hyperparameters.lr_decay**state.episode.number
+    hyperparameters = hyperparameters._replace(
+        actor_lr=hyperparameters.actor_lr * decay, critic_lr=hyperparameters.critic_lr * decay
+    )
+    new, info = agent.update(
+        update_key, state.agent, batch, algorithm=setup.algorithm, hyperparameters=hyperparameters
+    )
+    return state._replace(agent=new, key=key), info
+
+
+def _empty_log(max_steps: int) -> ChunkLog:
+    zero, entries = jnp.float32(0), jnp.zeros(max_steps, jnp.float32)
+    return ChunkLog(zero, zero, zero, jnp.int32(0), entries.astype(jnp.int32), entries)
+
+
+def _log_outcome(log: ChunkLog, i: jax.Array, step: jax.Array, outcome: Outcome) -> ChunkLog:
+    log = log._replace(
+        episode_length=log.episode_length.at[i].set(outcome.episode_length, mode="promise_in_bounds"),
+        episode_return=log.episode_return.at[i].set(outcome.episode_return, mode="promise_in_bounds"),
+    )
+    return _log_finiteness(log, step, outcome.reward)
+
+
+def _log_update(log: ChunkLog, step: jax.Array, info: UpdateInfo) -> ChunkLog:
+    log = log._replace(
+        critic_loss=log.critic_loss + info.critic_loss,
+        actor_loss=log.actor_loss + info.actor_loss,
+        q_mean=log.q_mean + info.q_mean,
+    )
+    return _log_finiteness(log, step, info.critic_loss + info.actor_loss)
+
+
+def _log_finiteness(log: ChunkLog, step: jax.Array, value: jax.Array) -> ChunkLog:
+    is_first = ~jnp.isfinite(value) & (log.first_nonfinite == 0)
+    return log._replace(first_nonfinite=jnp.where(is_first, step, log.first_nonfinite))

@@ -1,0 +1,141 @@
+"""The arrays that flow through training, with their shapes.
+
+`B` is the minibatch, `O` the size of an observation, `A` of an action, `N` the number of agents. Everything is the
+state of one agent; many agents are the same trees with a leading axis `N` (see `population.py`). Floating-point
+arrays are float32 unless said otherwise.
+"""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import optax
+
+PRNGKey: TypeAlias = jax.Array
+"""A typed key made by `jax.random.key`, shape []."""
+
+Params: TypeAlias = Any
+"""A tree of arrays: a Flax network's parameters, or its normalisation statistics."""
+
+
+class Transition(NamedTuple):
+    """One step of an environment, or, with a leading axis B, a minibatch of them."""
+
+    observation: jax.Array
+    """[..., O] what the agent saw."""
+    action: jax.Array
+    """[..., A] what it did, in the environment's units."""
+    reward: jax.Array
+    """[...] what it received."""
+    discount: jax.Array
+    """[...] 0 where the step ended in a terminal state, else 1: also at a time limit."""
+    next_observation: jax.Array
+    """[..., O] what it saw next, before any reset."""
+
+
+class NoiseProcess(NamedTuple):
+    """x <- coefficient x + drift + innovation e with standard normal e: the AR(1) form of every noise here.
+
+    The action receives scale decay^episode x. Made by the functions of `noise.py`.
+    """
+
+    coefficient: jax.Array | float
+    drift: jax.Array | float
+    innovation: jax.Array | float
+    initial: jax.Array | float = 0.0
+    scale: jax.Array | float = 1.0
+    decay: jax.Array | float = 1.0
+
+
+class Hyperparameters(NamedTuple):
+    """Scalars that shape no array: one compiled program serves all their values, and each agent may have its own."""
+
+    actor_lr: jax.Array | float
+    critic_lr: jax.Array | float
+    lr_decay: jax.Array | float
+    adam_eps: jax.Array | float
+    actor_l2: jax.Array | float
+    critic_l2: jax.Array | float
+    gamma: jax.Array | float
+    tau: jax.Array | float
+    noise: NoiseProcess
+
+
+class AgentState(NamedTuple):
+    """All that `update` advances. The dtype of the parameters is the dtype in which everything is computed."""
+
+    actor_params: Params
+    critic_params: Params
+    target_actor_params: Params
+    target_critic_params: Params
+    actor_stats: Params
+    """Running statistics of batch normalisation; an empty tree without it. So are the next three."""
+    critic_stats: Params
+    target_actor_stats: Params
+    target_critic_stats: Params
+    actor_optimizer_state: optax.OptState
+    critic_optimizer_state: optax.OptState
+    step: jax.Array
+    """[] int32: updates so far."""
+
+
+class UpdateInfo(NamedTuple):
+    """What an update reports, measured on its minibatch before the parameters moved; each is []."""
+
+    critic_loss: jax.Array
+    """Mean squared TD error."""
+    actor_loss: jax.Array
+    """-Q(s, mu(s)), averaged."""
+    q_mean: jax.Array
+    """Q(s, a) of the stored actions, averaged."""
+
+
+class Replay(NamedTuple):
+    """A ring of transitions, each packed into one row, so that a minibatch is one gather."""
+
+    rows: jax.Array
+    """[capacity, 2 O + A + 2]."""
+    count: jax.Array
+    """[] int32: transitions added so far; the next goes to row count mod capacity."""
+
+
+class Episode(NamedTuple):
+    """The episode under way."""
+
+    number: jax.Array
+    """[] int32: episodes completed before this one."""
+    total_reward: jax.Array
+    """[] sum of its rewards so far."""
+    length: jax.Array
+    """[] int32: its steps so far."""
+
+
+class TrainState(NamedTuple):
+    """All that a run carries for an agent from one step to the next; nothing else is needed to continue it."""
+
+    agent: AgentState
+    replay: Replay
+    noise: jax.Array
+    """[A] value of the exploration noise process, before its scale."""
+    environment: Any
+    """The environment's own state, a tree of arrays."""
+    observation: jax.Array
+    """[O]."""
+    episode: Episode
+    key: PRNGKey
+    step: jax.Array
+    """[] int32: environment steps so far; agents that advance together share it."""
+
+
+class ChunkLog(NamedTuple):
+    """What happened in a chunk of n steps, as sums over its updates and one entry for each of up to n steps."""
+
+    critic_loss: jax.Array
+    """[] sum over updates; so are the next two."""
+    actor_loss: jax.Array
+    q_mean: jax.Array
+    first_nonfinite: jax.Array
+    """[] int32: the step after which a loss or reward was first not finite; 0 if none."""
+    episode_length: jax.Array
+    """[n] int32: steps of the episode that ended at this step; 0 if none did."""
+    episode_return: jax.Array
+    """[n] its return."""
