@@ -16,7 +16,7 @@ def make_setup(config: Config, environment: Environment) -> Setup:
     span = [high - low for low, high in zip(environment.low, environment.high, strict=True)]
     return Setup(
         environment=environment,
-        algorithm=make_algorithm(config, environment),
+        algorithm=make_algorithm(config, environment.low, environment.high),
         exploration=Exploration(
             noise_unit=tuple(span if config.noise_relative else [1.0] * len(span)),
             noise_reset=config.noise_reset,
@@ -32,8 +32,8 @@ def make_setup(config: Config, environment: Environment) -> Setup:
     )
 
 
-def make_algorithm(config: Config, environment: Environment) -> Algorithm:
-    """The networks and the form of the update that a configuration names."""
+def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Algorithm:
+    """The networks and the form of the update that a configuration names, for actions between two bounds."""
     trunk_sizes = config.hidden_sizes if config.critic_hidden_sizes is None else config.critic_hidden_sizes
 
     def critic_hidden(sizes: tuple[int, ...], normalization: str) -> Hidden:
@@ -43,10 +43,10 @@ def make_algorithm(config: Config, environment: Environment) -> Algorithm:
     behind_action = "none" if config.critic_normalization == "batch" else config.critic_normalization
     return Algorithm(
         actor=Actor(
-            low=environment.low,
-            high=environment.high,
+            low=low,
+            high=high,
             hidden=Hidden(config.hidden_sizes, config.hidden_init, config.actor_normalization, config.actor_dropout),
-            final=Final(len(environment.low), config.hidden_init, config.actor_final_init, config.final_init_biases),
+            final=Final(len(low), config.hidden_init, config.actor_final_init, config.final_init_biases),
             sigmoid=config.action_bound == "sigmoid",
         ),
         critic=Critic(

@@ -141,7 +141,7 @@ def _pendulum_starts(env: Any, own_limit: int, max_episode_steps: int | None) ->
         if num > NUM_PENDULUM_STARTS:
             raise ValueError(f"eval_episodes is {num}, but Pendulum has {NUM_PENDULUM_STARTS} evaluation start states")
         theta, theta_dot = (jnp.asarray(table[name][:num], jnp.float32) for name in ("theta", "theta_dot"))
-        template, _ = jax.vmap(lambda key: env.reset_env(key, env.default_params))(jax.random.split(jax.random.key(0), num))
+        _, template = jax.vmap(lambda key: env.reset_env(key, env.default_params))(jax.random.split(jax.random.key(0), num))
         state = _strong(template.replace(theta=theta, theta_dot=theta_dot))
         return state, jax.vmap(env.get_obs)(state)
 

@@ -27,14 +27,12 @@ class Exploration:
 
 
 class Outcome(NamedTuple):
-    """What a step was good for."""
+    """What a step did to its episode."""
 
-    reward: jax.Array
-    """[]"""
     episode_length: jax.Array
     """[] int32: steps of the episode that it ended; 0 if it ended none."""
     episode_return: jax.Array
-    """[] the return of that episode so far."""
+    """[] rewards of that episode, up to and with this step."""
 
 
 def begin(
@@ -93,7 +91,7 @@ def explore(
         key=key,
         step=state.step + 1,
     )
-    return new, Outcome(step.reward, jnp.where(ended, length, 0), total_reward)
+    return new, Outcome(jnp.where(ended, length, 0), total_reward)
 
 
 def greedy_returns(

@@ -10,7 +10,7 @@ from ddpg_jax.agent import Algorithm
 from ddpg_jax.environment import Environment
 from ddpg_jax.replay import Sampler
 from ddpg_jax.rollout import Exploration, Outcome, begin, explore
-from ddpg_jax.types import ChunkLog, Hyperparameters, PRNGKey, TrainState, UpdateInfo
+from ddpg_jax.types import Hyperparameters, PRNGKey, StepLog, TrainState, UpdateInfo
 
 
 @dataclass(frozen=True)
@@ -52,41 +52,55 @@ def init(key: PRNGKey, hyperparameters: Hyperparameters, *, setup: Setup) -> Tra
 
 def train(
     state: TrainState, hyperparameters: Hyperparameters, num_steps: jax.Array, *, setup: Setup, max_steps: int
-) -> tuple[TrainState, ChunkLog]:
+) -> tuple[TrainState, jax.Array]:
     """`num_steps` environment steps of one agent, at most `max_steps`, with their updates.
 
     The number of steps is an array, so that one compiled program serves every chunk of a run. What a step does is
     decided by counters that agents under `vmap` share, so that no condition turns into the work of both its branches:
     first a loop that only gathers experience, then one that also learns.
+
+    Returns:
+        The state after, and a row [max_steps, 5] a step with the fields of `StepLog`; rows from num_steps on are 0.
     """
     gathering = jnp.clip(setup.first_update - 1 - state.step, 0, num_steps)
     first_step = state.step
+    no_update = UpdateInfo(jnp.float32(0), jnp.float32(0), jnp.float32(0))
 
-    def gather(i: jax.Array, carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
+    def gather(i: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
         state, log = carry
-        state, outcome = explore(
-            state,
-            environment=setup.environment,
-            algorithm=setup.algorithm,
-            exploration=setup.exploration,
-            process=hyperparameters.noise,
-        )
-        return state, _log_outcome(log, i, state.step, outcome)
+        state, outcome = _explore(state, hyperparameters, setup)
+        return state, _write(log, i, outcome, no_update)
 
-    def gather_and_learn(i: jax.Array, carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
-        state, log = gather(i, carry)
+    def gather_and_learn(i: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+        state, log = carry
+        state, outcome = _explore(state, hyperparameters, setup)
         if setup.train_every == setup.updates_per_train == 1:
-            return learn(0, (state, log))
-        trains = (first_step + i) % setup.train_every == 0
-        return jax.lax.fori_loop(0, jnp.where(trains, setup.updates_per_train, 0), learn, (state, log))
+            state, info = _learn(state, hyperparameters, setup)
+        else:
+            trains = (first_step + i) % setup.train_every == 0
+            num_updates = jnp.where(trains, setup.updates_per_train, 0)
+            state, info = jax.lax.fori_loop(0, num_updates, learn_again, (state, no_update))
+        return state, _write(log, i, outcome, info)
 
-    def learn(_: jax.Array | int, carry: tuple[TrainState, ChunkLog]) -> tuple[TrainState, ChunkLog]:
-        state, log = carry
+    def learn_again(_: jax.Array, carry: tuple[TrainState, UpdateInfo]) -> tuple[TrainState, UpdateInfo]:
+        state, total = carry
         state, info = _learn(state, hyperparameters, setup)
-        return state, _log_update(log, state.step, info)
+        return state, jax.tree.map(jnp.add, total, info)
 
-    carry = jax.lax.fori_loop(0, gathering, gather, (state, _empty_log(max_steps)))
+    carry = (state, jnp.zeros((max_steps, len(StepLog._fields)), jnp.float32))
+    carry = jax.lax.fori_loop(0, gathering, gather, carry)
     return jax.lax.fori_loop(gathering, num_steps, gather_and_learn, carry)
+
+
+def _explore(state: TrainState, hyperparameters: Hyperparameters, setup: Setup) -> tuple[TrainState, Outcome]:
+    """Lines 8 to 10, and 4 to 6 where an episode ended."""
+    return explore(
+        state,
+        environment=setup.environment,
+        algorithm=setup.algorithm,
+        exploration=setup.exploration,
+        process=hyperparameters.noise,
+    )
 
 
 def _learn(state: TrainState, hyperparameters: Hyperparameters, setup: Setup) -> tuple[TrainState, UpdateInfo]:
@@ -105,28 +119,14 @@ def _learn(state: TrainState, hyperparameters: Hyperparameters, setup: Setup) ->
     return state._replace(agent=new, key=key), info
 
 
-def _empty_log(max_steps: int) -> ChunkLog:
-    zero, entries = jnp.float32(0), jnp.zeros(max_steps, jnp.float32)
-    return ChunkLog(zero, zero, zero, jnp.int32(0), entries.astype(jnp.int32), entries)
-
-
-def _log_outcome(log: ChunkLog, i: jax.Array, step: jax.Array, outcome: Outcome) -> ChunkLog:
-    log = log._replace(
-        episode_length=log.episode_length.at[i].set(outcome.episode_length, mode="promise_in_bounds"),
-        episode_return=log.episode_return.at[i].set(outcome.episode_return, mode="promise_in_bounds"),
+def _write(log: jax.Array, i: jax.Array, outcome: Outcome, info: UpdateInfo) -> jax.Array:
+    """The log with row i filled in."""
+    row = StepLog(
+        critic_loss=info.critic_loss,
+        actor_loss=info.actor_loss,
+        q_mean=info.q_mean,
+        episode_length=outcome.episode_length,
+        episode_return=outcome.episode_return,
     )
-    return _log_finiteness(log, step, outcome.reward)
-
-
-def _log_update(log: ChunkLog, step: jax.Array, info: UpdateInfo) -> ChunkLog:
-    log = log._replace(
-        critic_loss=log.critic_loss + info.critic_loss,
-        actor_loss=log.actor_loss + info.actor_loss,
-        q_mean=log.q_mean + info.q_mean,
-    )
-    return _log_finiteness(log, step, info.critic_loss + info.actor_loss)
-
-
-def _log_finiteness(log: ChunkLog, step: jax.Array, value: jax.Array) -> ChunkLog:
-    is_first = ~jnp.isfinite(value) & (log.first_nonfinite == 0)
-    return log._replace(first_nonfinite=jnp.where(is_first, step, log.first_nonfinite))
+    row = jnp.stack([jnp.asarray(value, log.dtype) for value in row])
+    return jax.lax.dynamic_update_slice(log, row[None], (i, 0))

@@ -126,16 +126,14 @@ class TrainState(NamedTuple):
     """[] int32: environment steps so far; agents that advance together share it."""
 
 
-class ChunkLog(NamedTuple):
-    """What happened in a chunk of n steps, as sums over its updates and one entry for each of up to n steps."""
+class StepLog(NamedTuple):
+    """What a training step reports; in a chunk of n steps each field is [n]."""
 
     critic_loss: jax.Array
-    """[] sum over updates; so are the next two."""
+    """Summed over the step's updates, 0 if it had none; so are the next two."""
     actor_loss: jax.Array
     q_mean: jax.Array
-    first_nonfinite: jax.Array
-    """[] int32: the step after which a loss or reward was first not finite; 0 if none."""
     episode_length: jax.Array
-    """[n] int32: steps of the episode that ended at this step; 0 if none did."""
+    """Steps of the episode that the step ended; 0 if it ended none."""
     episode_return: jax.Array
-    """[n] its return."""
+    """Sum of the rewards of the episode under way, or of the one that the step ended."""

@@ -1,0 +1,61 @@
+"""Devices for the command: one host device a core on a CPU. To be called before JAX has started its backend."""
+
+import os
+from pathlib import Path
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, within the CPU quota of its control group."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this operating system
+        cores = os.cpu_count() or 1
+    return max(1, min(cores, int(_quota(Path("/sys/fs/cgroup")))))
+
+
+def _quota(cgroup: Path) -> float:
+    """Cores' worth of time that the control group grants; infinite without a limit."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text()
+        except OSError:
+            return 1e9
+    try:
+        return int(quota) / int(period) if int(quota) > 0 else 1e9
+    except ValueError:  # "max"
+        return 1e9
+
+
+def usable_memory() -> int:
+    """Bytes that this process may still take: what the machine has free, within the limit of its control group."""
+    free = int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            room = int((Path("/sys/fs/cgroup") / limit).read_text()) - int((Path("/sys/fs/cgroup") / used).read_text())
+            free = min(free, max(room, 0))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return free
+
+
+def prepare(num_devices: int | None) -> None:
+    """Makes host devices available, one a usable core unless told otherwise, and a cache of compiled programs.
+
+    Only a command does this: importing the package leaves JAX as it is.
+    """
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", num_devices or usable_cores())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpg_jax"
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -1,0 +1,124 @@
+"""What a run has measured so far, on the host: the rows of `metrics.csv` and `episodes.csv`."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpg_jax.config import Config
+from ddpg_jax.types import StepLog
+
+METRICS_COLUMNS = (
+    "agent", "env_steps", "updates", "eval_return", "train_return", "critic_loss", "actor_loss", "q_mean"
+)  # fmt: skip
+EPISODES_COLUMNS = ("agent", "episode", "env_steps", "return", "length", "noise_scale")
+
+
+class Episodes(NamedTuple):
+    """Training episodes that ended, one entry each."""
+
+    agent: np.ndarray
+    episode: np.ndarray
+    """Counted from 0 in each agent."""
+    env_steps: np.ndarray
+    """The agent's environment steps when it ended."""
+    episode_return: np.ndarray
+    length: np.ndarray
+    noise_scale: np.ndarray
+    """Factor from the noise to the first action, in the environment's units."""
+
+
+class History:
+    """Measurements of the agents numbered `first_agent` on, in the order in which they were made."""
+
+    def __init__(self, config: Config, num_agents: int, *, first_agent: int = 0, noise_unit: float = 1.0) -> None:
+        self.config = config
+        self.agents = np.arange(first_agent, first_agent + num_agents)
+        self.env_steps = 0
+        self.diverged: dict[int, int] = {}
+        """Agents whose losses, return or parameters were no longer finite, with the step at which it was seen."""
+        self.evaluations: list[tuple[int, np.ndarray]] = []
+        """(environment steps, returns [N]) of the evaluations so far."""
+        self.metrics_lines: list[str] = []
+        self.episodes: list[Episodes] = []
+        self._noise_unit = noise_unit
+        self._num_episodes = np.zeros(num_agents, np.int64)
+        self._interval: list[StepLog] = []
+
+    def add_chunk(self, log: StepLog) -> Episodes:
+        """Takes in a chunk of steps, [N, n] entries a field; returns the episodes that ended in it."""
+        self._interval.append(log)
+        for field, values in zip(StepLog._fields, log, strict=True):
+            if field != "episode_length":
+                self._look_for_divergence(values)
+        step, agent = np.nonzero(np.asarray(log.episode_length).T)
+        order = np.lexsort((step, agent))
+        number = np.arange(len(agent)) - np.searchsorted(agent[order], agent[order])
+        within = np.empty_like(number)
+        within[order] = number
+        episode = self._num_episodes[agent] + within
+        ended = Episodes(
+            agent=self.agents[agent],
+            episode=episode,
+            env_steps=self.env_steps + step + 1,
+            episode_return=log.episode_return[agent, step],
+            length=log.episode_length[agent, step].astype(np.int64),
+            noise_scale=self._noise_unit * self.config.noise_scale * self.config.noise_decay ** episode.astype(float),
+        )
+        np.add.at(self._num_episodes, agent, 1)
+        self.episodes.append(ended)
+        self.env_steps += log.episode_return.shape[1]
+        return ended
+
+    def add_evaluation(self, returns: np.ndarray) -> None:
+        """Takes in the mean greedy returns [N] of an evaluation now, and closes the interval since the last one."""
+        for agent in np.flatnonzero(~np.isfinite(returns)):
+            self.diverged.setdefault(int(self.agents[agent]), self.env_steps)
+        self.evaluations.append((self.env_steps, returns))
+        log = StepLog(*(np.concatenate(field, axis=1).astype(np.float64) for field in zip(*self._interval, strict=True)))
+        updates = self.config.num_updates(self.env_steps)
+        num_updates = updates - self.config.num_updates(self.env_steps - log.critic_loss.shape[1])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            num_ended = np.count_nonzero(log.episode_length, axis=1)
+            train_returns = np.sum(log.episode_return, axis=1, where=log.episode_length > 0) / num_ended
+            losses = [np.sum(x, axis=1) / num_updates for x in (log.critic_loss, log.actor_loss, log.q_mean)]
+        for agent, *values in zip(self.agents, returns, train_returns, *losses, strict=True):
+            self.metrics_lines.append(",".join([str(agent), f"{self.env_steps},{updates}", *map(number, values)]))
+        self._interval = []
+
+    def sound(self) -> np.ndarray:
+        """[N] bool: the agents that have not diverged."""
+        return ~np.isin(self.agents, list(self.diverged))
+
+    def _look_for_divergence(self, values: np.ndarray) -> None:
+        bad = ~np.isfinite(values)
+        for agent in np.flatnonzero(bad.any(axis=1)):
+            step = self.env_steps + int(np.argmax(bad[agent])) + 1
+            known = self.diverged.get(int(self.agents[agent]), step)
+            self.diverged[int(self.agents[agent])] = min(step, known)
+
+
+def number(value: float) -> str:
+    """A number as it stands in a table: nine digits, which is all that a float32 holds; empty if not finite."""
+    return f"{value:.9g}" if np.isfinite(value) else ""
+
+
+def metrics_csv(histories: list[History]) -> str:
+    """The text of `metrics.csv`: sorted by environment steps, then by agent."""
+    lines = [line for history in histories for line in history.metrics_lines]
+    if len(histories) > 1:
+        lines.sort(key=lambda line: [int(cell) for cell in line.split(",", 2)[1::-1]])
+    return "\n".join([",".join(METRICS_COLUMNS), *lines]) + "\n"
+
+
+def episodes_csv(histories: list[History]) -> str:
+    """The text of `episodes.csv`: sorted by environment steps, then by agent."""
+    parts = [episodes for history in histories for episodes in history.episodes]
+    if not parts:
+        return ",".join(EPISODES_COLUMNS) + "\n"
+    table = Episodes(*map(np.concatenate, zip(*parts, strict=True)))
+    rows = zip(*(column[np.lexsort((table.agent, table.env_steps))] for column in table), strict=True)
+    lines = [
+        f"{agent},{episode},{env_steps},{number(value)},{length},{number(scale)}"
+        for agent, episode, env_steps, value, length, scale in rows
+    ]
+    return "\n".join([",".join(EPISODES_COLUMNS), *lines]) + "\n"

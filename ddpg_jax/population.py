@@ -1,0 +1,198 @@
+"""Many agents: blocks of them advance together over the devices, by programs that are compiled once.
+
+A *block* is a group of agents on every device: the devices stand in a mesh with one axis, `agents`, and a group
+advances together under `vmap`. The programs are compiled for one block, and the host calls them for one block after
+another, so neither what is compiled nor a single bit of an agent's result depends on how many agents there are. The
+last block is filled up with copies that are thrown away.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ddpg_jax import rollout, training
+from ddpg_jax.training import Setup
+from ddpg_jax.types import AgentState, Hyperparameters, NoiseProcess, Replay, StepLog, TrainState
+
+_STACKED = TrainState(
+    agent=0, replay=Replay(rows=0, count=None), noise=0, environment=0, observation=0, episode=0, key=0, step=None
+)  # fmt: skip
+"""The axis of the agents in a block's state: they march in step, so they share the counters of steps and rows."""
+
+
+class Placement(NamedTuple):
+    """Which agents advance where."""
+
+    devices: tuple[jax.Device, ...]
+    group_size: int
+    """Agents that advance together on a device."""
+
+    @property
+    def block_size(self) -> int:
+        """Agents in a block."""
+        return len(self.devices) * self.group_size
+
+    def num_blocks(self, num_agents: int) -> int:
+        """Blocks that hold so many agents."""
+        return math.ceil(num_agents / self.block_size)
+
+
+def choose_group_size(setup: Setup, platform: str) -> int:
+    """How many agents advance together on a device; it depends on the networks and the platform alone.
+
+    On a CPU a large network stays in the core's cache if it advances alone, and small ones share the overhead of each
+    operation (measured: `benchmarks/README.md`). An accelerator wants all the work it can get at once.
+    """
+    if platform != "cpu":
+        return 256
+    return 1 if num_parameters(setup) > 50_000 else 4
+
+
+def num_parameters(setup: Setup) -> int:
+    """Parameters of an agent's actor and critic together."""
+    state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), _EXAMPLE).agent
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves((state.actor_params, state.critic_params)))
+
+
+def agent_keys(seed: int, seeds: np.ndarray) -> jax.Array:
+    """The keys [N] of agents: agent i's is the root key with i folded in, so agents do not depend on one another."""
+    root = jax.random.key(seed)
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(seeds))
+
+
+class Programs(NamedTuple):
+    """The compiled programs of one block of n agents; states are donated to `train`."""
+
+    placement: Placement
+    stacked: NamedSharding
+    """Where an array with a leading axis of n agents lies."""
+    init: Callable[[jax.Array, Hyperparameters], TrainState]
+    """(keys [n], hyperparameters [n]) -> states [n]."""
+    train: Callable[[TrainState, Hyperparameters, Any], tuple[TrainState, jax.Array]]
+    """(states [n], hyperparameters [n], number of steps []) -> states [n], logs [n, max_steps, 5]."""
+    evaluate: Callable[[AgentState, Any], jax.Array]
+    """(agents [n], start states [S]) -> greedy returns [n, S]."""
+
+
+def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_starts: int) -> Programs:
+    """Compiles what a run needs, all of it ahead of time.
+
+    Args:
+        setup: of every agent.
+        placement: of a block.
+        max_steps: the longest chunk that `train` will be asked for.
+        num_starts: S, start states in a call of `evaluate`.
+    """
+    mesh = Mesh(np.asarray(placement.devices), ("agents",))
+    stacked, shared = NamedSharding(mesh, PartitionSpec("agents")), NamedSharding(mesh, PartitionSpec())
+
+    def over_block(function: Callable, in_axes: tuple, out_axes: Any) -> Callable:
+        grouped = jax.vmap(function, in_axes, out_axes)
+        return jax.shard_map(
+            grouped, mesh=mesh, in_specs=_specs(in_axes), out_specs=_specs(out_axes), check_vma=False
+        )
+
+    init = over_block(partial(training.init, setup=setup), (0, 0), _STACKED)
+    train = over_block(partial(training.train, setup=setup, max_steps=max_steps), (_STACKED, 0, None), (_STACKED, 0))
+    evaluate = over_block(
+        partial(rollout.greedy_returns, environment=setup.environment, algorithm=setup.algorithm), (0, None), 0
+    )
+
+    n = placement.block_size
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), n))
+    hyperparameters = jax.tree.map(lambda _: jax.ShapeDtypeStruct((n,), jnp.float32), _EXAMPLE)
+    states = jax.eval_shape(init, keys, hyperparameters)
+    starts = jax.eval_shape(lambda: setup.environment.evaluation_starts(num_starts))
+    sharding = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(_STACKED))
+    return Programs(
+        placement=placement,
+        stacked=stacked,
+        init=jax.jit(init, in_shardings=stacked, out_shardings=sharding).lower(keys, hyperparameters).compile(),
+        train=jax.jit(
+            train,
+            in_shardings=(sharding, stacked, shared),
+            out_shardings=(sharding, stacked),
+            donate_argnums=0,
+        )
+        .lower(states, hyperparameters, jax.ShapeDtypeStruct((), jnp.int32))
+        .compile(),
+        evaluate=jax.jit(evaluate, in_shardings=(stacked, shared), out_shardings=stacked)
+        .lower(states.agent, starts)
+        .compile(),
+    )
+
+
+def _specs(axes: Any) -> Any:
+    """Agents over the mesh where there is an axis of them, the same everywhere where there is none."""
+
+    def spec(axis: int | None) -> PartitionSpec:
+        return PartitionSpec() if axis is None else PartitionSpec("agents")
+
+    return jax.tree.map(spec, axes, is_leaf=lambda axis: axis is None)
+
+
+class Population:
+    """Agents on their devices, block after block. The host's handle on many training states."""
+
+    def __init__(self, programs: Programs, keys: jax.Array, hyperparameters: Hyperparameters) -> None:
+        """New agents.
+
+        Args:
+            programs: compiled for their setup.
+            keys: [N], one of each agent (`agent_keys`).
+            hyperparameters: of each agent, [N].
+        """
+        self.num_agents = len(keys)
+        self._programs = programs
+        self._hyperparameters = self._blocks(hyperparameters)
+        self._states = [
+            programs.init(*block) for block in zip(self._blocks(keys), self._hyperparameters, strict=True)
+        ]
+
+    def train(self, num_steps: int, after_block: Callable[[int], None] = lambda num_agents: None) -> StepLog:
+        """`num_steps` steps of every agent; the log has [N, num_steps] entries.
+
+        `after_block` is called with the number of agents that have advanced, each time some have.
+        """
+        logs = []
+        steps = np.int32(num_steps)
+        for index, hyperparameters in enumerate(self._hyperparameters):
+            self._states[index], log = self._programs.train(self._states[index], hyperparameters, steps)
+            logs.append(log)
+        for index, log in enumerate(logs):
+            log.block_until_ready()
+            after_block(min((index + 1) * self._programs.placement.block_size, self.num_agents))
+        rows = self._gather(logs)[:, :num_steps]
+        return StepLog(*np.moveaxis(rows, -1, 0))
+
+    def evaluate(self, starts: Any) -> np.ndarray:
+        """Greedy returns [N, S] from the start states that all agents share."""
+        return self._gather([self._programs.evaluate(state.agent, starts) for state in self._states])
+
+    def agents(self, fields: Callable[[AgentState], Any]) -> Any:
+        """What `fields` picks of the agents' states, as NumPy arrays [N, ...]."""
+        parts = [jax.device_get(fields(state.agent)) for state in self._states]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: self.num_agents], *parts)
+
+    def _blocks(self, tree: Any) -> list[Any]:
+        """The tree [N, ...] cut into blocks on their devices; copies of the last agent fill the last block."""
+        size = self._programs.placement.block_size
+        index = np.arange(self._programs.placement.num_blocks(self.num_agents) * size).clip(max=self.num_agents - 1)
+        return [
+            jax.device_put(jax.tree.map(lambda x, i=i: x[i], tree), self._programs.stacked)
+            for i in index.reshape(-1, size)
+        ]
+
+    def _gather(self, arrays: Sequence[jax.Array]) -> np.ndarray:
+        """The blocks' arrays [n, ...] as one [N, ...] on the host."""
+        return np.concatenate([np.asarray(array) for array in arrays])[: self.num_agents]
+
+
+_EXAMPLE = Hyperparameters(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, NoiseProcess(0.0, 0.0, 0.0))
+"""The tree of an agent's hyperparameters; only its shape counts."""

@@ -1,0 +1,116 @@
+"""The folder that a run leaves behind: what is written where."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpg_jax import __version__
+from ddpg_jax.config import Config
+from ddpg_jax.environment import Environment
+from ddpg_jax.history import History, episodes_csv, metrics_csv
+from ddpg_jax.policy import save_policy, save_weights
+
+FORMAT = 1
+"""Version of the layout; a newer one is refused."""
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
+
+
+class RunFolder:
+    """Writes a run's files, each one whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(path: Path) -> "RunFolder":
+        """A new folder.
+
+        Raises:
+            ValueError: if there is something in it already, or it cannot be made.
+        """
+        try:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise ValueError(f"out is {path}, but must be a new or an empty folder")
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"out is {path}, but must be a folder that can be written: {error.strerror}") from error
+        return RunFolder(path)
+
+    def write_config(self, config: Config, run: dict[str, Any]) -> None:
+        """`config.json`: the resolved configuration, how the run was started, and with what."""
+        content = {
+            "format": FORMAT,
+            **run,
+            "config": config.to_dict(),
+            "command": [Path(sys.executable).name, "-m", "ddpg_jax.run", *sys.argv[1:]],
+            "versions": {"ddpg_jax": __version__, "python": sys.version.split()[0]}
+            | {name: metadata.version(name) for name in PACKAGES},
+            "commit": _commit(),
+        }
+        self.write_text("config.json", _json(content))
+
+    def write_tables(self, histories: list[History]) -> None:
+        """`metrics.csv` and `episodes.csv`."""
+        self.write_text("metrics.csv", metrics_csv(histories))
+        self.write_text("episodes.csv", episodes_csv(histories))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """`summary.json`, in which what is not finite is null."""
+        self.write_text("summary.json", _json(summary))
+
+    def write_snapshot(self, env_steps: int, first_agent: int, parameters: dict[str, Any]) -> None:
+        """`snapshots/<environment steps>/`: the parameters of every agent at one moment of training."""
+        save_weights(self.path / "snapshots" / f"{env_steps:09d}", first_agent, parameters)
+
+    def write_policy_weights(self, first_agent: int, variables: Any) -> None:
+        """`policy/agents-….safetensors`: what acts."""
+        save_weights(self.path / "policy", first_agent, variables)
+
+    def write_policy(self, config: Config, environment: Environment, diverged_agents: list[int]) -> None:
+        """`policy/policy.json`: what the weights beside it mean."""
+        save_policy(self.path / "policy", config, environment, diverged_agents=diverged_agents)
+
+    def write_text(self, name: str, text: str) -> None:
+        """A file that is there whole or not at all: written beside it, then renamed."""
+        draft = self.path / f".{name}.part"
+        draft.write_text(text)
+        os.replace(draft, self.path / name)
+
+
+def _json(content: Any) -> str:
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_finite(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the package runs from, if it does; marked when files have been changed."""
+    package = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=package, capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
+            cwd=package, capture_output=True, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() if tracked.returncode == 0 else None
