@@ -89,7 +89,8 @@ def act(state: AgentState, observation: jax.Array, *, algorithm: Algorithm) -> j
         [..., A] in the dtype of the parameters. Exploration noise is the caller's to add (`noise.py`).
     """
     observation = jnp.asarray(observation, dtype_of(state.actor_params))
-    return algorithm.actor.apply({"params": state.actor_params, "batch_stats": state.actor_stats}, observation)
+    variables = {"params": state.actor_params, "batch_stats": state.actor_stats}
+    return jnp.asarray(algorithm.actor.apply(variables, observation))
 
 
 @partial(jax.jit, static_argnames="algorithm")
@@ -126,10 +127,8 @@ def update(
     return new._replace(step=state.step + 1), UpdateInfo(critic_loss, actor_loss, q_mean)
 
 
-def _target(
-    state: AgentState, batch: Transition, algorithm: Algorithm, hyperparameters: Hyperparameters
-) -> jax.Array:
-    """y [B], from the target networks with their own, slowly moving, statistics and without dropout."""
+def _target(state: AgentState, batch: Transition, algorithm: Algorithm, hyperparameters: Hyperparameters) -> jax.Array:
+    """Y [B], from the target networks with their own, slowly moving, statistics and without dropout."""
     actor = {"params": state.target_actor_params, "batch_stats": state.target_actor_stats}
     critic = {"params": state.target_critic_params, "batch_stats": state.target_critic_stats}
     next_action = algorithm.actor.apply(actor, batch.next_observation)

@@ -86,7 +86,9 @@ def make(env_id: str, max_episode_steps: int | None = None) -> Environment:
 
     if env_id not in gymnax.registered_envs:
         continuous = "Pendulum-v1, MountainCarContinuous-v0, PointRobot-misc, Reacher-misc, Swimmer-misc"
-        raise ValueError(f"env_id is {env_id!r}, but must be an environment of gymnax with continuous actions: {continuous}")
+        raise ValueError(
+            f"env_id is {env_id!r}, but must be an environment of gymnax with continuous actions: {continuous}"
+        )
     env, params = gymnax.make(env_id)
     box = env.action_space(params)
     if not isinstance(box, spaces.Box):
@@ -141,7 +143,9 @@ def _pendulum_starts(env: Any, own_limit: int, max_episode_steps: int | None) ->
         if num > NUM_PENDULUM_STARTS:
             raise ValueError(f"eval_episodes is {num}, but Pendulum has {NUM_PENDULUM_STARTS} evaluation start states")
         theta, theta_dot = (jnp.asarray(table[name][:num], jnp.float32) for name in ("theta", "theta_dot"))
-        _, template = jax.vmap(lambda key: env.reset_env(key, env.default_params))(jax.random.split(jax.random.key(0), num))
+        _, template = jax.vmap(lambda key: env.reset_env(key, env.default_params))(
+            jax.random.split(jax.random.key(0), num)
+        )
         state = _strong(template.replace(theta=theta, theta_dot=theta_dot))
         return state, jax.vmap(env.get_obs)(state)
 

@@ -74,7 +74,9 @@ class History:
         for agent in np.flatnonzero(~np.isfinite(returns)):
             self.diverged.setdefault(int(self.agents[agent]), self.env_steps)
         self.evaluations.append((self.env_steps, returns))
-        log = StepLog(*(np.concatenate(field, axis=1).astype(np.float64) for field in zip(*self._interval, strict=True)))
+        log = StepLog(
+            *(np.concatenate(field, axis=1).astype(np.float64) for field in zip(*self._interval, strict=True))
+        )
         updates = self.config.num_updates(self.env_steps)
         num_updates = updates - self.config.num_updates(self.env_steps - log.critic_loss.shape[1])
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -47,12 +47,8 @@ def launch(options: "Options", started: float) -> int:
     )
     announce(console, environment, placement, device, options)
     stopwatch = Stopwatch(started=started)
-    before = time.perf_counter()
-    with console.status("compiling"):
-        programs = compile_programs(
-            setup, placement, max_steps=session.MAX_CHUNK, num_starts=config.eval_episodes
-        )
-    stopwatch.compiling = time.perf_counter() - before
+    with console.status("compiling"), stopwatch.time("compiling"):
+        programs = compile_programs(setup, placement, max_steps=session.MAX_CHUNK, num_starts=config.eval_episodes)
     reporter = Silent() if options.quiet else Bar(console, options.seeds * config.total_steps, verbose=options.verbose)
     job = Session(
         config=config,
@@ -91,9 +87,7 @@ def default_folder(options: "Options") -> Path:
     raise ValueError(f"out is not given, and a thousand folders named runs/{name} exist already")
 
 
-def announce(
-    console: Console, environment: Environment, placement: Placement, device: str, options: "Options"
-) -> None:
+def announce(console: Console, environment: Environment, placement: Placement, device: str, options: "Options") -> None:
     """What is about to happen: the task's spaces, as the Keras tutorial prints them, and the agents' placement."""
     bounds = ", ".join(f"[{low:g}, {high:g}]" for low, high in zip(environment.low, environment.high, strict=True))
     console.print(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 def td_target(reward: jax.Array, discount: jax.Array, next_value: jax.Array, *, gamma: jax.Array | float) -> jax.Array:
-    """y = r + gamma d Q'(s', mu'(s')): the value to which the critic is drawn.
+    """Y = r + gamma d Q'(s', mu'(s')): the value to which the critic is drawn.
 
     Args:
         reward: [B].

@@ -35,14 +35,14 @@ class Hidden(nn.Module):
     """Hidden layers, each a dense layer, its normalisation, a ReLU and dropout."""
 
     sizes: tuple[int, ...]
-    init: str = "glorot_uniform"
+    initializer: str = "glorot_uniform"
     normalization: str = "none"
     dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         for size in self.sizes:
-            kernel_init, bias_init = _initializers(self.init, x.shape[-1])
+            kernel_init, bias_init = _initializers(self.initializer, x.shape[-1])
             x = nn.Dense(size, kernel_init=kernel_init, bias_init=bias_init)(x)
             if self.normalization == "layer":
                 x = nn.LayerNorm()(x)
@@ -63,14 +63,14 @@ class Final(nn.Module):
     """The last, linear layer."""
 
     size: int
-    init: str = "glorot_uniform"
+    initializer: str = "glorot_uniform"
     bound: float | None = None
-    """Draw the kernel from U(-bound, bound) instead of by `init`."""
+    """Draw the kernel from U(-bound, bound) instead of by `initializer`."""
     draw_bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel_init, bias_init = _initializers(self.init, x.shape[-1])
+        kernel_init, bias_init = _initializers(self.initializer, x.shape[-1])
         if self.bound is not None:
             kernel_init = uniform(self.bound)
             bias_init = uniform(self.bound) if self.draw_bias else nn.initializers.zeros_init()

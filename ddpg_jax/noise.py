@@ -11,7 +11,7 @@ from ddpg_jax.types import NoiseProcess, PRNGKey
 
 
 def ornstein_uhlenbeck(*, theta: float, sigma: float, dt: float = 1.0, mean: float = 0.0) -> NoiseProcess:
-    """x <- x + theta (mean - x) dt + sigma sqrt(dt) e.
+    """X <- x + theta (mean - x) dt + sigma sqrt(dt) e.
 
     Uhlenbeck & Ornstein 1930 in Euler-Maruyama steps of length `dt`; the Keras tutorial has dt = 0.01, the paper
     (section 7) names theta = 0.15 and sigma = 0.2.
@@ -20,12 +20,12 @@ def ornstein_uhlenbeck(*, theta: float, sigma: float, dt: float = 1.0, mean: flo
 
 
 def unaccumulated(*, theta: float, sigma: float, mean: float = 0.0) -> NoiseProcess:
-    """x <- theta (mean - x) + sigma e: the TensorFlow gist's noise, which forgets to add the change to x."""
+    """X <- theta (mean - x) + sigma e: the TensorFlow gist's noise, which forgets to add the change to x."""
     return NoiseProcess(-theta, theta * mean, sigma)
 
 
 def gaussian(*, sigma: float, mean: float = 0.0) -> NoiseProcess:
-    """x <- mean + sigma e: independent from step to step."""
+    """X <- mean + sigma e: independent from step to step."""
     return NoiseProcess(0.0, mean, sigma)
 
 

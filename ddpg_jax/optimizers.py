@@ -14,7 +14,9 @@ Optimizer = Callable[..., optax.GradientTransformation]
 _B1, _B2 = 0.9, 0.999  # Kingma & Ba 2015; the defaults of every framework here
 
 
-def adam(learning_rate: jax.Array | float, eps: jax.Array | float, l2: jax.Array | float) -> optax.GradientTransformation:
+def adam(
+    learning_rate: jax.Array | float, eps: jax.Array | float, l2: jax.Array | float
+) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015, Algorithm 1), on gradients to which L2 of the kernels is added first.
 
     Args:
@@ -41,9 +43,7 @@ def adam_eps_hat(
     def init(params: Params) -> optax.OptState:
         return adam(learning_rate, eps, l2).init(params)
 
-    def update(
-        gradients: Params, state: optax.OptState, params: Params | None = None
-    ) -> tuple[Params, optax.OptState]:
+    def update(gradients: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
         _, adam_state, _ = state
         eps_now = eps / jnp.sqrt(1 - _B2 ** (adam_state.count + 1))
         return adam(learning_rate, eps_now, l2).update(gradients, state, params)
@@ -56,5 +56,5 @@ def _is_kernel(params: Params) -> Params:
 
 
 def polyak(target: Params, online: Params, tau: jax.Array | float) -> Params:
-    """theta' <- tau theta + (1 - tau) theta': the step of target networks towards the online ones."""
+    """Theta' <- tau theta + (1 - tau) theta': the step of target networks towards the online ones."""
     return jax.tree.map(lambda new, old: tau * new + (1 - tau) * old, online, target)

@@ -55,12 +55,10 @@ class Policy:
 
 @partial(jax.jit, static_argnames="actor")
 def _act(variables: Any, observations: jax.Array, *, actor: Actor) -> jax.Array:
-    return jax.vmap(lambda one: actor.apply(one, observations))(variables)
+    return jax.vmap(lambda one: jnp.asarray(actor.apply(one, observations)))(variables)
 
 
-def save_policy(
-    folder: Path, config: Config, environment: Environment, *, diverged_agents: list[int]
-) -> None:
+def save_policy(folder: Path, config: Config, environment: Environment, *, diverged_agents: list[int]) -> None:
     """Writes what the weights in `folder` (see `save_weights`) mean, and which agents' are known not to be finite."""
     folder.mkdir(parents=True, exist_ok=True)
     description = {

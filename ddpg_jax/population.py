@@ -20,9 +20,18 @@ from ddpg_jax import rollout, training
 from ddpg_jax.training import Setup
 from ddpg_jax.types import AgentState, Hyperparameters, NoiseProcess, Replay, StepLog, TrainState
 
+_OWN: Any = 0
+_SHARED: Any = None
 _STACKED = TrainState(
-    agent=0, replay=Replay(rows=0, count=None), noise=0, environment=0, observation=0, episode=0, key=0, step=None
-)  # fmt: skip
+    agent=_OWN,
+    replay=Replay(rows=_OWN, added=_SHARED),
+    noise=_OWN,
+    environment=_OWN,
+    observation=_OWN,
+    episode=_OWN,
+    key=_OWN,
+    step=_SHARED,
+)
 """The axis of the agents in a block's state: they march in step, so they share the counters of steps and rows."""
 
 
@@ -94,9 +103,7 @@ def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_
 
     def over_block(function: Callable, in_axes: tuple, out_axes: Any) -> Callable:
         grouped = jax.vmap(function, in_axes, out_axes)
-        return jax.shard_map(
-            grouped, mesh=mesh, in_specs=_specs(in_axes), out_specs=_specs(out_axes), check_vma=False
-        )
+        return jax.shard_map(grouped, mesh=mesh, in_specs=_specs(in_axes), out_specs=_specs(out_axes), check_vma=False)
 
     init = over_block(partial(training.init, setup=setup), (0, 0), _STACKED)
     train = over_block(partial(training.train, setup=setup, max_steps=max_steps), (_STACKED, 0, None), (_STACKED, 0))
@@ -151,9 +158,7 @@ class Population:
         self.num_agents = len(keys)
         self._programs = programs
         self._hyperparameters = self._blocks(hyperparameters)
-        self._states = [
-            programs.init(*block) for block in zip(self._blocks(keys), self._hyperparameters, strict=True)
-        ]
+        self._states = [programs.init(*block) for block in zip(self._blocks(keys), self._hyperparameters, strict=True)]
 
     def train(self, num_steps: int, after_block: Callable[[int], None] = lambda num_agents: None) -> StepLog:
         """`num_steps` steps of every agent; the log has [N, num_steps] entries.

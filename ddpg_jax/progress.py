@@ -93,13 +93,15 @@ class Bar(Silent):
 
 def result_table(summary: dict[str, Any], folder: str) -> Table:
     """The figures of a finished run."""
-    table = Table(title=f"{summary['num_agents']} agents on {summary['env_id']}, preset {summary['preset']}", show_header=False)
+    table = Table(
+        title=f"{summary['num_agents']} agents on {summary['env_id']}, preset {summary['preset']}", show_header=False
+    )
     table.add_column()
     table.add_column(overflow="fold")
     final, agents = summary["final_return"], summary["num_agents"]
     low, high = final["iqm_ci95"]
     if final["iqm"] is not None:
-        table.add_row(f"final greedy return", f"mean {final['mean']:.1f}")
+        table.add_row("final greedy return", f"mean {final['mean']:.1f}")
         table.add_row("", f"median {final['median']:.1f}")
         interval = f", 95% [{low:.1f}, {high:.1f}]" if low is not None and np.isfinite(low) else ""
         table.add_row("", f"IQM {final['iqm']:.1f}{interval}")

@@ -1,7 +1,7 @@
 """Experience replay (Lin 1992; paper, section 3) as one preallocated array.
 
 A transition is a row, so a step writes one slice and a minibatch is one gather. Under `vmap` the agents of a group
-share `count`: a write to one and the same row of all stays an update in place, where a write to a row of each agent's
+share `added`: a write to one and the same row of all stays an update in place, where a write to a row of each agent's
 own would be a scatter, and a conditional one a copy of the whole replay.
 """
 
@@ -32,14 +32,14 @@ def add(replay: Replay, transition: Transition) -> Replay:
     """The replay with one transition (no leading axis) more; the oldest makes room when it is full."""
     chex.assert_rank(list(transition), [1, 1, 0, 0, 1])
     row = jnp.concatenate([jnp.atleast_1d(field).astype(replay.rows.dtype) for field in transition])
-    index = replay.count % replay.rows.shape[0]
-    return Replay(jax.lax.dynamic_update_slice(replay.rows, row[None], (index, 0)), replay.count + 1)
+    index = replay.added % replay.rows.shape[0]
+    return Replay(jax.lax.dynamic_update_slice(replay.rows, row[None], (index, 0)), replay.added + 1)
 
 
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
     """A minibatch [B, ...] of the transitions added so far, at least one of which there must be; consumes the key."""
     capacity, width = replay.rows.shape
-    size = jnp.minimum(replay.count, capacity)
+    size = jnp.minimum(replay.added, capacity)
     batch = replay.rows.at[sampler(key, batch_size, size)].get(mode="promise_in_bounds")
     observation_size = (width - action_size - 2) // 2
     ends = (observation_size, observation_size + action_size, observation_size + action_size + 1)
@@ -77,7 +77,7 @@ _ROUNDS = 8
 
 
 def _feistel(x: jax.Array, num_bits: jax.Array, round_keys: jax.Array) -> jax.Array:
-    """A permutation of the `num_bits`-bit numbers: halves, of unequal width if it is odd, scramble each other in turn."""
+    """A permutation of the `num_bits`-bit numbers: two halves of their bits scramble each other in turn."""
     low_bits = num_bits // 2
     high_bits = num_bits - low_bits
     low, high = x & _mask(low_bits), x >> low_bits

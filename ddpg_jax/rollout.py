@@ -35,9 +35,7 @@ class Outcome(NamedTuple):
     """[] rewards of that episode, up to and with this step."""
 
 
-def begin(
-    key: PRNGKey, environment: Environment, process: NoiseProcess
-) -> tuple[Any, jax.Array, jax.Array, Episode]:
+def begin(key: PRNGKey, environment: Environment, process: NoiseProcess) -> tuple[Any, jax.Array, jax.Array, Episode]:
     """The first episode: the environment's state, its observation [O], the noise [A] and the counters."""
     state, observation = environment.reset(key)
     counters = Episode(jnp.int32(0), jnp.float32(0), jnp.int32(0))

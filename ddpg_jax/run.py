@@ -1,14 +1,13 @@
 """`python -m ddpg_jax.run`: trains many agents and leaves a run folder."""
 
 import contextlib
-import dataclasses
 import io
 import re
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 _STARTED = time.perf_counter()
 
@@ -43,7 +42,7 @@ class Options:
     """Print nothing but errors."""
     verbose: bool = False
     """Print a line for every training episode."""
-    config: tyro.conf.OmitArgPrefixes[Config] = Config()
+    config: tyro.conf.OmitArgPrefixes[Config] = PRESETS["pendulum"]
 
 
 def parse(arguments: list[str]) -> Options:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -50,6 +51,13 @@ class Stopwatch:
     training: float = 0.0
     evaluating: float = 0.0
     started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def time(self, what: str) -> Iterator[None]:
+        """Adds the seconds spent inside to one of the counts."""
+        start = time.perf_counter()
+        yield
+        setattr(self, what, getattr(self, what) + time.perf_counter() - start)
 
     @property
     def wall(self) -> float:
@@ -117,14 +125,14 @@ def _train_wave(session: Session, programs: Programs, agents: range, earlier: li
     for stop in sorted({*evaluations, *snapshots} - {0}):
         _train_until(stop, population, history, session)
         if stop in evaluations:
-            with _timed(watch, "evaluating"):
+            with watch.time("evaluating"):
                 returns = population.evaluate(starts).mean(axis=1, dtype=np.float64)
             history.add_evaluation(returns)
             session.reporter.evaluated(returns[history.sound()])
             session.folder.write_tables([*earlier, history])
         if stop in snapshots:
             session.folder.write_snapshot(stop, agents.start, _parameters(population))
-    with _timed(watch, "evaluating"):
+    with watch.time("evaluating"):
         final_returns = evaluate_finally(population, session.setup, config.eval_episodes)
     _note_unsound(history, final_returns)
     session.folder.write_policy_weights(agents.start, _acting(population))
@@ -141,7 +149,7 @@ def _train_until(stop: int, population: Population, history: History, session: S
             session.reporter.advanced((num_agents - done) * length)
             done = num_agents
 
-        with _timed(session.stopwatch, "training"):
+        with session.stopwatch.time("training"):
             log = population.train(length, after_block)
         session.reporter.ended(history.add_chunk(log))
 
@@ -173,20 +181,6 @@ def _parameters(population: Population) -> dict[str, Any]:
 
 def _acting(population: Population) -> dict[str, Any]:
     return population.agents(lambda state: {"params": state.actor_params, "batch_stats": state.actor_stats})
-
-
-class _timed:
-    """Adds the seconds spent inside to one of the stopwatch's counts."""
-
-    def __init__(self, watch: Stopwatch, name: str) -> None:
-        self._watch, self._name = watch, name
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        spent = time.perf_counter() - self._start
-        setattr(self._watch, self._name, getattr(self._watch, self._name) + spent)
 
 
 def summarize(session: Session, preset: str, results: list[WaveResult], device: str) -> dict[str, Any]:

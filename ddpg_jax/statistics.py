@@ -53,7 +53,7 @@ def shortfall(episode_returns: np.ndarray, optimal_returns: np.ndarray) -> np.nd
     Paired by start state, which removes the spread of the start states: an episode's return has a standard deviation
     of 73 under the optimum itself.
     """
-    return np.mean(optimal_returns - episode_returns, axis=-1, dtype=np.float64)
+    return np.asarray(np.mean(optimal_returns - episode_returns, axis=-1, dtype=np.float64))
 
 
 def describe_shortfall(shortfalls: np.ndarray) -> dict[str, Any]:

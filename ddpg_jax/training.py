@@ -113,20 +113,18 @@ def _learn(state: TrainState, hyperparameters: Hyperparameters, setup: Setup) ->
     hyperparameters = hyperparameters._replace(
         actor_lr=hyperparameters.actor_lr * decay, critic_lr=hyperparameters.critic_lr * decay
     )
-    new, info = agent.update(
-        update_key, state.agent, batch, algorithm=setup.algorithm, hyperparameters=hyperparameters
-    )
+    new, info = agent.update(update_key, state.agent, batch, algorithm=setup.algorithm, hyperparameters=hyperparameters)
     return state._replace(agent=new, key=key), info
 
 
 def _write(log: jax.Array, i: jax.Array, outcome: Outcome, info: UpdateInfo) -> jax.Array:
     """The log with row i filled in."""
-    row = StepLog(
+    entries = StepLog(
         critic_loss=info.critic_loss,
         actor_loss=info.actor_loss,
         q_mean=info.q_mean,
         episode_length=outcome.episode_length,
         episode_return=outcome.episode_return,
     )
-    row = jnp.stack([jnp.asarray(value, log.dtype) for value in row])
+    row = jnp.stack([jnp.asarray(entry, log.dtype) for entry in entries])
     return jax.lax.dynamic_update_slice(log, row[None], (i, 0))

@@ -94,8 +94,8 @@ class Replay(NamedTuple):
 
     rows: jax.Array
     """[capacity, 2 O + A + 2]."""
-    count: jax.Array
-    """[] int32: transitions added so far; the next goes to row count mod capacity."""
+    added: jax.Array
+    """[] int32: transitions added so far; the next goes to row added mod capacity."""
 
 
 class Episode(NamedTuple):
@@ -127,13 +127,13 @@ class TrainState(NamedTuple):
 
 
 class StepLog(NamedTuple):
-    """What a training step reports; in a chunk of n steps each field is [n]."""
+    """What a training step reports, a scalar each; of N agents in a chunk of n steps, NumPy arrays [N, n]."""
 
-    critic_loss: jax.Array
+    critic_loss: Any
     """Summed over the step's updates, 0 if it had none; so are the next two."""
-    actor_loss: jax.Array
-    q_mean: jax.Array
-    episode_length: jax.Array
+    actor_loss: Any
+    q_mean: Any
+    episode_length: Any
     """Steps of the episode that the step ended; 0 if it ended none."""
-    episode_return: jax.Array
+    episode_return: Any
     """Sum of the rewards of the episode under way, or of the one that the step ended."""
