@@ -11,6 +11,7 @@ from rich.console import Console
 from ddpg_jax import plots, session
 from ddpg_jax.assembly import make_setup
 from ddpg_jax.environment import Environment, make
+from ddpg_jax.plan import ANNOUNCED_SECONDS, make_plan
 from ddpg_jax.population import Placement, choose_group_size, compile_programs
 from ddpg_jax.progress import Bar, Silent, result_table
 from ddpg_jax.run_folder import RunFolder
@@ -32,9 +33,14 @@ def launch(options: "Options", started: float) -> int:
     environment.evaluation_starts(config.eval_episodes)  # refuses more than there are
     setup = make_setup(config, environment)
     placement = place(setup, options)
-    folder = RunFolder.create(options.out or default_folder(options))
-    console = Console(quiet=options.quiet)
+    plan = make_plan(config, setup, placement, options.seeds)
+    console = Console(quiet=options.quiet, soft_wrap=True)
     device = f"{len(placement.devices)} x {placement.devices[0].device_kind}"
+    if options.plan:
+        announce(console, environment, placement, device, options)
+        console.print(*plan.lines(), sep="\n", highlight=False)
+        return 0
+    folder = RunFolder.create(options.out or default_folder(options))
     folder.write_config(
         config,
         {
@@ -46,6 +52,8 @@ def launch(options: "Options", started: float) -> int:
         },
     )
     announce(console, environment, placement, device, options)
+    if len(plan.waves) > 1 or plan.seconds > ANNOUNCED_SECONDS:
+        console.print(*plan.lines(), sep="\n", highlight=False)
     stopwatch = Stopwatch(started=started)
     with console.status("compiling"), stopwatch.time("compiling"):
         programs = compile_programs(setup, placement, max_steps=session.MAX_CHUNK, num_starts=config.eval_episodes)
@@ -55,7 +63,7 @@ def launch(options: "Options", started: float) -> int:
         setup=setup,
         seed=options.seed,
         num_agents=options.seeds,
-        waves=(range(options.seeds),),
+        waves=plan.waves,
         folder=folder,
         reporter=reporter,
         stopwatch=stopwatch,

@@ -65,7 +65,7 @@ def choose_group_size(setup: Setup, platform: str) -> int:
 
 def num_parameters(setup: Setup) -> int:
     """Parameters of an agent's actor and critic together."""
-    state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), _EXAMPLE).agent
+    state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS).agent
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves((state.actor_params, state.critic_params)))
 
 
@@ -113,7 +113,7 @@ def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_
 
     n = placement.block_size
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), n))
-    hyperparameters = jax.tree.map(lambda _: jax.ShapeDtypeStruct((n,), jnp.float32), _EXAMPLE)
+    hyperparameters = jax.tree.map(lambda _: jax.ShapeDtypeStruct((n,), jnp.float32), EXAMPLE_HYPERPARAMETERS)
     states = jax.eval_shape(init, keys, hyperparameters)
     starts = jax.eval_shape(lambda: setup.environment.evaluation_starts(num_starts))
     sharding = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(_STACKED))
@@ -199,5 +199,5 @@ class Population:
         return np.concatenate([np.asarray(array) for array in arrays])[: self.num_agents]
 
 
-_EXAMPLE = Hyperparameters(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, NoiseProcess(0.0, 0.0, 0.0))
+EXAMPLE_HYPERPARAMETERS = Hyperparameters(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, NoiseProcess(0.0, 0.0, 0.0))
 """The tree of an agent's hyperparameters; only its shape counts."""

@@ -38,6 +38,8 @@ class Options:
     """Devices to spread the agents over; >= 1. None: every usable core, or every accelerator."""
     group_size: int | None = None
     """Agents that advance together on a device; >= 1. None: chosen for the networks and the device."""
+    plan: bool = False
+    """Print the memory, waves and time that the run would take, and exit."""
     quiet: bool = False
     """Print nothing but errors."""
     verbose: bool = False
@@ -84,15 +86,17 @@ def _check(options: Options) -> None:
 
 
 def _one_line(boxed: str) -> str:
-    """The sense of tyro's framed message: its first paragraph, in one line."""
+    """The sense of tyro's framed message in one line: what is wrong, and the help of the flag that it is wrong in."""
     lines = [re.sub(r"^[│|]|[│|]$", "", line).strip() for line in boxed.splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("╭", "╰"))]
-    message = []
-    for line in lines:
-        if line.startswith("───"):
-            break
-        message.append(line)
-    return " ".join(message) or "the command line cannot be read"
+    text = "\n".join(line for line in lines if line and not line.startswith(("╭", "╰")))
+    what, *more = re.split(r"^─+$", text, flags=re.MULTILINE)
+    message = " ".join(what.split()).replace("Error parsing config: ", "").replace("Error parsing ", "")
+    for paragraph in more:
+        title, _, rest = paragraph.strip().partition("\n")
+        if title.startswith("Argument helptext"):
+            rest = re.sub(r"\(default:.*", "", " ".join(rest.partition("\n")[2].split())).strip()
+            return f"{message} [{rest}]"
+    return message or "the command line cannot be read"
 
 
 def _refuse(reason: str) -> NoReturn:

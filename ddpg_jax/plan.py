@@ -1,0 +1,155 @@
+"""Before anything is allocated: what a run will take, and whether it fits."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax import training
+from ddpg_jax.config import Config
+from ddpg_jax.devices import usable_memory
+from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, Placement
+from ddpg_jax.training import Setup
+
+USABLE_SHARE = 0.85
+"""Share of the free memory that a run plans to fill."""
+
+FIXED_BYTES = 900 * 2**20
+"""What Python, JAX and the compiled programs take besides the agents."""
+
+ANNOUNCED_SECONDS = 3600.0
+"""A run that is expected to take longer is announced with its plan."""
+
+_CPU_FLOPS = 110e9
+"""Float32 operations per second of a core on these matrix products, for the estimate of the time alone."""
+_CPU_STEP_SECONDS = 45e-6
+"""Cost of a step besides its matrix products, likewise."""
+_ACCELERATOR_STEP_SECONDS = 400e-6
+"""Cost of a step of a whole group on an accelerator, likewise: launching its kernels."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Memory, waves and time of a run."""
+
+    num_agents: int
+    replay_bytes: int
+    """Of an agent; so are the next two."""
+    parameter_bytes: int
+    """Parameters, targets and moments."""
+    host_bytes: int
+    """Copies of the parameters on their way to the disk."""
+    available_bytes: int
+    """Memory for agents: a share of what is free."""
+    waves: tuple[range, ...]
+    """The agents' numbers, in portions that train one after another."""
+    seconds: float
+    """Estimate of the training time."""
+
+    @property
+    def agent_bytes(self) -> int:
+        """Memory that an agent takes."""
+        return self.replay_bytes + self.parameter_bytes + self.host_bytes
+
+    @property
+    def wave_bytes(self) -> int:
+        """Memory that the agents take at any time."""
+        return self.agent_bytes * max(len(wave) for wave in self.waves)
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        portions = f"{len(self.waves):,} wave(s) of at most {len(self.waves[0]):,} agents"
+        return [
+            f"memory: {_amount(self.agent_bytes)} an agent (replay {_amount(self.replay_bytes)}, parameters, targets "
+            f"and moments {_amount(self.parameter_bytes)}, copies {_amount(self.host_bytes)})",
+            f"        {_amount(self.agent_bytes * self.num_agents)} for {self.num_agents:,} agents; "
+            f"{_amount(self.available_bytes)} available: {portions}, {_amount(self.wave_bytes)} at a time",
+            f"time:   about {duration(self.seconds)} of training (an estimate)",
+        ]
+
+
+def make_plan(config: Config, setup: Setup, placement: Placement, num_agents: int) -> Plan:
+    """What `num_agents` agents will take.
+
+    Raises:
+        ValueError: if not even one block of agents fits; it says what would.
+    """
+    state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS)
+    replay_bytes, parameter_bytes = num_bytes(state.replay), num_bytes(state.agent)
+    host_bytes = 2 * num_bytes((state.agent.actor_params, state.agent.critic_params))
+    available = available_memory(placement)
+    agent_bytes = replay_bytes + parameter_bytes + host_bytes
+    block = placement.block_size
+    if block * agent_bytes > available:
+        rows = (available / block - parameter_bytes - host_bytes) * config.replay_capacity / replay_bytes
+        fits = f"a replay_capacity of {int(rows):,} would fit" if rows >= config.batch_size else "no replay would fit"
+        raise ValueError(
+            f"replay_capacity is {config.replay_capacity:,}, but {block} agents, the fewest that train at a time, "
+            f"would take {_amount(block * agent_bytes)} of {_amount(available)} available; {fits}"
+        )
+    size = min(num_agents, int(available // (block * agent_bytes)) * block)
+    waves = tuple(range(first, min(first + size, num_agents)) for first in range(0, num_agents, size))
+    return Plan(
+        num_agents=num_agents,
+        replay_bytes=replay_bytes,
+        parameter_bytes=parameter_bytes,
+        host_bytes=host_bytes,
+        available_bytes=available,
+        waves=waves,
+        seconds=estimate_seconds(config, setup, placement, num_agents, state.agent),
+    )
+
+
+def available_memory(placement: Placement) -> int:
+    """Bytes for agents on the devices of a placement."""
+    if placement.devices[0].platform == "cpu":
+        return max(0, int(USABLE_SHARE * usable_memory()) - FIXED_BYTES)
+    free = [device.memory_stats() or {} for device in placement.devices]
+    return int(USABLE_SHARE * sum(stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0) for stats in free))
+
+
+def estimate_seconds(config: Config, setup: Setup, placement: Placement, num_agents: int, agent: Any) -> float:
+    """A rough guess of the training time, from the arithmetic of the updates and the cost of a step."""
+    flops = config.num_updates(config.total_steps) * update_flops(agent, setup.batch_size)
+    if placement.devices[0].platform != "cpu":
+        return config.total_steps * _ACCELERATOR_STEP_SECONDS * placement.num_blocks(num_agents)
+    agents_per_core = placement.num_blocks(num_agents) * placement.group_size
+    return agents_per_core * (flops / _CPU_FLOPS + config.total_steps * _CPU_STEP_SECONDS)
+
+
+def update_flops(agent: Any, batch_size: int) -> int:
+    """Floating-point operations of the matrix products of an update: two a weight, a transition and a pass.
+
+    The actor's weights are passed 4 times (target, forward, and backward for its weights and its layers), the
+    critic's 6 times (target; forward, backward twice; forward and backward for the actor).
+    """
+
+    def weights(params: Any) -> int:
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params) if len(leaf.shape) == 2)
+
+    return 2 * batch_size * (4 * weights(agent.actor_params) + 6 * weights(agent.critic_params))
+
+
+def num_bytes(tree: Any) -> int:
+    """Bytes of a tree of arrays or shapes."""
+    return sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def duration(seconds: float) -> str:
+    """A time that a person can read."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _amount(num: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if num < 1024 or unit == "GiB":
+            return f"{num:,.0f} {unit}" if unit == "bytes" else f"{num:,.1f} {unit}"
+        num /= 1024
+    raise AssertionError("unreachable")
