@@ -40,7 +40,7 @@ class History:
         """(environment steps, returns [N]) of the evaluations so far."""
         self.metrics_lines: list[str] = []
         self.episodes: list[Episodes] = []
-        self._noise_unit = noise_unit
+        self.noise_unit = noise_unit
         self._num_episodes = np.zeros(num_agents, np.int64)
         self._interval: list[StepLog] = []
 
@@ -62,7 +62,7 @@ class History:
             env_steps=self.env_steps + step + 1,
             episode_return=log.episode_return[agent, step],
             length=log.episode_length[agent, step].astype(np.int64),
-            noise_scale=self._noise_unit * self.config.noise_scale * self.config.noise_decay ** episode.astype(float),
+            noise_scale=self.noise_unit * self.config.noise_scale * self.config.noise_decay ** episode.astype(float),
         )
         np.add.at(self._num_episodes, agent, 1)
         self.episodes.append(ended)
@@ -91,6 +91,48 @@ class History:
         """[N] bool: the agents that have not diverged."""
         return ~np.isin(self.agents, list(self.diverged))
 
+    def all_episodes(self) -> Episodes:
+        """The training episodes that have ended so far."""
+        if not self.episodes:
+            return Episodes(*(np.zeros(0, dtype) for dtype in (int, int, int, np.float32, int, float)))
+        return Episodes(*map(np.concatenate, zip(*self.episodes, strict=True)))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Everything that is here, as arrays of numbers."""
+        empty = np.zeros((len(self.agents), 0), np.float32)
+        interval = [np.concatenate(field, axis=1) for field in zip(*self._interval, strict=True)] or [empty] * 5
+        returns = [returns for _, returns in self.evaluations]
+        return {
+            "agents": self.agents,
+            "env_steps": np.array(self.env_steps),
+            "noise_unit": np.array(self.noise_unit),
+            "metrics": np.frombuffer("\n".join(self.metrics_lines).encode(), np.uint8),
+            "evaluation_steps": np.array([step for step, _ in self.evaluations], np.int64),
+            "evaluation_returns": np.stack(returns) if returns else np.zeros((0, len(self.agents))),
+            "diverged": np.array(sorted(self.diverged.items()), np.int64).reshape(-1, 2),
+            "num_episodes": self._num_episodes,
+            **{f"episodes/{name}": column for name, column in self.all_episodes()._asdict().items()},
+            **{f"interval/{name}": field for name, field in zip(StepLog._fields, interval, strict=True)},
+        }
+
+    @staticmethod
+    def from_arrays(arrays: dict[str, np.ndarray], config: Config) -> "History":
+        """What `to_arrays` took apart."""
+        agents = arrays["agents"]
+        unit = float(arrays["noise_unit"])
+        history = History(config, len(agents), first_agent=int(agents[0]), noise_unit=unit)
+        history.env_steps = int(arrays["env_steps"])
+        text = arrays["metrics"].tobytes().decode()
+        history.metrics_lines = text.split("\n") if text else []
+        evaluations = zip(arrays["evaluation_steps"], arrays["evaluation_returns"], strict=True)
+        history.evaluations = [(int(step), returns) for step, returns in evaluations]
+        history.diverged = {int(agent): int(step) for agent, step in arrays["diverged"]}
+        history._num_episodes = arrays["num_episodes"].copy()
+        history.episodes = [Episodes(**{name: arrays[f"episodes/{name}"] for name in Episodes._fields})]
+        interval = StepLog(**{name: arrays[f"interval/{name}"] for name in StepLog._fields})
+        history._interval = [interval] if interval.critic_loss.size else []
+        return history
+
     def _look_for_divergence(self, values: np.ndarray) -> None:
         bad = ~np.isfinite(values)
         for agent in np.flatnonzero(bad.any(axis=1)):
@@ -114,10 +156,7 @@ def metrics_csv(histories: list[History]) -> str:
 
 def episodes_csv(histories: list[History]) -> str:
     """The text of `episodes.csv`: sorted by environment steps, then by agent."""
-    parts = [episodes for history in histories for episodes in history.episodes]
-    if not parts:
-        return ",".join(EPISODES_COLUMNS) + "\n"
-    table = Episodes(*map(np.concatenate, zip(*parts, strict=True)))
+    table = Episodes(*map(np.concatenate, zip(*(history.all_episodes() for history in histories), strict=True)))
     rows = zip(*(column[np.lexsort((table.agent, table.env_steps))] for column in table), strict=True)
     lines = [
         f"{agent},{episode},{env_steps},{number(value)},{length},{number(scale)}"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax import training
+from ddpg_jax.checkpoint import KEEP
 from ddpg_jax.config import Config
 from ddpg_jax.devices import usable_memory
 from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, Placement
@@ -46,6 +47,8 @@ class Plan:
     """Memory for agents: a share of what is free."""
     waves: tuple[range, ...]
     """The agents' numbers, in portions that train one after another."""
+    disk_bytes: int
+    """What the run folder may take: parameters at several moments, policies and checkpoints."""
     seconds: float
     """Estimate of the training time."""
 
@@ -99,6 +102,7 @@ def make_plan(config: Config, setup: Setup, placement: Placement, num_agents: in
         host_bytes=host_bytes,
         available_bytes=available,
         waves=waves,
+        disk_bytes=num_agents * 3 * host_bytes + (KEEP + 1) * len(waves[0]) * (replay_bytes + parameter_bytes),
         seconds=estimate_seconds(config, setup, placement, num_agents, state.agent),
     )
 

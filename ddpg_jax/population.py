@@ -81,6 +81,8 @@ class Programs(NamedTuple):
     placement: Placement
     stacked: NamedSharding
     """Where an array with a leading axis of n agents lies."""
+    states: Any
+    """Where the arrays of a training state lie: a tree of shardings."""
     init: Callable[[jax.Array, Hyperparameters], TrainState]
     """(keys [n], hyperparameters [n]) -> states [n]."""
     train: Callable[[TrainState, Hyperparameters, Any], tuple[TrainState, jax.Array]]
@@ -120,6 +122,7 @@ def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_
     return Programs(
         placement=placement,
         stacked=stacked,
+        states=sharding,
         init=jax.jit(init, in_shardings=stacked, out_shardings=sharding).lower(keys, hyperparameters).compile(),
         train=jax.jit(
             train,
@@ -158,31 +161,38 @@ class Population:
         self.num_agents = len(keys)
         self._programs = programs
         self._hyperparameters = self._blocks(hyperparameters)
-        self._states = [programs.init(*block) for block in zip(self._blocks(keys), self._hyperparameters, strict=True)]
+        self.states = [programs.init(*block) for block in zip(self._blocks(keys), self._hyperparameters, strict=True)]
 
     def train(self, num_steps: int, after_block: Callable[[int], None] = lambda num_agents: None) -> StepLog:
         """`num_steps` steps of every agent; the log has [N, num_steps] entries.
 
-        `after_block` is called with the number of agents that have advanced, each time some have.
+        `after_block` is called each time some agents have advanced, with their number.
         """
         logs = []
         steps = np.int32(num_steps)
         for index, hyperparameters in enumerate(self._hyperparameters):
-            self._states[index], log = self._programs.train(self._states[index], hyperparameters, steps)
+            self.states[index], log = self._programs.train(self.states[index], hyperparameters, steps)
             logs.append(log)
         for index, log in enumerate(logs):
             log.block_until_ready()
-            after_block(min((index + 1) * self._programs.placement.block_size, self.num_agents))
+            size = self._programs.placement.block_size
+            after_block(min(size, self.num_agents - index * size))
         rows = self._gather(logs)[:, :num_steps]
         return StepLog(*np.moveaxis(rows, -1, 0))
 
+    def place(self, states: Sequence[TrainState]) -> None:
+        """Goes on from these states of its blocks, wherever their arrays lie."""
+        if len(states) != len(self.states):
+            raise ValueError(f"there are {len(states)} blocks of agents, but must be {len(self.states)}")
+        self.states = [jax.device_put(state, self._programs.states) for state in states]
+
     def evaluate(self, starts: Any) -> np.ndarray:
         """Greedy returns [N, S] from the start states that all agents share."""
-        return self._gather([self._programs.evaluate(state.agent, starts) for state in self._states])
+        return self._gather([self._programs.evaluate(state.agent, starts) for state in self.states])
 
     def agents(self, fields: Callable[[AgentState], Any]) -> Any:
         """What `fields` picks of the agents' states, as NumPy arrays [N, ...]."""
-        parts = [jax.device_get(fields(state.agent)) for state in self._states]
+        parts = [jax.device_get(fields(state.agent)) for state in self.states]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: self.num_agents], *parts)
 
     def _blocks(self, tree: Any) -> list[Any]:

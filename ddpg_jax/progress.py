@@ -27,11 +27,16 @@ class Silent:
         return None
 
     def advanced(self, agent_steps: int) -> None:
-        """Does nothing, as do the others."""
+        """Does nothing."""
 
-    def ended(self, episodes: Episodes) -> None: ...
+    def ended(self, episodes: Episodes) -> None:
+        """Does nothing."""
 
-    def evaluated(self, returns: np.ndarray) -> None: ...
+    def evaluated(self, returns: np.ndarray) -> None:
+        """Does nothing."""
+
+    def diverged(self, agent: int, env_steps: int) -> None:
+        """Does nothing."""
 
 
 class Bar(Silent):
@@ -79,6 +84,13 @@ class Bar(Silent):
         if self._progress.disable and tenth > self._announced:
             self._announced = tenth
             self._console.print(f"{self._done:,} of {self._total:,} steps; {self._returns}", highlight=False)
+
+    def diverged(self, agent: int, env_steps: int) -> None:
+        """Says so, on a line of its own."""
+        self._console.print(
+            f"agent {agent} diverged at step {env_steps:,}: its numbers are no longer finite; it is left out",
+            highlight=False,
+        )
 
     def ended(self, episodes: Episodes) -> None:
         """With `verbose`, a line for each episode, as in the TensorFlow gist."""

@@ -1,9 +1,12 @@
 """The folder that a run leaves behind: what is written where."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,43 @@ class RunFolder:
         except OSError as error:
             raise ValueError(f"out is {path}, but must be a folder that can be written: {error.strerror}") from error
         return RunFolder(path)
+
+    @staticmethod
+    def open(path: Path) -> "RunFolder":
+        """The folder of an earlier run.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        read_config(path)
+        return RunFolder(path)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes out of the folder for as long as this one lives.
+
+        Raises:
+            ValueError: if another one is in it.
+        """
+        with open(self.path / ".lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                holder = file.read().strip()
+                raise ValueError(f"{self.path} is in use by process {holder}: wait for it or stop it") from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
+    def is_finished(self, total_steps: int) -> bool:
+        """Whether a run of that length has left its summary here."""
+        try:
+            summary = json.loads((self.path / "summary.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return bool(summary["env_steps_per_agent"] >= total_steps)
 
     def write_config(self, config: Config, run: dict[str, Any]) -> None:
         """`config.json`: the resolved configuration, how the run was started, and with what."""
@@ -82,6 +122,28 @@ class RunFolder:
         draft = self.path / f".{name}.part"
         draft.write_text(text)
         os.replace(draft, self.path / name)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What `write_config` wrote.
+
+    Raises:
+        ValueError: if there is no such file, it is damaged, or of a newer format.
+    """
+    file = path / "config.json"
+    if not file.is_file():
+        raise ValueError(f"{path} is not the folder of a run: it has no config.json")
+    try:
+        content = json.loads(file.read_text())
+        fields = [
+            content[name] for name in ("format", "preset", "num_agents", "seed", "num_devices", "group_size", "config")
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read: {error!r}") from error
+    if fields[0] > FORMAT:
+        version = content.get("versions", {}).get("ddpg_jax", "a newer one")
+        raise ValueError(f"{file} has format {fields[0]}, of ddpg_jax {version}; this is {__version__}: update it")
+    return content
 
 
 def _json(content: Any) -> str:

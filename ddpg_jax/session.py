@@ -1,16 +1,17 @@
 """A run from the host's side: chunks of training, evaluations between them, and what they leave in the run folder."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from ddpg_jax import statistics
 from ddpg_jax.assembly import make_hyperparameters
+from ddpg_jax.checkpoint import Checkpoints, Saved, restore_state, state_arrays
 from ddpg_jax.config import Config
 from ddpg_jax.history import Episodes, History
 from ddpg_jax.population import Population, Programs, agent_keys
@@ -23,11 +24,8 @@ MAX_CHUNK = 250
 FINAL_EPISODES = 512
 """Greedy episodes of an agent in the last evaluation, from start states common to all agents."""
 
-SNAPSHOTS = 5
+NUM_SNAPSHOTS = 5
 """Moments of training, evenly spaced from its beginning to its end, at which all parameters are kept."""
-
-LAST_EPISODES = 40
-"""Training episodes in the mean that the Keras tutorial reports."""
 
 
 class Reporter(Protocol):
@@ -40,7 +38,10 @@ class Reporter(Protocol):
         """Training episodes that ended in the last chunk."""
 
     def evaluated(self, returns: np.ndarray) -> None:
-        """Mean greedy returns of the agents."""
+        """Mean greedy returns of the agents that are sound."""
+
+    def diverged(self, agent: int, env_steps: int) -> None:
+        """An agent's numbers were no longer finite at this step."""
 
 
 @dataclass
@@ -50,6 +51,9 @@ class Stopwatch:
     compiling: float = 0.0
     training: float = 0.0
     evaluating: float = 0.0
+    saving: float = 0.0
+    earlier: float = 0.0
+    """Spent by the processes that this one continues."""
     started: float = field(default_factory=time.perf_counter)
 
     @contextmanager
@@ -62,7 +66,17 @@ class Stopwatch:
     @property
     def wall(self) -> float:
         """Seconds since the start."""
-        return time.perf_counter() - self.started
+        return self.earlier + time.perf_counter() - self.started
+
+    def counts(self) -> dict[str, float]:
+        """What `restore` needs to count on."""
+        names = ("compiling", "training", "evaluating", "saving")
+        return {name: getattr(self, name) for name in names} | {"earlier": self.wall}
+
+    def restore(self, counts: dict[str, float]) -> None:
+        """Counts on from what an earlier process counted."""
+        for name, seconds in counts.items():
+            setattr(self, name, getattr(self, name) + seconds)
 
 
 @dataclass(frozen=True)
@@ -76,97 +90,142 @@ class Session:
     waves: tuple[range, ...]
     """The agents' numbers, in the portions that fit into memory together."""
     folder: RunFolder
+    checkpoints: Checkpoints
     reporter: Reporter
     stopwatch: Stopwatch
+    stop_requested: Callable[[], bool] = lambda: False
+    """Asked after each chunk."""
 
 
+@dataclass(frozen=True)
 class WaveResult:
     """What training a wave of agents has given."""
 
-    def __init__(self, history: History, final_returns: np.ndarray) -> None:
-        self.history = history
-        self.final_returns = final_returns
-        """[N, FINAL_EPISODES]."""
+    history: History
+    final_returns: np.ndarray
+    """[N, FINAL_EPISODES]."""
 
 
-def train(session: Session, programs: Programs) -> list[WaveResult]:
-    """Trains all agents, one wave after another, and writes the files of the run as it goes."""
-    results: list[WaveResult] = []
-    for agents in session.waves:
-        results.append(_train_wave(session, programs, agents, [result.history for result in results]))
+class Stopped(Exception):  # noqa: N818  (it is not an error)
+    """The run was asked to stop, and has saved what it carries."""
+
+
+def train(session: Session, programs: Programs, saved: Saved | None = None) -> list[WaveResult]:
+    """Trains all agents, one wave after another, and writes the files of the run as it goes.
+
+    Args:
+        session: the run.
+        programs: compiled for its setup.
+        saved: the checkpoint to continue from, or None to begin.
+
+    Raises:
+        Stopped: when it was asked to stop.
+    """
+    results = [WaveResult(*finished) for finished in saved.finished] if saved else []
+    session.reporter.advanced(sum(result.history.env_steps * len(result.history.agents) for result in results))
+    for agents in session.waves[len(results) :]:
+        population = _new_population(session, programs, agents)
+        unit = session.setup.exploration.noise_unit[0]
+        history = History(session.config, len(agents), first_agent=agents.start, noise_unit=unit)
+        if saved is not None:
+            history = saved.history
+            population.place([restore_state(arrays, population.states[0]) for arrays in saved.states])
+            session.reporter.advanced(history.env_steps * len(agents))
+            saved = None
+        results.append(_Wave(session, population, history, results).train())
     return results
+
+
+def _new_population(session: Session, programs: Programs, agents: range) -> Population:
+    keys = agent_keys(session.seed, np.asarray(agents))
+    values = make_hyperparameters(session.config)
+    return Population(programs, keys, jax.tree.map(lambda x: np.full(len(agents), x, np.float32), values))
 
 
 def stops(config: Config) -> tuple[list[int], list[int]]:
     """The environment steps at which the agents are evaluated, and those at which their parameters are kept."""
     evaluations = [*range(config.eval_every, config.total_steps, config.eval_every), config.total_steps]
-    snapshots = sorted({-(-config.total_steps * i // (SNAPSHOTS - 1)) for i in range(SNAPSHOTS)})
+    snapshots = sorted({-(-config.total_steps * i // (NUM_SNAPSHOTS - 1)) for i in range(NUM_SNAPSHOTS)})
     return evaluations, snapshots
 
 
-def _chunks(first: int, last: int) -> Iterator[int]:
-    """The lengths of the chunks that lead from one step to another."""
-    while first < last:
-        length = min(MAX_CHUNK, last - first)
-        yield length
-        first += length
+class _Wave:
+    """The agents that are in memory together."""
+
+    def __init__(self, session: Session, population: Population, history: History, finished: list[WaveResult]) -> None:
+        self.session, self.population, self.history, self.finished = session, population, history, finished
+        self.starts = session.setup.environment.evaluation_starts(session.config.eval_episodes)
+
+    def train(self) -> WaveResult:
+        """From where the agents stand to the end of their training."""
+        evaluations, snapshots = stops(self.session.config)
+        for stop in sorted({*evaluations, *snapshots}):
+            if stop < self.history.env_steps:
+                continue
+            self._train_until(stop)
+            if stop == self.session.config.total_steps:
+                self._save()
+            if stop in evaluations:
+                self._evaluate()
+            if stop in snapshots:
+                self.session.folder.write_snapshot(stop, self.history.agents[0], _parameters(self.population))
+        with self.session.stopwatch.time("evaluating"):
+            final_returns = self._evaluate_finally()
+        self._note_unsound(final_returns)
+        self.session.folder.write_policy_weights(self.history.agents[0], _acting(self.population))
+        return WaveResult(self.history, final_returns)
+
+    def _train_until(self, stop: int) -> None:
+        """Chunks up to the given step of every agent, and checkpoints when they are due."""
+        session, history = self.session, self.history
+        while history.env_steps < stop:
+            length = min(MAX_CHUNK, stop - history.env_steps)
+            with session.stopwatch.time("training"):
+                log = self.population.train(length, lambda num, length=length: session.reporter.advanced(num * length))
+            known = set(history.diverged)
+            session.reporter.ended(history.add_chunk(log))
+            for agent in sorted(set(history.diverged) - known):
+                session.reporter.diverged(agent, history.diverged[agent])
+            stopping = session.stop_requested()
+            if stopping or session.checkpoints.due():
+                self._save()
+            if stopping:
+                raise Stopped
+
+    def _save(self) -> None:
+        """Saves the state right behind a chunk, before any evaluation at this step: a run that goes on for longer
+        may not want one here.
+        """
+        finished = [(result.history, result.final_returns) for result in self.finished]
+        with self.session.stopwatch.time("saving"):
+            counts = self.session.stopwatch.counts()
+            states = [state_arrays(state) for state in self.population.states]
+            self.session.checkpoints.save(Saved(finished, self.history, states, counts))
+
+    def _evaluate(self) -> None:
+        session, history = self.session, self.history
+        with session.stopwatch.time("evaluating"):
+            returns = self.population.evaluate(self.starts).mean(axis=1, dtype=np.float64)
+        history.add_evaluation(returns)
+        session.reporter.evaluated(returns[history.sound()])
+        session.folder.write_tables([*(result.history for result in self.finished), history])
+
+    def _evaluate_finally(self) -> np.ndarray:
+        """Greedy returns [N, FINAL_EPISODES], by the program that evaluates `eval_episodes` start states at a time."""
+        starts = self.session.setup.environment.evaluation_starts(FINAL_EPISODES)
+        returns = []
+        for first in range(0, FINAL_EPISODES, self.session.config.eval_episodes):
+            index = np.arange(first, first + self.session.config.eval_episodes).clip(max=FINAL_EPISODES - 1)
+            returns.append(self.population.evaluate(jax.tree.map(partial(_take, index), starts)))
+        return np.concatenate(returns, axis=1)[:, :FINAL_EPISODES]
+
+    def _note_unsound(self, final_returns: np.ndarray) -> None:
+        for agent in self.history.agents[~np.isfinite(final_returns).all(axis=1)]:
+            self.history.diverged.setdefault(int(agent), self.history.env_steps)
 
 
-def _train_wave(session: Session, programs: Programs, agents: range, earlier: list[History]) -> WaveResult:
-    config, environment, watch = session.config, session.setup.environment, session.stopwatch
-    keys = agent_keys(session.seed, np.asarray(agents))
-    hyperparameters = jax.tree.map(lambda x: np.full(len(agents), x, np.float32), make_hyperparameters(config))
-    population = Population(programs, keys, hyperparameters)
-    noise_unit = session.setup.exploration.noise_unit[0]
-    history = History(config, len(agents), first_agent=agents.start, noise_unit=noise_unit)
-    starts = environment.evaluation_starts(config.eval_episodes)
-    evaluations, snapshots = stops(config)
-    session.folder.write_snapshot(0, agents.start, _parameters(population))
-    for stop in sorted({*evaluations, *snapshots} - {0}):
-        _train_until(stop, population, history, session)
-        if stop in evaluations:
-            with watch.time("evaluating"):
-                returns = population.evaluate(starts).mean(axis=1, dtype=np.float64)
-            history.add_evaluation(returns)
-            session.reporter.evaluated(returns[history.sound()])
-            session.folder.write_tables([*earlier, history])
-        if stop in snapshots:
-            session.folder.write_snapshot(stop, agents.start, _parameters(population))
-    with watch.time("evaluating"):
-        final_returns = evaluate_finally(population, session.setup, config.eval_episodes)
-    _note_unsound(history, final_returns)
-    session.folder.write_policy_weights(agents.start, _acting(population))
-    return WaveResult(history, final_returns)
-
-
-def _train_until(stop: int, population: Population, history: History, session: Session) -> None:
-    """Chunks up to the given step of every agent."""
-    for length in _chunks(history.env_steps, stop):
-        done = 0
-
-        def after_block(num_agents: int, length: int = length) -> None:
-            nonlocal done
-            session.reporter.advanced((num_agents - done) * length)
-            done = num_agents
-
-        with session.stopwatch.time("training"):
-            log = population.train(length, after_block)
-        session.reporter.ended(history.add_chunk(log))
-
-
-def evaluate_finally(population: Population, setup: Setup, num_starts: int) -> np.ndarray:
-    """Greedy returns [N, FINAL_EPISODES], by the program that evaluates `num_starts` start states at a time."""
-    states, observations = setup.environment.evaluation_starts(FINAL_EPISODES)
-    returns = []
-    for first in range(0, FINAL_EPISODES, num_starts):
-        index = np.arange(first, first + num_starts).clip(max=FINAL_EPISODES - 1)
-        returns.append(population.evaluate(jax.tree.map(lambda x, index=index: x[index], (states, observations))))
-    return np.concatenate(returns, axis=1)[:, :FINAL_EPISODES]
-
-
-def _note_unsound(history: History, final_returns: np.ndarray) -> None:
-    for agent in np.flatnonzero(~np.isfinite(final_returns).all(axis=1)):
-        history.diverged.setdefault(int(history.agents[agent]), history.env_steps)
+def _take(index: np.ndarray, x: jax.Array) -> jax.Array:
+    return x[index]
 
 
 def _parameters(population: Population) -> dict[str, Any]:
@@ -181,52 +240,3 @@ def _parameters(population: Population) -> dict[str, Any]:
 
 def _acting(population: Population) -> dict[str, Any]:
     return population.agents(lambda state: {"params": state.actor_params, "batch_stats": state.actor_stats})
-
-
-def summarize(session: Session, preset: str, results: list[WaveResult], device: str) -> dict[str, Any]:
-    """The content of `summary.json`, but for `wall_seconds`. Agents that diverged are left out of its statistics."""
-    config, watch = session.config, session.stopwatch
-    final_returns = np.concatenate([result.final_returns for result in results])
-    sound = np.concatenate([result.history.sound() for result in results])
-    per_agent = final_returns.mean(axis=1, dtype=np.float64)
-    updates = config.num_updates(config.total_steps)
-    summary = {
-        "preset": preset,
-        "env_id": config.env_id,
-        "num_agents": session.num_agents,
-        "seed": session.seed,
-        "env_steps_per_agent": config.total_steps,
-        "updates_per_agent": updates,
-        "compile_seconds": watch.compiling,
-        "train_seconds": watch.training,
-        "evaluation_seconds": watch.evaluating,
-        "updates_per_second": updates * session.num_agents / watch.training,
-        "device": device,
-        "final_episodes": FINAL_EPISODES,
-        "final_return": statistics.describe_returns(per_agent[sound]),
-    }
-    optimal_returns = session.setup.environment.optimal_returns
-    if optimal_returns is not None:
-        shortfall = statistics.shortfall(final_returns, np.asarray(optimal_returns[:FINAL_EPISODES]))
-        summary["final_shortfall"] = statistics.describe_shortfall(shortfall[sound])
-        summary["per_agent_final_shortfall"] = shortfall
-    summary["train_return_last_40"] = _last_training_returns([result.history for result in results])
-    summary["per_agent_final_return"] = per_agent
-    diverged: dict[int, int] = {}
-    for result in results:
-        diverged |= result.history.diverged
-    summary["diverged_agents"] = sorted(diverged)
-    summary["diverged_at_env_steps"] = [diverged[agent] for agent in sorted(diverged)]
-    return summary
-
-
-def _last_training_returns(histories: list[History]) -> dict[str, Any]:
-    """The agents' means over their last 40 training episodes, described."""
-    means = []
-    for history in histories:
-        episodes = Episodes(*map(np.concatenate, zip(*history.episodes, strict=True)))
-        for agent in history.agents[history.sound()]:
-            returns = episodes.episode_return[episodes.agent == agent][-LAST_EPISODES:]
-            if len(returns):
-                means.append(returns.mean(dtype=np.float64))
-    return statistics.describe_returns(np.asarray(means))

@@ -1,0 +1,202 @@
+"""The Keras tutorial's networks and update in Keras 3 itself, and ours beside it on the same weights and batches.
+
+A program of its own, because Keras's backend and float type, and JAX's x64, hold for a whole process:
+`KERAS_BACKEND=jax python parity_keras.py float64 batches.npz` prints how far the two are apart, as JSON.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ddpg_jax import agent
+from ddpg_jax.assembly import make_algorithm, make_hyperparameters
+from ddpg_jax.presets import PRESETS
+from ddpg_jax.types import AgentState, Transition
+
+# The tutorial's own values.
+CRITIC_LR, ACTOR_LR = 0.002, 0.001
+GAMMA, TAU = 0.99, 0.005
+UPPER_BOUND = 2.0
+
+# Keras's layers, named here as our parameters are.
+Weights = dict[str, np.ndarray]
+
+
+def dense(name: str, units: int, activation: str | None = "relu", **options) -> keras.layers.Dense:
+    """A layer with Keras's defaults; its name is our parameter's path, in which Keras allows no slash."""
+    return keras.layers.Dense(units, activation=activation, name=name.replace("/", "-"), **options)
+
+
+def get_actor() -> keras.Model:
+    """The tutorial's policy: 256-256, tanh, times the upper bound."""
+    small = keras.initializers.RandomUniform(minval=-0.003, maxval=0.003)
+    observation = keras.Input((3,))
+    x = dense("hidden/Dense_0", 256)(observation)
+    x = dense("hidden/Dense_1", 256)(x)
+    x = dense("final/Dense_0", 1, "tanh", kernel_initializer=small)(x)
+    return keras.Model(observation, keras.layers.Rescaling(UPPER_BOUND)(x))
+
+
+def get_critic() -> keras.Model:
+    """The tutorial's value: the state through 16-32, the action through 32, both through 256-256."""
+    observation, action = keras.Input((3,)), keras.Input((1,))
+    x = dense("observation_branch/Dense_0", 16)(observation)
+    x = dense("observation_branch/Dense_1", 32)(x)
+    x = keras.layers.Concatenate()([x, dense("action_branch/Dense_0", 32)(action)])
+    x = dense("trunk/Dense_0", 256)(x)
+    x = dense("trunk/Dense_1", 256)(x)
+    return keras.Model([observation, action], dense("final/Dense_0", 1, None)(x))
+
+
+class Learner:
+    """A Keras model with its Adam, their variables held outside as Keras's stateless functions ask."""
+
+    def __init__(self, model: keras.Model, learning_rate: float):
+        self.model, self.optimizer = model, keras.optimizers.Adam(learning_rate)
+        self.optimizer.build(model.trainable_variables)
+        self.names = [variable.path.replace("-", "/") for variable in model.trainable_variables]
+
+    def variables(self) -> tuple[list, list]:
+        """The weights and the optimizer's variables at the start."""
+        return [v.value for v in self.model.trainable_variables], [v.value for v in self.optimizer.variables]
+
+    def __call__(self, weights: list, *inputs: jax.Array) -> jax.Array:
+        """The model's output [B, 1]."""
+        output, _ = self.model.stateless_call(weights, [], inputs[0] if len(inputs) == 1 else list(inputs))
+        return output
+
+    def minimize(self, loss: Callable, weights: list, optimizer: list) -> tuple[jax.Array, list, list]:
+        """The loss, and the variables after one step of Adam."""
+        value, gradients = jax.value_and_grad(loss)(weights)
+        return value, *self.optimizer.stateless_apply(optimizer, gradients, weights)
+
+    def moments(self, optimizer: list) -> tuple[Weights, Weights]:
+        """Adam's first and second moments, named as the weights."""
+        kinds = [variable.path.rsplit("_", 1)[-1] for variable in self.optimizer.variables]
+        first, second = ([v for v, k in zip(optimizer, kinds, strict=True) if k == kind] for kind in
+                         ("momentum", "velocity"))  # fmt: skip
+        return self.named(first), self.named(second)
+
+    def named(self, values: list) -> Weights:
+        """Values in the order of the model's weights, by our names."""
+        return {name: np.asarray(value) for name, value in zip(self.names, values, strict=True)}
+
+
+def tutorial_update(actor: Learner, critic: Learner) -> Callable:
+    """One call of the tutorial's `update` and `update_target` on (actor, critic, targets) variables and a batch."""
+
+    def update(variables: tuple, batch: Transition) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
+        actor_weights, actor_adam, critic_weights, critic_adam, target_actor, target_critic = variables
+        next_action = actor(target_actor, batch.next_observation)
+        y = batch.reward[:, None] + GAMMA * critic(target_critic, batch.next_observation, next_action)
+
+        def critic_loss(weights: list) -> jax.Array:
+            return jnp.mean(jnp.square(y - critic(weights, batch.observation, batch.action)))
+
+        critic_value, critic_weights, critic_adam = critic.minimize(critic_loss, critic_weights, critic_adam)
+
+        def actor_loss(weights: list) -> jax.Array:
+            action = actor(weights, batch.observation)
+            return -jnp.mean(critic(critic_weights, batch.observation, action))
+
+        actor_value, actor_weights, actor_adam = actor.minimize(actor_loss, actor_weights, actor_adam)
+        target_actor, target_critic = (
+            [b * TAU + a * (1 - TAU) for a, b in zip(old, new, strict=True)]
+            for old, new in ((target_actor, actor_weights), (target_critic, critic_weights))
+        )
+        variables = (actor_weights, actor_adam, critic_weights, critic_adam, target_actor, target_critic)
+        return variables, (critic_value, actor_value)
+
+    return jax.jit(update)
+
+
+def run_keras(actor: Learner, critic: Learner, batches: Transition) -> tuple[dict[str, Weights], np.ndarray]:
+    """All updates by Keras: every tensor at the end, and the losses [updates, 2]."""
+    update = tutorial_update(actor, critic)
+    (actor_weights, actor_adam), (critic_weights, critic_adam) = actor.variables(), critic.variables()
+    variables = (actor_weights, actor_adam, critic_weights, critic_adam, actor_weights, critic_weights)
+    losses = []
+    for i in range(len(batches.reward)):
+        variables, values = update(variables, jax.tree.map(lambda x, i=i: x[i], batches))
+        losses.append(values)
+    actor_weights, actor_adam, critic_weights, critic_adam, target_actor, target_critic = variables
+    tensors = {
+        "actor": actor.named(actor_weights),
+        "critic": critic.named(critic_weights),
+        "target_actor": actor.named(target_actor),
+        "target_critic": critic.named(target_critic),
+    }
+    for name, learner, adam in (("actor", actor, actor_adam), ("critic", critic, critic_adam)):
+        tensors[f"{name}_mu"], tensors[f"{name}_nu"] = learner.moments(adam)
+    return tensors, np.asarray(losses)
+
+
+def run_ours(actor: Weights, critic: Weights, batches: Transition) -> tuple[dict[str, Weights], np.ndarray]:
+    """The same by the preset `keras`, from the same weights."""
+    config = PRESETS["keras"]
+    algorithm = make_algorithm(config, (-UPPER_BOUND,), (UPPER_BOUND,))
+    state = agent.init(jax.random.key(0), batches.observation[0, 0], algorithm=algorithm)
+    state = with_weights(state, actor, critic)
+    losses = []
+    for i, key in enumerate(jax.random.split(jax.random.key(1), len(batches.reward))):
+        batch = jax.tree.map(lambda x, i=i: x[i], batches)
+        state, info = agent.update(key, state, batch, algorithm=algorithm, hyperparameters=make_hyperparameters(config))
+        losses.append((info.critic_loss, info.actor_loss))
+    tensors = {
+        "actor": state.actor_params,
+        "critic": state.critic_params,
+        "target_actor": state.target_actor_params,
+        "target_critic": state.target_critic_params,
+    }
+    for moment in ("mu", "nu"):
+        tensors[f"actor_{moment}"] = optax.tree.get(state.actor_optimizer_state, moment)
+        tensors[f"critic_{moment}"] = optax.tree.get(state.critic_optimizer_state, moment)
+    return {name: flatten_dict(tree, sep="/") for name, tree in tensors.items()}, np.asarray(losses)
+
+
+def with_weights(state: AgentState, actor: Weights, critic: Weights) -> AgentState:
+    """The state with Keras's weights, checked to fit one for one, in the networks and their targets."""
+    trees = [unflatten_dict({k: jnp.asarray(v) for k, v in weights.items()}, sep="/") for weights in (actor, critic)]
+    for tree, old in zip(trees, (state.actor_params, state.critic_params), strict=True):
+        same = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, tree, dict(old))
+        assert jax.tree.all(same), same
+    return state._replace(
+        actor_params=trees[0], critic_params=trees[1], target_actor_params=trees[0], target_critic_params=trees[1]
+    )
+
+
+def main(floatx: str, path: str) -> None:
+    """Run both and print the report."""
+    jax.config.update("jax_enable_x64", floatx == "float64")
+    keras.backend.set_floatx(floatx)
+    keras.utils.set_random_seed(0)
+    actor, critic = Learner(get_actor(), ACTOR_LR), Learner(get_critic(), CRITIC_LR)
+    initial = actor.named(actor.variables()[0]), critic.named(critic.variables()[0])
+    batches = Transition(*(array.astype(floatx) for array in np.load(path).values()))
+    theirs, their_losses = run_keras(actor, critic, batches)
+    ours, our_losses = run_ours(*initial, batches)
+    deviations = {
+        f"{part}/{name}": float(np.linalg.norm(ours[part][name] - value) / np.linalg.norm(value))
+        for part, tensors in theirs.items()
+        for name, value in tensors.items()
+    }
+    moved = {
+        f"{part}/{name}": float(np.linalg.norm(theirs[part][name] - value) / np.linalg.norm(theirs[part][name]))
+        for part, weights in zip(("actor", "critic"), initial, strict=True)
+        for name, value in weights.items()
+    }
+    dtypes = sorted({str(value.dtype) for run in (theirs, ours) for part in run.values() for value in part.values()})
+    losses = (np.abs(our_losses - their_losses) / np.abs(their_losses)).tolist()
+    report = {"deviations": deviations, "moved": moved, "losses": losses, "dtypes": dtypes}
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

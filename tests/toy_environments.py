@@ -1,0 +1,134 @@
+"""Environments whose values are known by hand, and what the tests need to train in them."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax import replay, rollout, training
+from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.config import Config
+from ddpg_jax.environment import Environment, Step
+
+
+def counter(*, length: int = 3, terminates: bool = False, max_steps: int = 1000, bound: float = 10.0) -> Environment:
+    """Observes how many steps the episode has taken, rewards 1 each, and ends after `length` of them."""
+
+    def reset(key):
+        return jnp.int32(0), jnp.zeros(1)
+
+    def step(key, state, action):
+        state = state + 1
+        end = state >= length
+        terminated = end if terminates else jnp.bool_(False)
+        truncated = jnp.bool_(False) if terminates else end
+        return state, Step(state[None].astype(jnp.float32), jnp.float32(1), terminated, truncated)
+
+    return Environment("counter", 1, (-bound,), (bound,), max_steps, reset, step)
+
+
+def chain(rewards: tuple[float, ...]) -> Environment:
+    """One place after another (a one-hot observation), each with its reward, and then a terminal state."""
+    num = len(rewards)
+
+    def place(state):
+        return jnp.float32(jnp.arange(num) == state)
+
+    def reset(key):
+        return jnp.int32(0), place(jnp.int32(0))
+
+    def step(key, state, action):
+        return state + 1, Step(place(state + 1), jnp.asarray(rewards)[state], state + 1 >= num, jnp.bool_(False))
+
+    return Environment("chain", num, (-1.0,), (1.0,), 100, reset, step)
+
+
+def treadmill(*, terminates: bool) -> Environment:
+    """One place that rewards 1 a step; each episode is one step long, for one of the two reasons."""
+
+    def reset(key):
+        return jnp.int32(0), jnp.ones(1)
+
+    def step(key, state, action):
+        return state, Step(jnp.ones(1), jnp.float32(1), jnp.bool_(terminates), jnp.bool_(not terminates))
+
+    return Environment("treadmill", 1, (-1.0,), (1.0,), 100, reset, step)
+
+
+def aim(target: tuple[float, ...], low: tuple[float, ...], high: tuple[float, ...]) -> Environment:
+    """One step, rewarded by minus the squared distance of the action to a target."""
+
+    def reset(key):
+        return jnp.int32(0), jnp.ones(1)
+
+    def step(key, state, action):
+        reward = -jnp.sum((action - jnp.asarray(target)) ** 2)
+        return state, Step(jnp.ones(1), reward, jnp.bool_(True), jnp.bool_(False))
+
+    return Environment("aim", 1, low, high, 100, reset, step)
+
+
+def follow() -> Environment:
+    """One step in a random place s in [-1, 1], rewarded by minus the squared distance of the action to (s / 2, -s)."""
+
+    def reset(key):
+        place = jax.random.uniform(key, (1,), minval=-1.0, maxval=1.0)
+        return place, place
+
+    def step(key, state, action):
+        best = jnp.stack([state[0] / 2, -state[0]])
+        return state, Step(state, -jnp.sum((action - best) ** 2), jnp.bool_(True), jnp.bool_(False))
+
+    return Environment("follow", 1, (-2.0, -2.0), (2.0, 2.0), 100, reset, step)
+
+
+def small_config(**changes) -> Config:
+    """A configuration that compiles fast."""
+    return Config(**{"hidden_sizes": (4,), "batch_size": 2, "replay_capacity": 50, **changes})
+
+
+def trained(config: Config, environment: Environment, num_steps: int, *, seed: int = 0, **setup_changes):
+    """An agent that has been trained for so many steps: its setup and its state."""
+    setup = make_setup(config, environment)
+    hyperparameters = make_hyperparameters(config)
+
+    @jax.jit
+    def run(key):
+        state = training.init(key, hyperparameters, setup=setup)
+        return training.train(state, hyperparameters, num_steps, setup=setup, max_steps=num_steps)
+
+    return setup, run(jax.random.key(seed))[0]
+
+
+def explored(config: Config, environment: Environment, num_steps: int, *, seed: int = 0, algorithm=None):
+    """The rows that an agent stores in so many steps without an update, and what the steps did to its episodes."""
+    setup = make_setup(config, environment)
+    hyperparameters = make_hyperparameters(config)
+    algorithm = algorithm or setup.algorithm
+    setup = training.Setup(environment, algorithm, setup.exploration, replay_capacity=num_steps)
+    explore = partial(
+        rollout.explore,
+        environment=environment,
+        algorithm=algorithm,
+        exploration=setup.exploration,
+        process=hyperparameters.noise,
+    )
+
+    @jax.jit
+    def run(key):
+        state = training.init(key, hyperparameters, setup=setup)
+        return jax.lax.scan(lambda state, _: explore(state), state, length=num_steps)
+
+    state, outcome = run(jax.random.key(seed))
+    return stored(state.replay, environment.action_size), state, outcome
+
+
+def every_row(key, batch_size: int, size: jax.Array) -> jax.Array:
+    """A sampler that lists the rows in the order of the ring, again and again."""
+    return jnp.arange(batch_size) % size
+
+
+def stored(ring, action_size: int):
+    """All transitions of a replay, in the order of its rows."""
+    size = min(int(ring.added), ring.rows.shape[0])
+    return replay.sample(jax.random.key(0), ring, size, action_size, every_row)
