@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.config import Config
@@ -135,7 +136,7 @@ def restore_state(arrays: dict[str, np.ndarray], like: Any) -> Any:
         if found is None or found.shape != expected.shape or found.dtype != expected.dtype:
             there = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
             raise ValueError(f"{name} is {there}, but must be {expected.dtype}{list(expected.shape)}")
-        leaves.append(jax.random.wrap_key_data(found) if is_key else found)
+        leaves.append(jax.random.wrap_key_data(jnp.asarray(found)) if is_key else found)
     return jax.tree.unflatten(structure, leaves)
 
 
@@ -144,11 +145,11 @@ def _key_data(leaf: Any) -> Any:
 
 
 def _checksum(states: dict[str, dict[str, np.ndarray]], host: np.ndarray) -> int:
-    checksum = zlib.crc32(np.ascontiguousarray(host))
+    checksum = zlib.crc32(host.tobytes())
     for block in sorted(states):
         for name in sorted(states[block]):
             checksum = zlib.crc32(name.encode(), checksum)
-            checksum = zlib.crc32(np.ascontiguousarray(states[block][name]), checksum)
+            checksum = zlib.crc32(states[block][name].tobytes(), checksum)
     return checksum
 
 

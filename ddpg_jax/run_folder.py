@@ -22,6 +22,9 @@ from ddpg_jax.policy import save_policy, save_weights
 FORMAT = 1
 """Version of the layout; a newer one is refused."""
 
+CONFIG_FIELDS = {"config", "group_size", "num_agents", "num_devices", "preset", "seed"}
+"""What a run needs to be resumed, in `config.json`."""
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
 
 
@@ -135,14 +138,15 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not the folder of a run: it has no config.json")
     try:
         content = json.loads(file.read_text())
-        fields = [
-            content[name] for name in ("format", "preset", "num_agents", "seed", "num_devices", "group_size", "config")
-        ]
+        newer = content["format"] > FORMAT
+        missing = sorted(CONFIG_FIELDS - set(content))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be read: {error!r}") from error
-    if fields[0] > FORMAT:
-        version = content.get("versions", {}).get("ddpg_jax", "a newer one")
-        raise ValueError(f"{file} has format {fields[0]}, of ddpg_jax {version}; this is {__version__}: update it")
+    if newer:
+        version = content.get("versions", {}).get("ddpg_jax", "unknown")
+        raise ValueError(f"{file} was written by ddpg_jax {version}, newer than this one, {__version__}: update it")
+    if missing:
+        raise ValueError(f"{file} cannot be read: it has no {', '.join(missing)}")
     return content
 
 

@@ -181,7 +181,7 @@ class _Wave:
         while history.env_steps < stop:
             length = min(MAX_CHUNK, stop - history.env_steps)
             with session.stopwatch.time("training"):
-                log = self.population.train(length, lambda num, length=length: session.reporter.advanced(num * length))
+                log = self.population.train(length, partial(_report, session.reporter, length))
             known = set(history.diverged)
             session.reporter.ended(history.add_chunk(log))
             for agent in sorted(set(history.diverged) - known):
@@ -222,6 +222,10 @@ class _Wave:
     def _note_unsound(self, final_returns: np.ndarray) -> None:
         for agent in self.history.agents[~np.isfinite(final_returns).all(axis=1)]:
             self.history.diverged.setdefault(int(agent), self.history.env_steps)
+
+
+def _report(reporter: Reporter, length: int, num_agents: int) -> None:
+    reporter.advanced(num_agents * length)
 
 
 def _take(index: np.ndarray, x: jax.Array) -> jax.Array:
