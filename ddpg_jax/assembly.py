@@ -21,6 +21,7 @@ def make_setup(config: Config, environment: Environment) -> Setup:
             noise_unit=tuple(span if config.noise_relative else [1.0] * len(span)),
             noise_reset=config.noise_reset,
             clip_stored_action=config.clip_stored_action,
+            max_steps=config.max_episode_steps,
             time_limit_terminal=config.time_limit_terminal,
         ),
         sampler=replay.with_replacement if config.sample_with_replacement else replay.without_replacement,

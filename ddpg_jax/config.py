@@ -26,7 +26,7 @@ class Config:
     total_steps: int = 10_000
     """Environment steps of each agent; >= 1."""
     max_episode_steps: int | None = None
-    """Cap on the steps of an episode, a time limit; >= 1, or None for the environment's own."""
+    """Cap on the steps of a training episode, a time limit; >= 1, or None for the environment's own alone."""
     time_limit_terminal: bool = False
     """Count a time limit as a terminal state (no bootstrapping there). The default bootstraps."""
 

@@ -71,12 +71,11 @@ _EVALUATION_SEED = 512_000_001  # any number that no one uses as a root seed
 
 
 @lru_cache(maxsize=64)
-def make(env_id: str, max_episode_steps: int | None = None) -> Environment:
+def make(env_id: str) -> Environment:
     """The named gymnax environment.
 
     Args:
         env_id: such as "Pendulum-v1".
-        max_episode_steps: a lower time limit than the environment's own, or None.
 
     Raises:
         ValueError: if gymnax has no such environment, or its actions or observations are not bounded boxes of numbers.
@@ -96,7 +95,6 @@ def make(env_id: str, max_episode_steps: int | None = None) -> Environment:
     low, high = (np.broadcast_to(np.asarray(bound, np.float64), box.shape).ravel() for bound in (box.low, box.high))
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise ValueError(f"env_id is {env_id!r}, but must have bounded actions; its bounds are {low} to {high}")
-    own_limit = int(params.max_steps_in_episode)
 
     def reset(key: PRNGKey) -> tuple[State, jax.Array]:
         observation, state = env.reset_env(key, params)
@@ -109,13 +107,13 @@ def make(env_id: str, max_episode_steps: int | None = None) -> Environment:
         return new, Step(jnp.ravel(observation), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
 
     observation_size = jax.eval_shape(reset, jax.random.key(0))[1].shape[0]
-    pendulum = _pendulum_starts(env, own_limit, max_episode_steps) if env_id == "Pendulum-v1" else {}
+    pendulum = _pendulum_evaluation(env) if env_id == "Pendulum-v1" else {}
     return Environment(
         env_id=env_id,
         observation_size=observation_size,
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
-        max_steps=min(own_limit, max_episode_steps or own_limit),
+        max_steps=int(params.max_steps_in_episode),
         reset=reset,
         step=step,
         **pendulum,
@@ -134,7 +132,7 @@ def _words(space: Any) -> str:
 NUM_PENDULUM_STARTS = 512
 
 
-def _pendulum_starts(env: Any, own_limit: int, max_episode_steps: int | None) -> dict[str, Any]:
+def _pendulum_evaluation(env: Any) -> dict[str, Any]:
     """Pendulum's evaluation: 512 fixed start states, and the optimum's return from each in 200 steps."""
     with resources.files("ddpg_jax").joinpath("data/pendulum_optimum.npz").open("rb") as file:
         table = dict(np.load(file, allow_pickle=False))
@@ -149,6 +147,4 @@ def _pendulum_starts(env: Any, own_limit: int, max_episode_steps: int | None) ->
         state = _strong(template.replace(theta=theta, theta_dot=theta_dot))
         return state, jax.vmap(env.get_obs)(state)
 
-    own_length = max_episode_steps is None or max_episode_steps >= own_limit
-    optimum = tuple(table["return_optimal"].tolist()) if own_length else None
-    return {"starts": starts, "optimal_returns": optimum}
+    return {"starts": starts, "optimal_returns": tuple(table["return_optimal"].tolist())}

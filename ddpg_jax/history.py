@@ -97,6 +97,11 @@ class History:
             return Episodes(*(np.zeros(0, dtype) for dtype in (int, int, int, np.float32, int, float)))
         return Episodes(*map(np.concatenate, zip(*self.episodes, strict=True)))
 
+    def training_returns(self) -> list[np.ndarray]:
+        """The returns of each sound agent's training episodes, in their order."""
+        episodes = self.all_episodes()
+        return [episodes.episode_return[episodes.agent == agent] for agent in self.agents[self.sound()]]
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Everything that is here, as arrays of numbers."""
         empty = np.zeros((len(self.agents), 0), np.float32)

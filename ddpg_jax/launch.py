@@ -21,9 +21,10 @@ from ddpg_jax.environment import Environment, make
 from ddpg_jax.plan import ANNOUNCED_SECONDS, Plan, make_plan
 from ddpg_jax.population import Placement, choose_group_size, compile_programs
 from ddpg_jax.progress import Bar, Silent, result_table
+from ddpg_jax.recording import Recorder
 from ddpg_jax.run_folder import RunFolder
 from ddpg_jax.session import Session, Stopped, Stopwatch
-from ddpg_jax.summary import summarize
+from ddpg_jax.summary import LAST_EPISODES, summarize
 from ddpg_jax.training import Setup
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def launch(options: "Options", started: float) -> int:
         ValueError: before anything is written, if the options cannot be carried out.
     """
     config = options.config
-    environment = make(config.env_id, config.max_episode_steps)
+    environment = make(config.env_id)
     environment.evaluation_starts(config.eval_episodes)  # refuses more than there are
     setup = make_setup(config, environment)
     placement = place(setup, options)
@@ -92,6 +93,7 @@ def _run(
             checkpoints=checkpoints,
             reporter=reporter,
             stopwatch=stopwatch,
+            recorder=Recorder(folder.path / "rollouts", options.record_every) if options.record_every else None,
             stop_requested=lambda: bool(caught),
         )
         with console.status("compiling"), stopwatch.time("compiling"):
@@ -213,7 +215,7 @@ def announce(console: Console, environment: Environment, placement: Placement, o
     bounds = ", ".join(f"[{low:g}, {high:g}]" for low, high in zip(environment.low, environment.high, strict=True))
     console.print(
         f"{environment.env_id}: {environment.observation_size} observations, {environment.action_size} action(s) in "
-        f"{bounds}, at most {environment.max_steps:,} steps an episode",
+        f"{bounds}, episodes of at most {environment.max_steps:,} steps",
         highlight=False,
     )
     console.print(
@@ -231,7 +233,9 @@ def finish(job: Session, results: list[session.WaveResult], summary: dict[str, A
     optimum = None
     if environment.optimal_returns is not None:
         optimum = float(np.mean(environment.optimal_returns[: job.config.eval_episodes]))
+    folder.write_info(job.config)
     title = f"{summary['preset']} on {environment.env_id}"
     plots.learning_curve(folder.path / "learning_curve.png", histories, title, optimum)
+    plots.training_returns(folder.path / "training_returns.png", histories, title, LAST_EPISODES)
     summary["wall_seconds"] = job.stopwatch.wall
     folder.write_summary(summary)

@@ -13,6 +13,10 @@ BATCH_NORM_MOMENTUM = 0.99
 """Weight of the past in batch normalisation's running statistics; the paper gives none (Flax's default)."""
 
 
+NARROW = 16
+"""Networks no wider than this compute with the batch along the last axis (measured: `benchmarks/README.md`)."""
+
+
 def uniform(bound: float) -> Initializer:
     """Initialiser U(-bound, bound). (Flax's `initializers.uniform(s)` draws from [0, s).)"""
 
@@ -31,6 +35,20 @@ def _initializers(kind: str, fan_in: int) -> tuple[Initializer, Initializer]:
     )
 
 
+class Dense(nn.Module):
+    """A linear layer along an axis of its input: the last, or the first of a batch-last input [features, B]."""
+
+    size: int
+    kernel_init: Initializer
+    bias_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, axis: int) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (x.shape[axis], self.size))
+        bias = self.param("bias", self.bias_init, (self.size,))
+        return x @ kernel + bias if axis == -1 else kernel.T @ x + bias[:, None]
+
+
 class Hidden(nn.Module):
     """Hidden layers, each a dense layer, its normalisation, a ReLU and dropout."""
 
@@ -39,11 +57,15 @@ class Hidden(nn.Module):
     normalization: str = "none"
     dropout: float = 0.0
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether batch-last arithmetic is the faster one: twice on a CPU at a width of 8, slower from 64 on."""
+        return self.normalization == "none" and all(size <= NARROW for size in self.sizes)
+
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, axis: int = -1) -> jax.Array:
         for size in self.sizes:
-            kernel_init, bias_init = _initializers(self.initializer, x.shape[-1])
-            x = nn.Dense(size, kernel_init=kernel_init, bias_init=bias_init)(x)
+            x = Dense(size, *_initializers(self.initializer, x.shape[axis]))(x, axis)
             if self.normalization == "layer":
                 x = nn.LayerNorm()(x)
             elif self.normalization == "batch":
@@ -69,12 +91,12 @@ class Final(nn.Module):
     draw_bias: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel_init, bias_init = _initializers(self.initializer, x.shape[-1])
+    def __call__(self, x: jax.Array, axis: int = -1) -> jax.Array:
+        kernel_init, bias_init = _initializers(self.initializer, x.shape[axis])
         if self.bound is not None:
             kernel_init = uniform(self.bound)
             bias_init = uniform(self.bound) if self.draw_bias else nn.initializers.zeros_init()
-        return nn.Dense(self.size, kernel_init=kernel_init, bias_init=bias_init)(x)
+        return Dense(self.size, kernel_init, bias_init)(x, axis)
 
 
 class Actor(nn.Module):
@@ -92,10 +114,13 @@ class Actor(nn.Module):
 
     @nn.compact
     def __call__(self, observation: jax.Array, train: bool = False) -> jax.Array:
-        x = observation
+        batch_last = observation.ndim == 2 and self.hidden.is_narrow
+        axis = 0 if batch_last else -1
+        x = observation.T if batch_last else observation
         if self.hidden.normalization == "batch":
             x = batch_norm(train)(x)
-        x = self.final(self.hidden(x, train))
+        x = self.final(self.hidden(x, train, axis), axis)
+        x = x.T if batch_last else x
         low, high = jnp.asarray(self.low, x.dtype), jnp.asarray(self.high, x.dtype)
         if self.sigmoid:
             return low + nn.sigmoid(x) * (high - low)
@@ -117,8 +142,11 @@ class Critic(nn.Module):
     @nn.compact
     def __call__(self, observation: jax.Array, action: jax.Array, train: bool = False) -> jax.Array:
         chex.assert_equal_shape_prefix((observation, action), observation.ndim - 1)
+        narrow = all(part.is_narrow for part in (self.observation_branch, self.action_branch, self.trunk))
+        batch_last = observation.ndim == 2 and narrow
+        axis = 0 if batch_last else -1
+        x, a = (observation.T, action.T) if batch_last else (observation, action)
         if self.observation_branch.normalization == "batch":
-            observation = batch_norm(train)(observation)
-        x = self.observation_branch(observation, train)
-        x = jnp.concatenate([x, self.action_branch(action, train)], axis=-1)
-        return jnp.squeeze(self.final(self.trunk(x, train)), axis=-1)
+            x = batch_norm(train)(x)
+        x = jnp.concatenate([self.observation_branch(x, train, axis), self.action_branch(a, train, axis)], axis)
+        return jnp.squeeze(self.final(self.trunk(x, train, axis), axis), axis)

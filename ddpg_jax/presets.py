@@ -2,7 +2,22 @@
 
 from ddpg_jax.config import Config
 
-PENDULUM = Config()
+PENDULUM = Config(
+    total_steps=6_000,
+    max_episode_steps=100,
+    hidden_sizes=(128, 64),
+    critic_final_init=0.003,
+    final_init_biases=True,
+    actor_lr=1e-3,
+    critic_lr=5e-3,
+    lr_decay=0.96,
+    gamma=0.995,
+    tau=0.01,
+    replay_capacity=6_000,
+    learning_starts=500,
+    noise_sigma=1.2,
+    noise_reset=True,
+)
 """Ours, tuned for Pendulum-v1; what a newcomer sees first."""
 
 KERAS = Config(

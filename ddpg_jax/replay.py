@@ -5,7 +5,9 @@ share `added`: a write to one and the same row of all stays an update in place, 
 own would be a scatter, and a conditional one a copy of the whole replay.
 """
 
+import itertools
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -38,12 +40,18 @@ def add(replay: Replay, transition: Transition) -> Replay:
 
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
     """A minibatch [B, ...] of the transitions added so far, at least one of which there must be; consumes the key."""
-    capacity, width = replay.rows.shape
-    size = jnp.minimum(replay.added, capacity)
-    batch = replay.rows.at[sampler(key, batch_size, size)].get(mode="promise_in_bounds")
+    size = jnp.minimum(replay.added, replay.rows.shape[0])
+    return unpack(replay.rows.at[sampler(key, batch_size, size)].get(mode="promise_in_bounds"), action_size)
+
+
+def unpack(rows: Any, action_size: int) -> Transition:
+    """The transitions [B, ...] in rows [B, 2 O + A + 2] of the replay, of JAX or NumPy."""
+    width = rows.shape[1]
     observation_size = (width - action_size - 2) // 2
     ends = (observation_size, observation_size + action_size, observation_size + action_size + 1)
-    observation, action, reward, discount, next_observation = jnp.split(batch, (*ends, ends[-1] + 1), axis=-1)
+    bounds = (0, *ends, ends[-1] + 1, width)
+    parts = [rows[:, first:last] for first, last in itertools.pairwise(bounds)]
+    observation, action, reward, discount, next_observation = parts
     return Transition(observation, action, reward[:, 0], discount[:, 0], next_observation)
 
 

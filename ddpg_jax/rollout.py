@@ -22,6 +22,8 @@ class Exploration:
     """Start the noise anew in every episode (line 4), instead of letting it run on."""
     clip_stored_action: bool = True
     """Store the action as executed, instead of before it was clipped to the bounds."""
+    max_steps: int | None = None
+    """A time limit below the environment's own, or None."""
     time_limit_terminal: bool = False
     """Store a time limit as a terminal state."""
 
@@ -63,7 +65,8 @@ def explore(
     # Line 9: execute a_t, observe reward r_t and new state s_{t+1}.
     environment_state, step = environment.step(step_key, state.environment, executed)
     length = state.episode.length + 1
-    truncated = (step.truncated | (length >= environment.max_steps)) & ~step.terminated
+    max_steps = min(environment.max_steps, exploration.max_steps or environment.max_steps)
+    truncated = (step.truncated | (length >= max_steps)) & ~step.terminated
     ended = step.terminated | truncated
     total_reward = state.episode.total_reward + step.reward
 

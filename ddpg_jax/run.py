@@ -44,6 +44,8 @@ class Options:
     """Run folder to continue, with its own configuration; only --total-steps may then be given, to extend it."""
     checkpoint: int | None = None
     """Number of the checkpoint to resume from; None: the newest."""
+    record_every: int | None = None
+    """Record every so many training episodes of each agent in rollouts/; >= 1. None: record none."""
     fail_on_divergence: bool = False
     """End with status 1 if any agent's numbers are no longer finite, instead of only if all are."""
     plan: bool = False
@@ -56,7 +58,8 @@ class Options:
 
 
 IN_ADDITION_TO_RESUME = {
-    "resume", "checkpoint", "checkpoint_every", "total_steps", "quiet", "verbose", "plan", "fail_on_divergence"
+    "resume", "checkpoint", "checkpoint_every", "total_steps", "record_every", "quiet", "verbose", "plan",
+    "fail_on_divergence",
 }  # fmt: skip
 """Flags that may stand beside --resume: the others would make it another run."""
 
@@ -136,8 +139,8 @@ def _options_of(folder: Path) -> Options:
 
 
 def _check(options: Options, default: Options) -> None:
-    for name, least in (("seeds", 1), ("seed", 0), ("devices", 1), ("group_size", 1), ("checkpoint", 1)):
-        value = getattr(options, name)
+    for name in ("seeds", "seed", "devices", "group_size", "checkpoint", "record_every"):
+        value, least = getattr(options, name), 0 if name == "seed" else 1
         if value is not None and not least <= value < 2**31:
             raise ValueError(f"{name} is {value}, but must be a whole number >= {least} (at most 2147483647)")
     if not 0 < options.checkpoint_every <= 1e9:

@@ -99,6 +99,11 @@ class RunFolder:
         }
         self.write_text("config.json", _json(content))
 
+    def write_info(self, config: Config) -> None:
+        """`info.json`: the environment's name and all hyperparameters, as the TensorFlow gist leaves them."""
+        params = config.to_dict()
+        self.write_text("info.json", _json({"env_id": params.pop("env_id"), "params": params}))
+
     def write_tables(self, histories: list[History]) -> None:
         """`metrics.csv` and `episodes.csv`."""
         self.write_text("metrics.csv", metrics_csv(histories))

@@ -15,6 +15,7 @@ from ddpg_jax.checkpoint import Checkpoints, Saved, restore_state, state_arrays
 from ddpg_jax.config import Config
 from ddpg_jax.history import Episodes, History
 from ddpg_jax.population import Population, Programs, agent_keys
+from ddpg_jax.recording import Recorder
 from ddpg_jax.run_folder import RunFolder
 from ddpg_jax.training import Setup
 
@@ -93,6 +94,7 @@ class Session:
     checkpoints: Checkpoints
     reporter: Reporter
     stopwatch: Stopwatch
+    recorder: Recorder | None = None
     stop_requested: Callable[[], bool] = lambda: False
     """Asked after each chunk."""
 
@@ -179,11 +181,14 @@ class _Wave:
         """Chunks up to the given step of every agent, and checkpoints when they are due."""
         session, history = self.session, self.history
         while history.env_steps < stop:
-            length = min(MAX_CHUNK, stop - history.env_steps)
+            length = min(MAX_CHUNK, session.config.replay_capacity, stop - history.env_steps)
             with session.stopwatch.time("training"):
                 log = self.population.train(length, partial(_report, session.reporter, length))
             known = set(history.diverged)
-            session.reporter.ended(history.add_chunk(log))
+            ended = history.add_chunk(log)
+            session.reporter.ended(ended)
+            if session.recorder is not None:
+                session.recorder.record(ended, self.population, int(history.agents[0]))
             for agent in sorted(set(history.diverged) - known):
                 session.reporter.diverged(agent, history.diverged[agent])
             stopping = session.stop_requested()

@@ -54,9 +54,7 @@ def _last_training_returns(histories: list[History]) -> dict[str, Any]:
     """The agents' means over their last 40 training episodes, described."""
     means = []
     for history in histories:
-        episodes = history.all_episodes()
-        for agent in history.agents[history.sound()]:
-            returns = episodes.episode_return[episodes.agent == agent][-LAST_EPISODES:]
+        for returns in history.training_returns():
             if len(returns):
-                means.append(returns.mean(dtype=np.float64))
+                means.append(returns[-LAST_EPISODES:].mean(dtype=np.float64))
     return statistics.describe_returns(np.asarray(means))
