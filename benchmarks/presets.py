@@ -1,0 +1,123 @@
+"""What each preset reaches, and what each correction to its source is worth: `python benchmarks/presets.py`.
+
+Runs the command once for each entry of RUNS (those whose results are there already are left out; `--again` runs them
+all), keeps `metrics.csv` and `summary.json` in `benchmarks/results/presets/`, and draws `docs/images/preset_*.png` and
+prints the tables of `docs/presets.md` from them. The whole takes about an hour on two cores.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ddpg_jax.config import Config
+from ddpg_jax.environment import make
+from ddpg_jax.plots import BLUE, GREEN, ORANGE
+from ddpg_jax.statistics import iqm, iqm_interval
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "presets"
+IMAGES = HERE.parent / "docs" / "images"
+
+RUNS: dict[str, list[str]] = {
+    "pendulum-root1": ["--preset", "pendulum", "--seed", "1"],
+    "pendulum-root2": ["--preset", "pendulum", "--seed", "2"],
+    "pendulum-root3": ["--preset", "pendulum", "--seed", "3"],
+    "gist": ["--preset", "gist", "--seed", "1"],
+    "gist_corrected": ["--preset", "gist_corrected", "--seed", "1"],
+    "gist-bootstrapped": ["--preset", "gist", "--no-time-limit-terminal", "--seed", "1"],
+    "keras-root1": ["--preset", "keras", "--seed", "1"],
+    "keras-root2": ["--preset", "keras", "--seed", "2"],
+    "keras-textbook_noise": ["--preset", "keras", "--noise-dt", "1", "--seed", "1"],
+    "keras-terminal": ["--preset", "keras", "--time-limit-terminal", "--seed", "1"],
+    "paper": ["--preset", "paper", "--seed", "1"],
+}
+"""Name of the result: flags beside `--seeds 32`."""
+
+COMPARISONS: dict[str, tuple[str, ...]] = {
+    "preset_pendulum": ("pendulum-root1", "pendulum-root2", "pendulum-root3"),
+    "preset_keras": ("keras-root1", "keras-textbook_noise", "keras-terminal"),
+    "preset_gist": ("gist", "gist_corrected", "gist-bootstrapped"),
+    "preset_paper": ("paper",),
+}
+"""Name of the figure: the results in it."""
+
+
+def run(name: str, flags: list[str], seeds: int) -> None:
+    """Trains, and keeps what is needed of the run folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = [sys.executable, "-m", "ddpg_jax.run", "--seeds", str(seeds), *flags, "--out", str(out)]
+        subprocess.run(command, check=True)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        shutil.copy(out / "metrics.csv", RESULTS / f"{name}.csv")
+        shutil.copy(out / "summary.json", RESULTS / f"{name}.json")
+
+
+def learning_curve(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Environment steps [E] and greedy returns [E, N] of a result."""
+    table = np.genfromtxt(RESULTS / f"{name}.csv", delimiter=",", names=True)
+    steps = np.unique(table["env_steps"])
+    return steps, np.stack([table["eval_return"][table["env_steps"] == step] for step in steps])
+
+
+def draw(figure_name: str, names: tuple[str, ...]) -> None:
+    """Interquartile mean and its 95% interval of each result against the environment steps."""
+    figure = Figure(figsize=(8, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for name, color in zip(names, (BLUE, ORANGE, GREEN), strict=False):
+        steps, returns = learning_curve(name)
+        axes.fill_between(steps, *np.array([iqm_interval(row) for row in returns]).T, color=color, alpha=0.25)
+        axes.plot(steps, iqm(returns, axis=1), color=color, linewidth=2, label=name)
+    optimum = np.mean(make("Pendulum-v1").optimal_returns[: Config().eval_episodes])
+    axes.axhline(optimum, color="black", linestyle="--", linewidth=1, label="optimum")
+    axes.set(xlabel="environment steps of each agent", ylabel="greedy return: IQM of 32 agents, 95% interval")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", frameon=False)
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    figure.savefig(IMAGES / f"{figure_name}.png")
+
+
+def row(name: str, summary: dict[str, Any]) -> str:
+    """A line of the table."""
+    final, shortfall, last = summary["final_return"], summary["final_shortfall"], summary["train_return_last_40"]
+    low, high = final["iqm_ci95"]
+    returns = np.asarray(summary["per_agent_final_return"])
+    return (
+        f"| {name} | {summary['num_agents']} x {summary['env_steps_per_agent']:,} "
+        f"| {final['iqm']:.1f} [{low:.1f}, {high:.1f}] | {final['mean']:.1f} | {final['worst']:.1f} "
+        f"| {shortfall['iqm']:.1f} | {shortfall['num_solved']} | {np.sum(returns > -200)} | {last['mean']:.1f} |"
+    )
+
+
+def main() -> None:
+    """Runs what is missing, then draws and prints everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", action="store_true", help="run everything anew")
+    parser.add_argument("--seeds", type=int, default=32, help="agents of each run (default: 32)")
+    parser.add_argument("--only", nargs="*", choices=list(RUNS), help="run these alone")
+    options = parser.parse_args()
+    for name, flags in RUNS.items():
+        wanted = options.only is None or name in options.only
+        if wanted and (options.again or not (RESULTS / f"{name}.json").exists()):
+            run(name, flags, options.seeds)
+    there = [name for name in RUNS if (RESULTS / f"{name}.json").exists()]
+    print("| result | agents x steps | final return: IQM [95%] | mean | worst | shortfall: IQM | solved "
+          "| above -200 | last 40 training returns |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in there:
+        print(row(name, json.loads((RESULTS / f"{name}.json").read_text())))
+    for figure_name, names in COMPARISONS.items():
+        if all(name in there for name in names):
+            draw(figure_name, names)
+
+
+if __name__ == "__main__":
+    main()
