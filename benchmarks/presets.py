@@ -76,8 +76,8 @@ def draw(figure_name: str, names: tuple[str, ...]) -> None:
         steps, returns = learning_curve(name)
         axes.fill_between(steps, *np.array([iqm_interval(row) for row in returns]).T, color=color, alpha=0.25)
         axes.plot(steps, iqm(returns, axis=1), color=color, linewidth=2, label=name)
-    optimum = np.mean(make("Pendulum-v1").optimal_returns[: Config().eval_episodes])
-    axes.axhline(optimum, color="black", linestyle="--", linewidth=1, label="optimum")
+    optimum = np.asarray(make("Pendulum-v1").optimal_returns)[: Config().eval_episodes]
+    axes.axhline(float(np.mean(optimum)), color="black", linestyle="--", linewidth=1, label="optimum")
     axes.set(xlabel="environment steps of each agent", ylabel="greedy return: IQM of 32 agents, 95% interval")
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", frameon=False)

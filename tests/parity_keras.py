@@ -29,7 +29,7 @@ UPPER_BOUND = 2.0
 Weights = dict[str, np.ndarray]
 
 
-def dense(name: str, units: int, activation: str | None = "relu", **options) -> keras.layers.Dense:
+def dense(name: str, units: int, activation: str | Callable | None = "relu", **options) -> keras.layers.Dense:
     """A layer with Keras's defaults; its name is our parameter's path, in which Keras allows no slash."""
     return keras.layers.Dense(units, activation=activation, name=name.replace("/", "-"), **options)
 
@@ -40,7 +40,7 @@ def get_actor() -> keras.Model:
     observation = keras.Input((3,))
     x = dense("hidden/Dense_0", 256)(observation)
     x = dense("hidden/Dense_1", 256)(x)
-    x = dense("final/Dense_0", 1, "tanh", kernel_initializer=small)(x)
+    x = dense("final/Dense_0", 1, jnp.tanh, kernel_initializer=small)(x)
     return keras.Model(observation, keras.layers.Rescaling(UPPER_BOUND)(x))
 
 

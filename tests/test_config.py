@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ddpg_jax.config import Config
 from ddpg_jax.presets import GIST, GIST_CORRECTED, KERAS, PAPER, PENDULUM, PRESETS
 
-ABOVE_ZERO = ([0, 0.0, -1e-3, -1, 1e31, 1e-31, 10**400], "a finite number > 0")
+ABOVE_ZERO = ([0, 0.0, -1e-3, -1, 1e31, 1e-31], "a finite number > 0")
 FROM_ZERO = ([-1e-9, -1, 1e31], "a finite number >= 0")
 ANY_NUMBER = ([1e31, -1e31], "a finite number")
 NOT_FINITE = ([math.inf, -math.inf, math.nan], "a finite number")
@@ -117,10 +117,21 @@ def test_value_outside_the_domain_is_refused_with_field_value_and_rule(field, va
     with pytest.raises(ValueError, match=f"^{field} is ") as caught:
         Config(**{**BASE, field: value})
     message = str(caught.value)
-    shown = str(list(value)) if isinstance(value, tuple) else repr(value)
-    assert f"{field} is {shown}, but must be" in message or f"{field} is {value!r}, but must be" in message
+    # Sizes may be shown as a list, and a whole number where a float belongs as one.
+    shown = {
+        repr(value),
+        str(list(value)) if isinstance(value, tuple) else "",
+        repr(float(value)) if type(value) is int else "",
+    }
+    assert message.split(", but must be")[0].removeprefix(f"{field} is ") in shown - {""}
     assert words in message.split("but must be")[1]
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["positive", "negative"])
+def test_whole_number_too_large_for_a_float_is_refused(value):
+    with pytest.raises(ValueError, match=r"^noise_mean is .*, but must be a finite number"):
+        Config(noise_mean=value)
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field in ACCEPTED for value in ACCEPTED[field]])
@@ -177,7 +188,7 @@ def test_unknown_field_is_refused_by_name():
 
 
 def test_wrong_value_in_a_dict_is_refused():
-    with pytest.raises(ValueError, match="^gamma is 2, but must be in"):
+    with pytest.raises(ValueError, match=r"^gamma is 2\.0, but must be in \[0, 1\]"):
         Config.from_dict({"gamma": 2})
 
 
