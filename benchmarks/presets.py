@@ -58,7 +58,10 @@ def run(name: str, flags: list[str], seeds: int) -> None:
         subprocess.run(command, check=True)
         RESULTS.mkdir(parents=True, exist_ok=True)
         shutil.copy(out / "metrics.csv", RESULTS / f"{name}.csv")
-        shutil.copy(out / "summary.json", RESULTS / f"{name}.json")
+        started = json.loads((out / "config.json").read_text())
+        summary = json.loads((out / "summary.json").read_text())
+        summary |= {"flags": flags} | {key: started[key] for key in ("group_size", "versions", "commit")}
+        (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
 def learning_curve(name: str) -> tuple[np.ndarray, np.ndarray]:
