@@ -8,6 +8,7 @@ last block is filled up with copies that are thrown away.
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -119,23 +120,19 @@ def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_
     states = jax.eval_shape(init, keys, hyperparameters)
     starts = jax.eval_shape(lambda: setup.environment.evaluation_starts(num_starts))
     sharding = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(_STACKED))
-    return Programs(
-        placement=placement,
-        stacked=stacked,
-        states=sharding,
-        init=jax.jit(init, in_shardings=stacked, out_shardings=sharding).lower(keys, hyperparameters).compile(),
-        train=jax.jit(
+    lowered = (
+        jax.jit(init, in_shardings=stacked, out_shardings=sharding).lower(keys, hyperparameters),
+        jax.jit(
             train,
             in_shardings=(sharding, stacked, shared),
             out_shardings=(sharding, stacked),
             donate_argnums=0,
-        )
-        .lower(states, hyperparameters, jax.ShapeDtypeStruct((), jnp.int32))
-        .compile(),
-        evaluate=jax.jit(evaluate, in_shardings=(stacked, shared), out_shardings=stacked)
-        .lower(states.agent, starts)
-        .compile(),
+        ).lower(states, hyperparameters, jax.ShapeDtypeStruct((), jnp.int32)),
+        jax.jit(evaluate, in_shardings=(stacked, shared), out_shardings=stacked).lower(states.agent, starts),
     )
+    with ThreadPoolExecutor() as pool:  # XLA compiles without holding the interpreter
+        compiled = pool.map(lambda program: program.compile(), lowered)
+        return Programs(placement, stacked, sharding, *compiled)
 
 
 def _over_group(function: Callable, in_axes: tuple, out_axes: Any, group_size: int) -> Callable:

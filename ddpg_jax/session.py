@@ -22,6 +22,12 @@ from ddpg_jax.training import Setup
 MAX_CHUNK = 250
 """Environment steps of an agent between two returns to the host, at most."""
 
+FIRST_CHUNK = 32
+"""Length of the first chunk, before the pace is known."""
+
+CHUNK_SECONDS = 2.0
+"""Chunks are shortened towards this, so that many agents, too, can be stopped. It does not touch the results."""
+
 FINAL_EPISODES = 512
 """Greedy episodes of an agent in the last evaluation, from start states common to all agents."""
 
@@ -157,6 +163,7 @@ class _Wave:
     def __init__(self, session: Session, population: Population, history: History, finished: list[WaveResult]) -> None:
         self.session, self.population, self.history, self.finished = session, population, history, finished
         self.starts = session.setup.environment.evaluation_starts(session.config.eval_episodes)
+        self.chunk = FIRST_CHUNK
 
     def train(self) -> WaveResult:
         """From where the agents stand to the end of their training."""
@@ -181,10 +188,13 @@ class _Wave:
         """Chunks up to the given step of every agent, and checkpoints when they are due."""
         session, history = self.session, self.history
         while history.env_steps < stop:
-            length = min(MAX_CHUNK, session.config.replay_capacity, stop - history.env_steps)
+            length = min(self.chunk, session.config.replay_capacity, stop - history.env_steps)
+            before = time.perf_counter()
             with session.stopwatch.time("training"):
                 log = self.population.train(length, partial(_report, session.reporter, length))
             known = set(history.diverged)
+            pace = length / (time.perf_counter() - before)
+            self.chunk = max(1, min(MAX_CHUNK, 2 * self.chunk, int(pace * CHUNK_SECONDS)))
             ended = history.add_chunk(log)
             session.reporter.ended(ended)
             if session.recorder is not None:
