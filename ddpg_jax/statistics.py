@@ -66,3 +66,44 @@ def describe_shortfall(shortfalls: np.ndarray) -> dict[str, Any]:
         "worst": float(np.max(shortfalls)),
         "num_solved": int(np.sum(shortfalls <= SOLVED_SHORTFALL)),
     }
+
+
+def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> tuple[float, float, float]:
+    """The probability that an agent drawn from `values` [N] beats one drawn from `baseline` [M], with its 95% interval.
+
+    Mann & Whitney's U over N M, ties counting half (Agarwal et al. 2021, section 4.3); the interval is a percentile
+    bootstrap over both. The interval is NaN where one of them has fewer than two agents.
+    """
+    x, y = values[:, None], baseline[None, :]
+    probability = float(np.mean((x > y) + 0.5 * (x == y)))
+    if min(len(values), len(baseline)) < 2:
+        return probability, float("nan"), float("nan")
+    rng = np.random.default_rng(_BOOTSTRAP_SEED)
+    draws = [
+        np.mean((x[i] > y[:, j]) + 0.5 * (x[i] == y[:, j]))
+        for i, j in zip(
+            rng.integers(len(values), size=(2_000, len(values))),
+            rng.integers(len(baseline), size=(2_000, len(baseline))),
+            strict=True,
+        )
+    ]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return probability, float(low), float(high)
+
+
+def steps_until(steps: np.ndarray, returns: np.ndarray, threshold: float) -> np.ndarray:
+    """The first of the steps [E] at which each agent's return [E, N] reaches the threshold; NaN if it never does."""
+    reached = returns >= threshold
+    return np.where(reached.any(axis=0), steps[np.argmax(reached, axis=0)].astype(float), np.nan)
+
+
+def area_under_curve(steps: np.ndarray, returns: np.ndarray) -> np.ndarray:
+    """Each agent's return averaged over the steps [E] at which it was evaluated, [E, N] to [N]: trapezoidal rule."""
+    if len(steps) == 1:
+        return np.asarray(returns[0], np.float64)
+    return np.asarray(np.trapezoid(returns, steps, axis=0) / (steps[-1] - steps[0]))
+
+
+def performance_profile(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """The share of agents [N] above each of the thresholds [T] (Agarwal et al. 2021, section 4.2)."""
+    return np.mean(values[None, :] > thresholds[:, None], axis=1)

@@ -40,6 +40,7 @@ def summarize(session: Session, preset: str, results: list[WaveResult], device: 
         shortfall = statistics.shortfall(final_returns, np.asarray(optimal_returns[:FINAL_EPISODES]))
         summary["final_shortfall"] = statistics.describe_shortfall(shortfall[sound])
         summary["per_agent_final_shortfall"] = shortfall
+        summary["eval_optimum"] = np.mean(optimal_returns[: config.eval_episodes])
     summary["train_return_last_40"] = _last_training_returns([result.history for result in results])
     summary["per_agent_final_return"] = per_agent
     diverged: dict[int, int] = {}
