@@ -52,6 +52,24 @@ class Policy:
             )
         return _act(self.variables, jnp.asarray(observations, jnp.float32), actor=self.actor)
 
+    def each(self, observations: Any) -> jax.Array:
+        """Actions [N, B, A] of all agents, each in a situation of its own: observations [N, B, O].
+
+        Raises:
+            ValueError: if the observations are not [N, B, O].
+        """
+        shape = np.shape(observations)
+        if len(shape) != 3 or shape[0] != self.num_agents or shape[2] != self.observation_size:
+            raise ValueError(
+                f"observations have shape {shape}, but must be [{self.num_agents}, B, {self.observation_size}]"
+            )
+        return _act_each(self.variables, jnp.asarray(observations, jnp.float32), actor=self.actor)
+
+
+@partial(jax.jit, static_argnames="actor")
+def _act_each(variables: Any, observations: jax.Array, *, actor: Actor) -> jax.Array:
+    return jax.vmap(lambda one, seen: jnp.asarray(actor.apply(one, seen)))(variables, observations)
+
 
 @partial(jax.jit, static_argnames="actor")
 def _act(variables: Any, observations: jax.Array, *, actor: Actor) -> jax.Array:
