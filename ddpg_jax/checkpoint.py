@@ -1,14 +1,17 @@
 """Everything that a run carries, on disk: what was saved and is loaded again continues in the same bits.
 
 Orbax writes a checkpoint beside the others and renames it when it is whole, so that a kill at any moment leaves the
-last good one. A checksum over all arrays tells a damaged one.
+last good one. A checksum over all arrays tells a damaged one, and the run's own description tells another run's.
 """
 
 import io
 import json
 import logging
+import shutil
+import threading
 import time
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +22,23 @@ import numpy as np
 from ddpg_jax.config import Config
 from ddpg_jax.history import History
 
+FORMAT = 1
+"""Version of the content; a newer one is refused."""
+
 KEEP = 2
 """The newest checkpoints that are kept."""
 
+DEFAULT_SECONDS = 60.0
+"""Between two checkpoints, unless the user says otherwise."""
+
 COST_SHARE = 0.05
-"""The largest share of a run that may be spent on checkpoints: a costly one makes the next wait longer."""
+"""The largest share of a run that may be spent on checkpoints, unless the user says how often they are written."""
+
+BYTES_PER_SECOND = 150e6
+"""What a checkpoint's bytes are expected to cost before one has been written (measured: `docs/reliability.md`)."""
+
+REPLAY = ".replay.rows"
+"""Of the replay only the rows that have been written are saved."""
 
 
 class Saved(NamedTuple):
@@ -42,18 +57,28 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The checkpoints of a run folder."""
 
-    def __init__(self, folder: Path, every: float) -> None:
+    def __init__(
+        self, folder: Path, *, every: float | None, run: Mapping[str, Any] | None = None, expected_bytes: float = 0.0
+    ) -> None:
         """Args:
         folder: where they go.
-        every: seconds between two of them, at least.
+        every: seconds between two of them; None: a minute, or as many as keep their cost within `COST_SHARE`.
+        run: what makes this run the one that it is; the checkpoints of a run with other values are refused.
+        expected_bytes: what one will hold, to guess the cost of the first.
         """
-        self._folder, self._every = folder, every
-        self._cost, self._last = 0.0, time.perf_counter()
+        self._folder, self._every, self._run = folder, every, dict(run or {})
+        self._start = self._last = time.perf_counter()
+        self._cost, self._spent = expected_bytes / BYTES_PER_SECOND, 0.0
+        self._abandoned: list[int] = []
 
     def due(self) -> bool:
         """Whether it is time for one."""
-        wait = max(self._every, self._cost * (1 / COST_SHARE - 1))
-        return time.perf_counter() - self._last >= wait
+        now = time.perf_counter()
+        if self._every is not None:
+            return now - self._last >= self._every
+        # One is written at the end in any case, so a costly one must leave room for that.
+        affordable = self._spent + 2 * self._cost <= COST_SHARE * (now - self._start)
+        return affordable and now - self._last >= DEFAULT_SECONDS
 
     def save(self, saved: Saved) -> None:
         """Writes one, and removes the oldest beyond those that are kept.
@@ -61,38 +86,61 @@ class Checkpoints:
         Raises:
             OSError: if it cannot be written; the earlier ones are as they were.
         """
-        ocp = _orbax()
         start = time.perf_counter()
+        self._remove_drafts()
         number = max(self.numbers(), default=0) + 1
         states = {f"{index:06d}": state for index, state in enumerate(saved.states)}
-        host = _to_bytes(saved)
+        host = _to_bytes(saved, self._run)
         tree = {"states": states, "host": host, "checksum": np.array([_checksum(states, host)], np.uint32)}
         try:
             with self._manager() as manager:
-                manager.save(number, args=ocp.args.StandardSave(tree))
+                if not manager.save(number, args=_orbax().args.PyTreeSave(tree)):
+                    raise OSError(f"Orbax has not written number {number}")
                 manager.wait_until_finished()
         except Exception as error:  # Orbax and TensorStore raise errors of their own
+            self._remove_drafts()
             raise OSError(f"the checkpoint could not be written: {_first_line(error)}") from error
+        for other in self._abandoned:
+            shutil.rmtree(self._path(other), ignore_errors=True)
+        self._abandoned = []
         self._last = time.perf_counter()
         self._cost = self._last - start
+        self._spent += self._cost
 
-    def load(self, number: int, config: Config) -> Saved:
-        """The content of the checkpoint of that number.
+    def load(self, number: int, config: Config, like: Any = None) -> Saved:
+        """The content of the checkpoint of that number. Those after it are removed once a new one has been written.
+
+        Args:
+            number: one of `numbers()`.
+            config: of this run.
+            like: the training state of one agent, arrays or shapes; None: it is not compared.
 
         Raises:
-            ValueError: if it is damaged, or not one of a run of this configuration.
+            ValueError: if it is damaged, of a newer format, or of another run.
         """
-        ocp = _orbax()
+        name = f"checkpoint {self._path(number)}"
         try:
             with self._manager() as manager:
-                tree = manager.restore(number, args=ocp.args.StandardRestore())
-            sound = _checksum(tree["states"], tree["host"]) == tree["checksum"].item()
-            saved = _from_bytes(tree, config) if sound else None
+                tree = manager.restore(number, args=_orbax().args.PyTreeRestore())
+            if _checksum(tree["states"], tree["host"]) != tree["checksum"].item():
+                raise ValueError("its checksum does not match")
+            archive = _archive(tree["host"])
+            meta = json.loads(archive["meta"].tobytes())
         except Exception as error:  # whatever a damaged file makes Orbax, TensorStore, zip or JSON raise
-            raise ValueError(f"checkpoint {self._folder / str(number)} is damaged: {_first_line(error)}") from error
-        if saved is None:
-            raise ValueError(f"checkpoint {self._folder / str(number)} is damaged: its checksum does not match")
-        return saved
+            raise ValueError(f"{name} is damaged: {_first_line(error)}") from error
+        if meta["format"] > FORMAT:
+            raise ValueError(f"{name} has format {meta['format']}, newer than {FORMAT}: update ddpg_jax")
+        for field, value in self._run.items():
+            if meta["run"].get(field) != value:
+                raise ValueError(
+                    f"{name} belongs to another run: its {field} is {meta['run'].get(field)}, here it is {value}"
+                )
+        states = [tree["states"][block] for block in sorted(tree["states"])]
+        if like is not None:
+            for state in states:
+                _require_fit(state, like, name)
+        self._abandoned = [other for other in self.numbers() if other > number]
+        return _from_archive(archive, meta, states, config)
 
     def numbers(self) -> list[int]:
         """The numbers of the checkpoints that are there, oldest first."""
@@ -100,10 +148,24 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
 
+    def prepare(self) -> None:
+        """Begins to load what writing one takes, beside whatever the caller does next."""
+        threading.Thread(target=_orbax, daemon=True).start()
+
+    def _path(self, number: int) -> Path:
+        return self._folder / str(number)
+
+    def _remove_drafts(self) -> None:
+        """Removes what a kill or a full disk left of checkpoints that were never whole."""
+        for draft in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(draft, ignore_errors=True)
+
     def _manager(self) -> Any:
         ocp = _orbax()
         options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
-        return ocp.CheckpointManager(self._folder.absolute(), options=options)
+        # Uncompressed, because these numbers hardly shrink and compressing them takes half of the time.
+        handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+        return ocp.CheckpointManager(self._folder.absolute(), options=options, item_handlers=handler)
 
 
 def _orbax() -> Any:
@@ -115,9 +177,20 @@ def _orbax() -> Any:
 
 
 def state_arrays(state: Any) -> dict[str, np.ndarray]:
-    """A tree of arrays as NumPy arrays by their path, keys as their data."""
+    """A training state as NumPy arrays by their path in the tree, keys as their data, the replay as far as filled."""
+    filled = min(int(state.replay.added), state.replay.rows.shape[1])
     paths, _ = jax.tree_util.tree_flatten_with_path(jax.tree.map(_key_data, state))
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths}
+    arrays = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
+    return {name: _on_host(leaf, filled if name == REPLAY else None) for name, leaf in arrays.items()}
+
+
+def _on_host(array: jax.Array, rows: int | None) -> np.ndarray:
+    """The array [n, ...], or the first rows of its second axis, from the devices that hold its parts."""
+    if array.is_fully_replicated:
+        return np.asarray(array)[:, :rows] if rows is not None else np.asarray(array)
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    parts = [np.asarray(shard.data) for shard in shards]
+    return np.concatenate([part if rows is None else part[:, :rows] for part in parts])
 
 
 def restore_state(arrays: dict[str, np.ndarray], like: Any) -> Any:
@@ -130,32 +203,59 @@ def restore_state(arrays: dict[str, np.ndarray], like: Any) -> Any:
     leaves = []
     for path, leaf in paths:
         name = jax.tree_util.keystr(path)
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        expected = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
+        expected = jax.eval_shape(_key_data, leaf)
         found = arrays.get(name)
+        if name == REPLAY and found is not None:
+            empty = np.zeros((found.shape[0], expected.shape[1] - found.shape[1], *found.shape[2:]), found.dtype)
+            found = np.concatenate([found, empty], axis=1)
         if found is None or found.shape != expected.shape or found.dtype != expected.dtype:
             there = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
             raise ValueError(f"{name} is {there}, but must be {expected.dtype}{list(expected.shape)}")
-        leaves.append(jax.random.wrap_key_data(jnp.asarray(found)) if is_key else found)
+        leaves.append(jax.random.wrap_key_data(jnp.asarray(found)) if _is_key(leaf) else found)
     return jax.tree.unflatten(structure, leaves)
 
 
+def _require_fit(arrays: dict[str, np.ndarray], like: Any, name: str) -> None:
+    """Refuses arrays that are not those of a block of agents, each of which is `like` this one.
+
+    Raises:
+        ValueError: if one is missing, is not known, or has another shape or dtype.
+    """
+    paths, _ = jax.tree_util.tree_flatten_with_path(like)
+    expected = {jax.tree_util.keystr(path): jax.eval_shape(_key_data, leaf) for path, leaf in paths}
+    for path in sorted(set(expected) | set(arrays)):
+        here, there = arrays.get(path), expected.get(path)
+        if here is None or there is None:
+            raise ValueError(f"{name} does not fit: {path} is {'missing' if here is None else 'not known'}")
+        shape = list(here.shape[here.ndim - len(there.shape) :])
+        wanted = list(there.shape)
+        if path == REPLAY and shape[0] <= wanted[0]:
+            shape[0] = wanted[0]
+        if here.dtype != there.dtype or shape != wanted:
+            raise ValueError(f"{name} does not fit: {path} is {here.dtype}{shape}, but must be {there.dtype}{wanted}")
+
+
+def _is_key(leaf: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
 def _key_data(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _checksum(states: dict[str, dict[str, np.ndarray]], host: np.ndarray) -> int:
     checksum = zlib.crc32(host.tobytes())
     for block in sorted(states):
         for name in sorted(states[block]):
-            checksum = zlib.crc32(name.encode(), checksum)
-            checksum = zlib.crc32(states[block][name].tobytes(), checksum)
+            array = np.ascontiguousarray(states[block][name])
+            checksum = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), checksum)
+            checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
     return checksum
 
 
-def _to_bytes(saved: Saved) -> np.ndarray:
+def _to_bytes(saved: Saved, run: Mapping[str, Any]) -> np.ndarray:
     """What the host holds, as the bytes of a NumPy archive."""
-    meta = {"seconds": saved.seconds, "num_finished": len(saved.finished)}
+    meta = {"format": FORMAT, "run": run, "seconds": saved.seconds, "num_finished": len(saved.finished)}
     arrays: dict[str, np.ndarray] = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
     for index, (history, final_returns) in enumerate(saved.finished):
         arrays |= {f"finished/{index}/{name}": array for name, array in history.to_arrays().items()}
@@ -166,19 +266,22 @@ def _to_bytes(saved: Saved) -> np.ndarray:
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def _from_bytes(tree: Any, config: Config) -> Saved:
-    archive = np.load(io.BytesIO(np.asarray(tree["host"]).tobytes()), allow_pickle=False)
-    arrays = {name: archive[name] for name in archive.files}
-    meta = json.loads(arrays["meta"].tobytes())
+def _archive(data: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays that `_to_bytes` packed."""
+    with np.load(io.BytesIO(np.asarray(data).tobytes()), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
+
+def _from_archive(
+    archive: dict[str, np.ndarray], meta: dict[str, Any], states: list[dict[str, np.ndarray]], config: Config
+) -> Saved:
     def below(prefix: str) -> dict[str, np.ndarray]:
-        return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): array for name, array in archive.items() if name.startswith(prefix)}
 
     finished = []
     for index in range(meta["num_finished"]):
         part = below(f"finished/{index}/")
         finished.append((History.from_arrays(part, config), part["final_returns"]))
-    states = [tree["states"][name] for name in sorted(tree["states"])]
     return Saved(finished, History.from_arrays(below("history/"), config), states, meta["seconds"])
 
 

@@ -1,19 +1,23 @@
 """`python -m ddpg_jax.run`: trains many agents and leaves a run folder."""
 
 import contextlib
+import difflib
 import io
 import re
 import sys
 import time
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _STARTED = time.perf_counter()
 
 import tyro  # noqa: E402  (the clock starts first)
 
 from ddpg_jax.config import Config  # noqa: E402
+from ddpg_jax.interruption import Interruption  # noqa: E402
 from ddpg_jax.presets import PRESETS  # noqa: E402
 
 PROGRAM = "python -m ddpg_jax.run"
@@ -38,8 +42,8 @@ class Options:
     """Devices to spread the agents over; >= 1. None: every usable core, or every accelerator."""
     group_size: int | None = None
     """Agents that advance together on a device; >= 1. None: chosen for the networks and the device."""
-    checkpoint_every: float = 60.0
-    """Seconds between checkpoints; > 0. They are rarer where they would cost more than 5% of the run."""
+    checkpoint_every: float | None = None
+    """Seconds between checkpoints; > 0. None: 60, or as many as keep their cost within 5% of the run."""
     resume: Path | None = None
     """Run folder to continue, with its own configuration; only --total-steps may then be given, to extend it."""
     checkpoint: int | None = None
@@ -63,14 +67,24 @@ IN_ADDITION_TO_RESUME = {
 }  # fmt: skip
 """Flags that may stand beside --resume: the others would make it another run."""
 
+REMEMBERED = ("checkpoint_every", "record_every", "fail_on_divergence")
+"""Options beside those of the run itself that a resumed run takes over."""
+
+CONFIG_TYPES = typing.get_type_hints(Config)
+OPTION_TYPES = {name: kind for name, kind in typing.get_type_hints(Options).items() if name != "config"}
+TYPES: dict[str, Any] = OPTION_TYPES | CONFIG_TYPES
+
 
 def parse(arguments: list[str]) -> Options:
     """The options that a command line gives; on bad input a line on standard error and exit status 2."""
     try:
-        folder = _value(arguments, "--resume")
-        default = _options_of(Path(folder)) if folder else _preset_options(_value(arguments, "--preset"))
+        folder = _value(arguments, "resume")
+        folder = None if folder == "None" else folder  # as for every option that may be left out
+        default = _preset_options(_value(arguments, "preset")) if folder is None else _options_of(folder)
         options = _parse_with(default, arguments)
-        for name in _given(arguments) if folder else ():
+        if _value(arguments, "out") == "":  # which a path would take for the current folder
+            raise ValueError("out is '', but must be a folder")
+        for name, _ in _flags(arguments) if folder is not None else ():
             if name not in IN_ADDITION_TO_RESUME and _get(options, name) != _get(default, name):
                 raise ValueError(
                     f"{name} is {_get(options, name)}, but {folder} was run with {_get(default, name)}: "
@@ -90,24 +104,85 @@ def _parse_with(default: Options, arguments: list[str]) -> Options:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise ValueError(_one_line(errors.getvalue())) from None
+        _explain(arguments, default)
+        raise ValueError(_first_sentence(errors.getvalue())) from None
 
 
-def _value(arguments: list[str], flag: str) -> str | None:
-    """The value that the command line gives to a flag, which decides on the defaults of all others."""
+def _flags(arguments: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """The flags on a command line, as the names of their fields, each with the words behind it."""
+    name = ""
+    words: list[str] = []
+    for word in arguments:
+        if word.startswith("-") and word != "--" and isinstance(_number(word), str):
+            if name or words:
+                yield name, words
+            flag, equals, value = word.removeprefix("--").partition("=")
+            name, words = flag.replace("-", "_"), [value] if equals else []
+            if name.startswith("no_") and TYPES.get(name[3:]) is bool:
+                name = name[3:]
+        else:
+            words.append(word)
+    if name or words:
+        yield name, words
+
+
+def _value(arguments: list[str], name: str) -> str | None:
+    """The value that the command line gives to a field that decides on the defaults of all others."""
     found = None
-    for word, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        if word == flag:
-            found = value
-        elif word.startswith(f"{flag}="):
-            found = word.partition("=")[2]
+    for flag, words in _flags(arguments):
+        if flag == name:
+            found = words[0] if words else ""
     return found
 
 
-def _given(arguments: list[str]) -> list[str]:
-    """The names of the fields whose flags stand on the command line."""
-    words = [word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")]
-    return [word.removeprefix("no_") for word in words]
+def _explain(arguments: list[str], default: Options) -> None:
+    """Says what is wrong with a command line in terms of fields, values and rules.
+
+    Raises:
+        ValueError: with the first mistake that is found.
+    """
+    for name, words in _flags(arguments):
+        if name not in TYPES:
+            shown = (
+                name.replace("_", "-") if name.startswith("_") else f"--{name.replace('_', '-')}" if name else words[0]
+            )
+            near = difflib.get_close_matches(name, TYPES, n=1)
+            raise ValueError(f"{shown} is no option" + (f": is it --{near[0].replace('_', '-')}?" if near else ""))
+        if TYPES[name] is bool:
+            if words:
+                flag = name.replace("_", "-")
+                raise ValueError(
+                    f"{name} is {words[0]!r}, but must be given as --{flag} or --no-{flag}, without a value"
+                )
+            continue
+        is_list = "tuple" in str(TYPES[name])
+        if len(words) > 1 and not is_list:
+            raise ValueError(f"{name} is {' '.join(words)!r}, but must be one value")
+        numeric = any(kind in str(TYPES[name]) for kind in ("int", "float"))
+        values = [_number(word) if numeric else word for word in words]
+        value = values if is_list and values != [None] else (values or [""])[0]
+        try:
+            _check_option(name, value) if name in OPTION_TYPES else default.config.replace(**{name: value})
+        except ValueError as error:
+            if str(error).startswith(f"{name} is"):  # not a field that the rest of the command line may change
+                raise
+
+
+def _number(word: str) -> Any:
+    """The word as a number or None where it is one."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(word)
+    return None if word == "None" else word
+
+
+def _first_sentence(boxed: str) -> str:
+    """What tyro's framed message says first, in one line."""
+    lines = [re.sub(r"^[│|]|[│|]$", "", line).strip() for line in boxed.splitlines()]
+    text = "\n".join(line for line in lines[1:] if not line.startswith(("╭", "╰")))
+    parts = [part for part in re.split(r"^[─-]+$", text, flags=re.MULTILINE) if part.strip()]
+    message = " ".join("".join(parts[:1]).split()).replace("Error parsing config: ", "").replace("Error parsing ", "")
+    return message or "the command line cannot be read"
 
 
 def _get(options: Options, name: str) -> object:
@@ -121,30 +196,34 @@ def _preset_options(preset: str | None) -> Options:
     return Options(preset=preset, config=PRESETS[preset])
 
 
-def _options_of(folder: Path) -> Options:
+def _options_of(folder: str) -> Options:
     """The options of an earlier run."""
     from ddpg_jax.run_folder import read_config
 
-    run = read_config(folder)
-    return Options(
-        preset=run["preset"],
-        seeds=run["num_agents"],
-        seed=run["seed"],
-        out=folder,
-        devices=run["num_devices"],
-        group_size=run["group_size"],
-        resume=folder,
-        config=Config.from_dict(run["config"]),
-    )
+    if not folder or "\0" in folder:
+        raise ValueError(f"resume is {folder!r}, but must be the folder of a run")
+    run = read_config(Path(folder))
+    try:
+        options = Options(
+            preset=run["preset"],
+            seeds=run["num_agents"],
+            seed=run["seed"],
+            out=Path(folder),
+            devices=run["num_devices"],
+            group_size=run["group_size"],
+            resume=Path(folder),
+            config=Config.from_dict(run["config"]),
+            **{name: run[name] for name in REMEMBERED if name in run},
+        )
+        _check(options, options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{Path(folder) / 'config.json'} cannot be read: {error}") from error
+    return options
 
 
 def _check(options: Options, default: Options) -> None:
-    for name in ("seeds", "seed", "devices", "group_size", "checkpoint", "record_every"):
-        value, least = getattr(options, name), 0 if name == "seed" else 1
-        if value is not None and not least <= value < 2**31:
-            raise ValueError(f"{name} is {value}, but must be a whole number >= {least} (at most 2147483647)")
-    if not 0 < options.checkpoint_every <= 1e9:
-        raise ValueError(f"checkpoint_every is {options.checkpoint_every}, but must be a number of seconds > 0")
+    for name in OPTION_TYPES:
+        _check_option(name, getattr(options, name))
     if options.checkpoint is not None and options.resume is None:
         raise ValueError(f"checkpoint is {options.checkpoint}, but can only be given with resume")
     if options.resume is not None and options.config.total_steps < default.config.total_steps:
@@ -154,36 +233,46 @@ def _check(options: Options, default: Options) -> None:
         )
 
 
-def _one_line(boxed: str) -> str:
-    """The sense of tyro's framed message in one line: what is wrong, and the help of the flag that it is wrong in."""
-    lines = [re.sub(r"^[│|]|[│|]$", "", line).strip() for line in boxed.splitlines()]
-    text = "\n".join(line for line in lines if line and not line.startswith(("╭", "╰")))
-    what, *more = re.split(r"^─+$", text, flags=re.MULTILINE)
-    message = " ".join(what.split()).replace("Error parsing config: ", "").replace("Error parsing ", "")
-    for paragraph in more:
-        title, _, rest = paragraph.strip().partition("\n")
-        if title.startswith("Argument helptext"):
-            rest = re.sub(r"\(default:.*", "", " ".join(rest.partition("\n")[2].split())).strip()
-            return f"{message} [{rest}]"
-    return message or "the command line cannot be read"
+def _check_option(name: str, value: Any) -> None:
+    """Refuses what lies outside of the domain of a run option.
+
+    Raises:
+        ValueError: names the option, its value and the rule.
+    """
+    if value is None and type(None) in typing.get_args(OPTION_TYPES[name]):
+        return
+    if name in ("seeds", "seed", "devices", "group_size", "checkpoint", "record_every"):
+        least = 0 if name == "seed" else 1
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
+            raise ValueError(f"{name} is {value!r}, but must be a whole number >= {least} (at most 2147483647)")
+    elif name == "checkpoint_every":
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e9:
+            raise ValueError(f"{name} is {value!r}, but must be a number of seconds > 0 (at most 1e9)")
+    elif name in ("out", "resume"):
+        if not str(value) or "\0" in str(value):
+            raise ValueError(f"{name} is {str(value)!r}, but must be a folder")
+    elif OPTION_TYPES[name] is bool and not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, but must be True or False")
 
 
 def refuse(reason: str) -> NoReturn:
     """Ends the command on bad input."""
-    print(f"error: {reason} (see {PROGRAM} --help)", file=sys.stderr)
+    print(f"error: {' '.join(reason.splitlines())} (see {PROGRAM} --help)", file=sys.stderr)
     raise SystemExit(2)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    from ddpg_jax import devices, launch  # JAX is imported from here on
+    with Interruption() as interruption:
+        from ddpg_jax import devices, launch  # JAX is imported from here on
 
-    devices.prepare(options.devices)
-    try:
-        return launch.launch(options, started=_STARTED)
-    except ValueError as error:
-        refuse(str(error))
+        devices.prepare(options.devices)
+        try:
+            launched = launch.prepare(options, interruption, _STARTED)
+        except ValueError as error:
+            refuse(str(error))
+        return launch.carry_out(launched, interruption) if launched is not None else 0
 
 
 if __name__ == "__main__":

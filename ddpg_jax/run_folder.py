@@ -5,11 +5,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,32 +22,59 @@ from ddpg_jax.policy import save_policy, save_weights
 FORMAT = 1
 """Version of the layout; a newer one is refused."""
 
-CONFIG_FIELDS = {"config", "group_size", "num_agents", "num_devices", "preset", "seed"}
-"""What a run needs to be resumed, in `config.json`."""
+CONFIG_FIELDS = {
+    "config": dict, "preset": str, "num_agents": int, "seed": int, "num_devices": int, "group_size": int,
+    "versions": dict, "command": list, "resumed": list,
+}  # fmt: skip
+"""What resuming a run reads from `config.json`."""
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
 
 
 class RunFolder:
-    """Writes a run's files, each one whole or not at all."""
+    """Writes a run's files, each one whole or not at all. While it is entered, other processes are kept out."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, made: Sequence[Path] = ()) -> None:
+        """Args:
+        path: where it is.
+        made: the folders that were made for it, which are removed again if nothing is written.
+        """
         self.path = path
+        self._made = tuple(made)
+        self._begun = False
+        self._lock: IO[str] | None = None
 
     @staticmethod
     def create(path: Path) -> "RunFolder":
-        """A new folder.
+        """A new folder, or an empty one.
 
         Raises:
-            ValueError: if there is something in it already, or it cannot be made.
+            ValueError: if there is something in it already.
+            OSError: if it cannot be made.
         """
-        try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise ValueError(f"out is {path}, but must be a new or an empty folder")
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"out is {path}, but must be a folder that can be written: {error.strerror}") from error
-        return RunFolder(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(f"out is {path}, but must be a new or an empty folder")
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        return RunFolder(path, missing)
+
+    @staticmethod
+    def create_first(paths: Iterable[Path]) -> "RunFolder":
+        """A new folder at the first of the paths where nothing is yet.
+
+        Raises:
+            ValueError: if there is something at each.
+            OSError: if it cannot be made.
+        """
+        for path in paths:
+            missing = [folder for folder in path.parents if not folder.exists()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return RunFolder(path, [path, *missing])
+        raise ValueError("out is not given, but must be: a thousand folders of this second exist already")
 
     @staticmethod
     def open(path: Path) -> "RunFolder":
@@ -59,45 +86,64 @@ class RunFolder:
         read_config(path)
         return RunFolder(path)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keeps other processes out of the folder for as long as this one lives.
+    def __enter__(self) -> "RunFolder":
+        """Raises ValueError if another process is in it, OSError if it cannot be written."""
+        try:
+            self._lock = open(self.path / ".lock", "a+")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            assert self._lock is not None
+            self._lock.seek(0)
+            holder = self._lock.read().strip()
+            self._lock.close()
+            raise ValueError(f"{self.path} is in use by process {holder}: wait for it or stop it") from None
+        except OSError:
+            self.leave()
+            raise
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()}\n")
+        self._lock.flush()
+        return self
 
-        Raises:
-            ValueError: if another one is in it.
-        """
-        with open(self.path / ".lock", "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip()
-                raise ValueError(f"{self.path} is in use by process {holder}: wait for it or stop it") from None
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-            yield
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Lets other processes in; a folder that nothing was written into is removed again."""
+        if not self._begun and self._made:
+            with suppress(OSError):
+                (self.path / ".lock").unlink(missing_ok=True)
+                for folder in self._made:
+                    folder.rmdir()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def is_finished(self, total_steps: int) -> bool:
         """Whether a run of that length has left its summary here."""
         try:
             summary = json.loads((self.path / "summary.json").read_text())
-        except (OSError, ValueError):
+            return bool(summary["env_steps_per_agent"] >= total_steps)
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        return bool(summary["env_steps_per_agent"] >= total_steps)
 
     def write_config(self, config: Config, run: dict[str, Any]) -> None:
-        """`config.json`: the resolved configuration, how the run was started, and with what."""
+        """`config.json`: the resolved configuration, how the run was started (and resumed), and with what."""
+        command = [Path(sys.executable).name, "-m", "ddpg_jax.run", *sys.argv[1:]]
+        commands: dict[str, Any] = {"command": command, "resumed": []}
+        if (self.path / "config.json").exists():
+            earlier = read_config(self.path)
+            commands = {"command": earlier["command"], "resumed": [*earlier["resumed"], command]}
         content = {
             "format": FORMAT,
             **run,
             "config": config.to_dict(),
-            "command": [Path(sys.executable).name, "-m", "ddpg_jax.run", *sys.argv[1:]],
-            "versions": {"ddpg_jax": __version__, "python": sys.version.split()[0]}
-            | {name: metadata.version(name) for name in PACKAGES},
+            **commands,
+            "versions": versions(),
             "commit": _commit(),
         }
         self.write_text("config.json", _json(content))
+        self._begun = True
 
     def write_info(self, config: Config) -> None:
         """`info.json`: the environment's name and all hyperparameters, as the TensorFlow gist leaves them."""
@@ -139,20 +185,47 @@ def read_config(path: Path) -> dict[str, Any]:
         ValueError: if there is no such file, it is damaged, or of a newer format.
     """
     file = path / "config.json"
-    if not file.is_file():
-        raise ValueError(f"{path} is not the folder of a run: it has no config.json")
     try:
-        content = json.loads(file.read_text())
-        newer = content["format"] > FORMAT
-        missing = sorted(CONFIG_FIELDS - set(content))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} cannot be read: {error!r}") from error
-    if newer:
-        version = content.get("versions", {}).get("ddpg_jax", "unknown")
-        raise ValueError(f"{file} was written by ddpg_jax {version}, newer than this one, {__version__}: update it")
-    if missing:
-        raise ValueError(f"{file} cannot be read: it has no {', '.join(missing)}")
+        data = file.read_bytes()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        reason = "it has no config.json" if missing else error.strerror
+        raise ValueError(f"resume is {path}, but must be the folder of a run: {reason}") from error
+    try:
+        content = json.loads(data)
+        if content["format"] > FORMAT:
+            version = content["versions"]["ddpg_jax"]
+            raise ValueError(f"it was written by ddpg_jax {version}, newer than this one, {__version__}: update it")
+        for name, kind in CONFIG_FIELDS.items():
+            if not _is(content[name], kind):
+                raise ValueError(f"its {name} is {content[name]!r}")
+    except KeyError as error:
+        raise ValueError(f"{file} cannot be read: it has no {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
     return content
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def versions() -> dict[str, str]:
+    """Those of the packages that decide on the numbers of a run."""
+    python = sys.version.split()[0]
+    return {"ddpg_jax": __version__, "python": python} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def differences(path: Path, device: str) -> list[str]:
+    """Why a run that is resumed now may not end in the bits of one that was not stopped: a line for each reason."""
+    content = read_config(path)
+    before = {"device": content.get("device"), **content["versions"]}
+    now = {"device": device, **versions()}
+    return [
+        f"note: {name} was {before[name]}, is {now[name]}: the numbers may differ in their last digits"
+        for name in now
+        if name in before and name not in ("python",) and before[name] != now[name]
+    ]
 
 
 def _json(content: Any) -> str:
