@@ -65,6 +65,8 @@ class History:
             noise_scale=self.noise_unit * self.config.noise_scale * self.config.noise_decay ** episode.astype(float),
         )
         np.add.at(self._num_episodes, agent, 1)
+        last_steps = np.array([self.diverged.get(int(agent), np.inf) for agent in self.agents])[agent]
+        ended = Episodes(*(column[ended.env_steps <= last_steps] for column in ended))
         self.episodes.append(ended)
         self.env_steps += log.episode_return.shape[1]
         return ended
@@ -83,13 +85,22 @@ class History:
             num_ended = np.count_nonzero(log.episode_length, axis=1)
             train_returns = np.sum(log.episode_return, axis=1, where=log.episode_length > 0) / num_ended
             losses = [np.sum(x, axis=1) / num_updates for x in (log.critic_loss, log.actor_loss, log.q_mean)]
-        for agent, *values in zip(self.agents, returns, train_returns, *losses, strict=True):
-            self.metrics_lines.append(",".join([str(agent), f"{self.env_steps},{updates}", *map(number, values)]))
+        for agent, sound, *values in zip(self.agents, self.sound(), returns, train_returns, *losses, strict=True):
+            cells = map(number, values) if sound else [""] * len(values)
+            self.metrics_lines.append(",".join([str(agent), f"{self.env_steps},{updates}", *cells]))
         self._interval = []
 
     def sound(self) -> np.ndarray:
         """[N] bool: the agents that have not diverged."""
         return ~np.isin(self.agents, list(self.diverged))
+
+    def frozen(self) -> np.ndarray:
+        """Positions of the agents that no longer learn: those that were known to have diverged when last evaluated.
+
+        That, unlike the chunk in which it was seen, does not depend on how fast the machine is.
+        """
+        last_step = self.evaluations[-1][0] if self.evaluations else -1
+        return np.flatnonzero([self.diverged.get(int(agent), np.inf) <= last_step for agent in self.agents])
 
     def all_episodes(self) -> Episodes:
         """The training episodes that have ended so far."""

@@ -137,7 +137,9 @@ def train(session: Session, programs: Programs, saved: Saved | None = None) -> l
         history = History(session.config, len(agents), first_agent=agents.start, noise_unit=unit)
         if saved is not None:
             history = saved.history
-            population.place([restore_state(arrays, population.states[0]) for arrays in saved.states])
+            for block in range(len(population.states)):  # one at a time, because they may fill half of the memory
+                state = restore_state(saved.states.pop(0), population.states[block])
+                population.states[block] = jax.device_put(state, programs.states)
             session.reporter.advanced(history.env_steps * len(agents))
             saved = None
         results.append(_Wave(session, population, history, results).train())
@@ -190,8 +192,10 @@ class _Wave:
         while history.env_steps < stop:
             length = min(self.chunk, session.config.replay_capacity, stop - history.env_steps)
             before = time.perf_counter()
+            frozen = _Frozen(self.population, history.frozen())
             with session.stopwatch.time("training"):
                 log = self.population.train(length, partial(_report, session.reporter, length))
+            frozen.put_back()
             known = set(history.diverged)
             pace = length / (time.perf_counter() - before)
             self.chunk = max(1, min(MAX_CHUNK, 2 * self.chunk, int(pace * CHUNK_SECONDS)))
@@ -199,8 +203,7 @@ class _Wave:
             session.reporter.ended(ended)
             if session.recorder is not None:
                 session.recorder.record(ended, self.population, int(history.agents[0]))
-            for agent in sorted(set(history.diverged) - known):
-                session.reporter.diverged(agent, history.diverged[agent])
+            self._report_diverged(known)
             stopping = session.stop_requested()
             if stopping or session.checkpoints.due():
                 self._save()
@@ -221,7 +224,9 @@ class _Wave:
         session, history = self.session, self.history
         with session.stopwatch.time("evaluating"):
             returns = self.population.evaluate(self.starts).mean(axis=1, dtype=np.float64)
+        known = set(history.diverged)
         history.add_evaluation(returns)
+        self._report_diverged(known)
         session.reporter.evaluated(returns[history.sound()])
         session.folder.write_tables([*(result.history for result in self.finished), history])
 
@@ -230,13 +235,51 @@ class _Wave:
         starts = self.session.setup.environment.evaluation_starts(FINAL_EPISODES)
         returns = []
         for first in range(0, FINAL_EPISODES, self.session.config.eval_episodes):
+            if self.session.stop_requested():
+                raise Stopped  # all that was trained has been saved
             index = np.arange(first, first + self.session.config.eval_episodes).clip(max=FINAL_EPISODES - 1)
             returns.append(self.population.evaluate(jax.tree.map(partial(_take, index), starts)))
         return np.concatenate(returns, axis=1)[:, :FINAL_EPISODES]
 
     def _note_unsound(self, final_returns: np.ndarray) -> None:
-        for agent in self.history.agents[~np.isfinite(final_returns).all(axis=1)]:
+        """The agents whose return or parameters are not finite at the end, though their losses were."""
+        finite = np.isfinite(final_returns).all(axis=1)
+        for leaf in jax.tree.leaves(_parameters(self.population)):
+            finite &= np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
+        known = set(self.history.diverged)
+        for agent in self.history.agents[~finite]:
             self.history.diverged.setdefault(int(agent), self.history.env_steps)
+        self._report_diverged(known)
+
+    def _report_diverged(self, known: set[int]) -> None:
+        for agent in sorted(set(self.history.diverged) - known):
+            self.session.reporter.diverged(agent, self.history.diverged[agent])
+
+
+class _Frozen:
+    """What some agents have learned, kept aside while the others go on."""
+
+    def __init__(self, population: Population, agents: np.ndarray) -> None:
+        size = population.states[0].agent.step.shape[0]
+        self._population, self._places = population, [divmod(int(agent), size) for agent in agents]
+        self._kept = [
+            jax.tree.map(lambda leaf, i=index: np.array(leaf[i]), population.states[block].agent)
+            for block, index in self._places
+        ]
+
+    def put_back(self) -> None:
+        """Undoes what has happened to them since."""
+        for (block, index), kept in zip(self._places, self._kept, strict=True):
+            state = self._population.states[block]
+            agent = jax.tree.map(partial(_with_entry, index), state.agent, kept)
+            self._population.states[block] = state._replace(agent=agent)
+
+
+def _with_entry(index: int, array: jax.Array, entry: np.ndarray) -> jax.Array:
+    """The array [n, ...] with one agent's entry replaced, where it lies."""
+    changed = np.array(array)
+    changed[index] = entry
+    return jax.device_put(changed, array.sharding)
 
 
 def _report(reporter: Reporter, length: int, num_agents: int) -> None:
