@@ -87,6 +87,17 @@ class Checkpoints:
             OSError: if it cannot be written; the earlier ones are as they were.
         """
         start = time.perf_counter()
+        self._write(saved)
+        for other in self._abandoned:
+            self._remove(other)
+        self._abandoned = []
+        for other in self.numbers()[:-KEEP]:
+            self._remove(other)
+        self._last = time.perf_counter()
+        self._cost = self._last - start
+        self._spent += self._cost
+
+    def _write(self, saved: Saved) -> None:
         self._remove_drafts()
         number = max(self.numbers(), default=0) + 1
         states = {f"{index:06d}": state for index, state in enumerate(saved.states)}
@@ -100,12 +111,6 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise errors of their own
             self._remove_drafts()
             raise OSError(f"the checkpoint could not be written: {_first_line(error)}") from error
-        for other in self._abandoned:
-            shutil.rmtree(self._path(other), ignore_errors=True)
-        self._abandoned = []
-        self._last = time.perf_counter()
-        self._cost = self._last - start
-        self._spent += self._cost
 
     def load(self, number: int, config: Config, like: Any = None) -> Saved:
         """The content of the checkpoint of that number. Those after it are removed once a new one has been written.
@@ -130,11 +135,9 @@ class Checkpoints:
             raise ValueError(f"{name} is damaged: {_first_line(error)}") from error
         if meta["format"] > FORMAT:
             raise ValueError(f"{name} has format {meta['format']}, newer than {FORMAT}: update ddpg_jax")
-        for field, value in self._run.items():
-            if meta["run"].get(field) != value:
-                raise ValueError(
-                    f"{name} belongs to another run: its {field} is {meta['run'].get(field)}, here it is {value}"
-                )
+        for field, value in meta["run"].items():
+            if field in self._run and value != self._run[field]:
+                raise ValueError(f"{name} belongs to another run: its {field} is {value}, here {self._run[field]}")
         states = [tree["states"][block] for block in sorted(tree["states"])]
         if like is not None:
             for state in states:
@@ -155,14 +158,20 @@ class Checkpoints:
     def _path(self, number: int) -> Path:
         return self._folder / str(number)
 
+    def _remove(self, number: int) -> None:
+        """Removes a checkpoint: at once, so that no kill leaves a part of it under its number."""
+        remains = self._folder / f"{number}.orbax-checkpoint-tmp-removed"
+        self._path(number).rename(remains)
+        shutil.rmtree(remains, ignore_errors=True)
+
     def _remove_drafts(self) -> None:
-        """Removes what a kill or a full disk left of checkpoints that were never whole."""
+        """Removes what a kill or a full disk left of checkpoints that were not whole, or no longer."""
         for draft in self._folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(draft, ignore_errors=True)
 
     def _manager(self) -> Any:
         ocp = _orbax()
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
         # Uncompressed, because these numbers hardly shrink and compressing them takes half of the time.
         handler = ocp.PyTreeCheckpointHandler(use_compression=False)
         return ocp.CheckpointManager(self._folder.absolute(), options=options, item_handlers=handler)

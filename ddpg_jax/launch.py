@@ -232,9 +232,11 @@ def _run(launch: Launch, interruption: Interruption) -> int:
     try:
         with reporter:
             results = session.train(job, programs, launch.saved)
-    except Stopped:
-        print(f"stopped by {_signal_name(interruption)}; {_how_to_resume(launch.folder)}", file=sys.stderr)
-        return 128 + (interruption.number or 0)
+    except Stopped as stop:
+        number = interruption.number or signal.SIGTERM
+        where = f"by {signal.Signals(number).name} at step {stop.env_steps:,}"
+        print(f"stopped {where}; {_how_to_resume(launch.folder)}", file=sys.stderr)
+        return 128 + number
     summary = summarize(job, options.preset, results, device_words(launch.placement))
     finish(job, results, summary)
     console.print(result_table(summary, str(launch.folder.path)))
@@ -266,10 +268,6 @@ def _status(summary: dict[str, Any], options: "Options") -> int:
     named = ", ".join(f"{agent} at step {step:,}" for agent, step in diverged.items())
     print(f"error: {len(diverged)} of {options.seeds} agents diverged: {named}", file=sys.stderr)
     return 1
-
-
-def _signal_name(interruption: Interruption) -> str:
-    return signal.Signals(interruption.number or 0).name
 
 
 def _how_to_resume(folder: RunFolder) -> str:
@@ -331,7 +329,8 @@ def finish(job: Session, results: list[session.WaveResult], summary: dict[str, A
     """Writes what a finished run leaves: policies, figures, and last the summary."""
     histories = [result.history for result in results]
     folder, environment = job.folder, job.setup.environment
-    folder.write_policy(job.config, environment, summary["diverged_agents"])
+    diverged = summary["diverged_agents"]
+    folder.write_policy(job.config, environment, num_agents=job.num_agents, diverged_agents=diverged)
     optimum = None
     if environment.optimal_returns is not None:
         optimum = float(np.mean(environment.optimal_returns[: job.config.eval_episodes]))

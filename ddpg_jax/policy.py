@@ -1,6 +1,7 @@
 """What acts, on disk: weights as safetensors, which hold numbers and names and nothing that runs."""
 
 import json
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ class Policy:
     actor: Actor
     variables: Any
     """The actors' parameters, and normalisation statistics where there are any, with a leading axis N."""
+    diverged_agents: tuple[int, ...] = ()
+    """Those whose numbers are not finite, or were not when they were last trained: do not use them."""
 
     @property
     def num_agents(self) -> int:
@@ -76,42 +79,71 @@ def _act(variables: Any, observations: jax.Array, *, actor: Actor) -> jax.Array:
     return jax.vmap(lambda one: jnp.asarray(actor.apply(one, observations)))(variables)
 
 
-def save_policy(folder: Path, config: Config, environment: Environment, *, diverged_agents: list[int]) -> None:
-    """Writes what the weights in `folder` (see `save_weights`) mean, and which agents' are known not to be finite."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save_policy(
+    folder: Path, config: Config, environment: Environment, *, num_agents: int, diverged_agents: list[int]
+) -> None:
+    """Writes what the weights in `folder` (see `save_weights`) mean, and which agents' are known not to be sound."""
     description = {
         "format": FORMAT,
+        "num_agents": num_agents,
         "observation_size": environment.observation_size,
         "low": list(environment.low),
         "high": list(environment.high),
         "diverged_agents": diverged_agents,
         "config": config.to_dict(),
     }
-    (folder / "policy.json").write_text(json.dumps(description, indent=2) + "\n")
+    _write(folder / "policy.json", (json.dumps(description, indent=2) + "\n").encode())
 
 
 def save_weights(folder: Path, first_agent: int, tree: Any) -> None:
-    """Writes a tree of arrays [n, ...] of the agents from `first_agent` on."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes a tree of arrays [n, ...] of the agents from `first_agent` on, and removes older files of theirs."""
     flat = {name: np.ascontiguousarray(leaf) for name, leaf in flatten_dict(tree, sep="/").items()}
-    safetensors.numpy.save_file(flat, folder / f"agents-{first_agent:06d}.safetensors")
+    path = _weights_path(folder, first_agent)
+    _write(path, safetensors.numpy.save(flat))
+    num_agents = len(next(iter(flat.values())))
+    for other in folder.glob("agents-*.safetensors"):
+        if path.name < other.name < _weights_path(folder, first_agent + num_agents).name:
+            other.unlink()
+
+
+def _weights_path(folder: Path, first_agent: int) -> Path:
+    return folder / f"agents-{first_agent:06d}.safetensors"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A file that is there whole or not at all: written beside it, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_bytes(data)
+    os.replace(draft, path)
 
 
 def load_weights(folder: Path) -> Any:
     """The tree of arrays [N, ...] that `save_weights` wrote into `folder`.
 
     Raises:
-        ValueError: if there are none, or a file is damaged.
+        ValueError: if there are none, one is missing, or a file is damaged.
     """
     files = sorted(folder.glob("agents-*.safetensors"))
     if not files:
         raise ValueError(f"{folder} has no weights (agents-*.safetensors)")
+    parts: list[dict[str, np.ndarray]] = []
+    num_agents = 0
+    for file in files:
+        if file != _weights_path(folder, num_agents):
+            raise ValueError(f"{folder} has no weights of agent {num_agents}")
+        try:
+            parts.append(safetensors.numpy.load_file(file))
+            sizes = {len(array) for array in parts[-1].values()}
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{file} is damaged: {error}") from error
+        if len(sizes) != 1 or parts[-1].keys() != parts[0].keys():
+            raise ValueError(f"{file} is damaged: its arrays do not belong together")
+        num_agents += sizes.pop()
     try:
-        parts = [safetensors.numpy.load_file(file) for file in files]
-        flat = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        return unflatten_dict({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, sep="/")
+    except (ValueError, TypeError, IndexError) as error:  # shapes or names that do not go together
         raise ValueError(f"{folder} has damaged weights: {error}") from error
-    return unflatten_dict(flat, sep="/")
 
 
 def load_policy(run_folder: str | Path) -> Policy:
@@ -128,31 +160,43 @@ def load_policy(run_folder: str | Path) -> Policy:
     if not (folder / "policy.json").is_file():
         raise ValueError(f"{run_folder} has no policy (policy/policy.json): is it a finished run?")
     try:
-        description = json.loads((folder / "policy.json").read_text())
+        description = json.loads((folder / "policy.json").read_bytes())
         if description["format"] > FORMAT:
             raise ValueError(f"its format is {description['format']}, newer than {FORMAT}: update ddpg_jax")
         config = Config.from_dict(description["config"])
-        low, high = tuple(description["low"]), tuple(description["high"])
-        observation_size, diverged = int(description["observation_size"]), list(description["diverged_agents"])
-    except (ValueError, KeyError, TypeError) as error:
+        low, high = _bounds(description["low"]), _bounds(description["high"])
+        num_agents, observation_size = int(description["num_agents"]), int(description["observation_size"])
+        diverged = tuple(int(agent) for agent in description["diverged_agents"])
+        if not (0 < len(low) == len(high) and observation_size > 0):
+            raise ValueError(f"{observation_size} observations and actions from {low} to {high} make no sense")
+        actor = make_algorithm(config, low, high).actor
+        example = jax.ShapeDtypeStruct((1, observation_size), jnp.float32)
+        expected = flatten_dict(jax.eval_shape(actor.init, jax.random.key(0), example), sep="/")
+    except KeyError as error:
+        raise ValueError(f"{folder / 'policy.json'} cannot be read: it has no {error}") from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{folder / 'policy.json'} cannot be read: {error}") from error
-    actor = make_algorithm(config, low, high).actor
     variables = load_weights(folder)
-    _check(variables, actor, observation_size, diverged, folder)
-    return Policy(config.env_id, observation_size, actor, jax.tree.map(jnp.asarray, variables))
+    _check(variables, expected, num_agents, diverged, folder)
+    return Policy(config.env_id, observation_size, actor, jax.tree.map(jnp.asarray, variables), diverged)
 
 
-def _check(variables: Any, actor: Actor, observation_size: int, diverged: list[int], folder: Path) -> None:
+def _bounds(values: Any) -> tuple[float, ...]:
+    bounds = tuple(float(value) for value in values)
+    if not np.isfinite(bounds).all():
+        raise ValueError(f"the bounds {bounds} are not finite")
+    return bounds
+
+
+def _check(variables: Any, expected: Any, num_agents: int, diverged: tuple[int, ...], folder: Path) -> None:
     """Refuses weights that are not the actor's, or not finite in an agent that is not known to have diverged."""
-    example = jnp.zeros((1, observation_size))
-    expected = flatten_dict(jax.eval_shape(partial(actor.init, jax.random.key(0)), example), sep="/")
     found = flatten_dict(variables, sep="/")
     for name in sorted(set(expected) | set(found)):
-        here = found[name].shape[1:] if name in found else "missing"
-        there = expected[name].shape if name in expected else "not in the network"
+        here = f"{found[name].dtype}{list(found[name].shape)}" if name in found else "missing"
+        there = f"float32{[num_agents, *expected[name].shape]}" if name in expected else "not there"
         if here != there:
-            raise ValueError(f"{folder}: weights {name} have shape {here}, but must be {there}")
-        finite = np.isfinite(found[name]).reshape(len(found[name]), -1).all(axis=1)
+            raise ValueError(f"{folder}: weights {name} are {here}, but must be {there}")
+        finite = np.isfinite(found[name]).reshape(num_agents, -1).all(axis=1)
         agents = sorted(set(np.flatnonzero(~finite).tolist()) - set(diverged))
         if agents:
             raise ValueError(f"{folder}: weights {name} are not finite in agents {agents}")

@@ -83,7 +83,8 @@ class Bar(Silent):
         tenth = 10 * self._done // self._total
         if self._progress.disable and tenth > self._announced:
             self._announced = tenth
-            self._console.print(f"{self._done:,} of {self._total:,} steps; {self._returns}", highlight=False)
+            parts = [f"{self._done:,} of {self._total:,} steps", *filter(None, [self._returns])]
+            self._console.print("; ".join(parts), highlight=False)
 
     def diverged(self, agent: int, env_steps: int) -> None:
         """Says so, on a line of its own."""

@@ -34,14 +34,13 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
 class RunFolder:
     """Writes a run's files, each one whole or not at all. While it is entered, other processes are kept out."""
 
-    def __init__(self, path: Path, made: Sequence[Path] = ()) -> None:
+    def __init__(self, path: Path, made: Sequence[Path] | None = None) -> None:
         """Args:
         path: where it is.
-        made: the folders that were made for it, which are removed again if nothing is written.
+        made: of a new run the folders that were made for it, which are removed again if nothing is written.
         """
         self.path = path
-        self._made = tuple(made)
-        self._begun = False
+        self._made = made
         self._lock: IO[str] | None = None
 
     @staticmethod
@@ -110,7 +109,7 @@ class RunFolder:
 
     def leave(self) -> None:
         """Lets other processes in; a folder that nothing was written into is removed again."""
-        if not self._begun and self._made:
+        if self._made is not None:
             with suppress(OSError):
                 (self.path / ".lock").unlink(missing_ok=True)
                 for folder in self._made:
@@ -143,7 +142,7 @@ class RunFolder:
             "commit": _commit(),
         }
         self.write_text("config.json", _json(content))
-        self._begun = True
+        self._made = None  # from now on it stays
 
     def write_info(self, config: Config) -> None:
         """`info.json`: the environment's name and all hyperparameters, as the TensorFlow gist leaves them."""
@@ -167,9 +166,12 @@ class RunFolder:
         """`policy/agents-….safetensors`: what acts."""
         save_weights(self.path / "policy", first_agent, variables)
 
-    def write_policy(self, config: Config, environment: Environment, diverged_agents: list[int]) -> None:
+    def write_policy(
+        self, config: Config, environment: Environment, *, num_agents: int, diverged_agents: list[int]
+    ) -> None:
         """`policy/policy.json`: what the weights beside it mean."""
-        save_policy(self.path / "policy", config, environment, diverged_agents=diverged_agents)
+        folder = self.path / "policy"
+        save_policy(folder, config, environment, num_agents=num_agents, diverged_agents=diverged_agents)
 
     def write_text(self, name: str, text: str) -> None:
         """A file that is there whole or not at all: written beside it, then renamed."""

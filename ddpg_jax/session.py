@@ -115,7 +115,15 @@ class WaveResult:
 
 
 class Stopped(Exception):  # noqa: N818  (it is not an error)
-    """The run was asked to stop, and has saved what it carries."""
+    """The run was asked to stop, and has saved what it carries.
+
+    Attributes:
+        env_steps: of the agents that are training.
+    """
+
+    def __init__(self, env_steps: int) -> None:
+        super().__init__(f"stopped at step {env_steps:,}")
+        self.env_steps = env_steps
 
 
 def train(session: Session, programs: Programs, saved: Saved | None = None) -> list[WaveResult]:
@@ -208,7 +216,7 @@ class _Wave:
             if stopping or session.checkpoints.due():
                 self._save()
             if stopping:
-                raise Stopped
+                raise Stopped(history.env_steps)
 
     def _save(self) -> None:
         """Saves the state right behind a chunk, before any evaluation at this step: a run that goes on for longer
@@ -236,7 +244,7 @@ class _Wave:
         returns = []
         for first in range(0, FINAL_EPISODES, self.session.config.eval_episodes):
             if self.session.stop_requested():
-                raise Stopped  # all that was trained has been saved
+                raise Stopped(self.history.env_steps)  # all that was trained has been saved
             index = np.arange(first, first + self.session.config.eval_episodes).clip(max=FINAL_EPISODES - 1)
             returns.append(self.population.evaluate(jax.tree.map(partial(_take, index), starts)))
         return np.concatenate(returns, axis=1)[:, :FINAL_EPISODES]

@@ -1,0 +1,82 @@
+"""The command for the tests: in this process, where runs share compiled programs, or in a process of its own."""
+
+import contextlib
+import functools
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+from ddpg_jax import devices, launch, population, run
+
+REPOSITORY = Path(__file__).parent.parent
+
+SMALL = (
+    "--hidden-sizes", "8", "--batch-size", "8", "--learning-starts", "20", "--replay-capacity", "100",
+    "--max-episode-steps", "25", "--eval-every", "60", "--eval-episodes", "64", "--total-steps", "200",
+)  # fmt: skip
+"""A run that compiles in a second and trains in less; its end is not on the grid of its evaluations."""
+
+
+class Outcome(NamedTuple):
+    """What a command has done."""
+
+    status: int
+    out: str
+    err: str
+
+
+def main(*arguments: object, config: tuple[str, ...] = SMALL) -> Outcome:
+    """Runs the command in this process, on the devices that JAX has here, without figures."""
+    words = [*map(str, arguments)] if "--resume" in arguments else [*config, *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(launch, "compile_programs", _compiled),
+        mock.patch.object(launch, "plots"),
+        mock.patch.object(devices, "prepare"),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            status = run.main(words)
+        except SystemExit as stop:
+            status = stop.code
+    return Outcome(status, out.getvalue(), err.getvalue())
+
+
+@functools.cache
+def _compiled(setup, placement, max_steps, num_starts):
+    return population.compile_programs(setup, placement, max_steps=max_steps, num_starts=num_starts)
+
+
+def start(*arguments: object, folder: Path, config: tuple[str, ...] = SMALL, **options) -> subprocess.Popen:
+    """Starts the command in a process of its own, in the given folder."""
+    words = [*map(str, arguments)] if "--resume" in arguments else [*config, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "ddpg_jax.run", *words],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def execute(*arguments: object, folder: Path, config: tuple[str, ...] = SMALL, **options) -> Outcome:
+    """Runs the command in a process of its own, to its end."""
+    process = start(*arguments, folder=folder, config=config, **options)
+    out, err = process.communicate(timeout=240)
+    return Outcome(process.returncode, out, err)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """The files of a run that hold what the agents have done and learned; a resumed run ends with the same ones."""
+    names = ["metrics.csv", "episodes.csv", *(f"policy/{path.name}" for path in sorted((folder / "policy").iterdir()))]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def copy(folder: Path, to: Path) -> Path:
+    """A copy of a run folder, to be changed."""
+    shutil.copytree(folder, to)
+    return to
