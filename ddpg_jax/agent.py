@@ -128,7 +128,7 @@ def update(
 
 
 def _target(state: AgentState, batch: Transition, algorithm: Algorithm, hyperparameters: Hyperparameters) -> jax.Array:
-    """Y [B], from the target networks with their own, slowly moving, statistics and without dropout."""
+    """The targets y [B], from the target networks with their own, slowly moving, statistics and without dropout."""
     actor = {"params": state.target_actor_params, "batch_stats": state.target_actor_stats}
     critic = {"params": state.target_critic_params, "batch_stats": state.target_critic_stats}
     next_action = algorithm.actor.apply(actor, batch.next_observation)
