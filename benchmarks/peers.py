@@ -1,0 +1,424 @@
+"""This project beside other implementations, on the Keras tutorial's configuration: `python benchmarks/peers.py`.
+
+Builds one virtual environment for each peer (their dependencies clash), then runs the scripts in `benchmarks/peers/`
+in rounds, each peer once a round, and compares what was measured in the same round. Every peer runs with its own
+default threads, on the CPU. Writes `benchmarks/results/peers.json` and the table in `benchmarks/README.md`. Three
+rounds take about eight minutes on two cores, the environments 7 GB of disk; `--returns 1` takes seven minutes more.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+README = HERE / "README.md"
+
+MARK = "PEER-RESULT "  # as in peers/harness.py
+TIMEOUT = 900.0
+"""Seconds after which a run counts as failed."""
+BUSY_LOAD = 0.5
+"""Load average above which the figures are called doubtful."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An implementation, the script that measures it, and the packages that it needs."""
+
+    title: str
+    script: str
+    requirements: tuple[str, ...] = ()
+    """Empty: it runs in the environment that runs this."""
+    needs_torch: bool = False
+    agents: tuple[int, ...] = (1,)
+    """Numbers of agents to measure; it trains them together."""
+    names: tuple[str, ...] = ()
+    """Packages whose versions stand in the table."""
+
+
+OURS = "ours"
+TOGETHER = 32
+_JAX = ("jax==0.10.2", "jaxlib==0.10.2", "flax==0.12.8", "optax==0.2.8", "numpy==2.4.6")
+PEERS: dict[str, Peer] = {
+    OURS: Peer("ddpg_jax", "ours.py", agents=(1, TOGETHER), names=("ddpg_jax", "jax")),
+    "keras": Peer(
+        "Keras tutorial, our writing of it",
+        "keras_tutorial.py",
+        ("tensorflow==2.21.0", "keras==3.15.1", "gymnasium==1.3.0"),
+        names=("tensorflow", "keras"),
+    ),
+    "sb3": Peer(
+        "Stable-Baselines3 DDPG",
+        "stable_baselines.py",
+        ("stable-baselines3==2.9.2", "gymnasium==1.3.0", "numpy==2.4.6"),
+        needs_torch=True,
+        names=("stable-baselines3", "torch"),
+    ),
+    "sbx": Peer(
+        "SBX DDPG",
+        "sbx_ddpg.py",
+        ("sbx-rl==0.28.0", "stable-baselines3==2.9.2", "gymnasium==1.3.0", *_JAX),
+        needs_torch=True,
+        names=("sbx-rl", "jax"),
+    ),
+    "cleanrl": Peer(
+        "CleanRL DDPG in JAX, our equivalent of it",
+        "cleanrl_equivalent.py",
+        ("gymnasium==1.3.0", *_JAX),
+        names=("jax", "flax"),
+    ),
+    "rejax": Peer(
+        "rejax TD3, with two critics",
+        "rejax_td3.py",
+        ("rejax==0.1.3", "gymnax==0.0.9", *_JAX),
+        agents=(1, TOGETHER),
+        names=("rejax", "gymnax", "jax"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement of a round."""
+
+    peer: str
+    agents: int = 1
+    processes: int = 1
+    """Copies that run at the same time, whose steps per second are added."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.peer}-{self.agents}" + (f"-in-{self.processes}-processes" if self.processes > 1 else "")
+
+
+# Environments
+
+
+def install(name: str, peer: Peer, cache: Path, torch: str) -> Path:
+    """The interpreter of the peer's environment, which is built unless it is there already.
+
+    Raises:
+        RuntimeError: with pip's word if that fails.
+    """
+    if not peer.requirements:
+        return Path(sys.executable)
+    folder = cache / name
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    lists = [shlex.split(torch)] * peer.needs_torch + [list(peer.requirements)]
+    wanted, stamp = json.dumps([platform.python_version(), *lists]), folder / "installed.json"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    print(f"installing {name}: {', '.join(peer.requirements)}", flush=True)
+    venv.create(folder, clear=True, with_pip=True)
+    for requirements in lists:
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
+        done = subprocess.run(command, capture_output=True, text=True, env=_clean_environment())
+        if done.returncode:
+            raise RuntimeError(f"cannot be installed: {_error_line(done.stderr)}")
+    stamp.write_text(wanted)
+    return python
+
+
+def _clean_environment() -> dict[str, str]:
+    """This process's environment without what would reach into a peer's: paths, numbers of threads, compiler flags."""
+    prefixes = ("PYTHONPATH", "XLA_", "JAX_", "OMP_", "MKL_", "TF_", "KERAS_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
+
+
+def _error_line(output: str) -> str:
+    """The last line of a failed program that says why."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines or ["no message"])[-1].replace(str(Path.home()), "~")[:300]
+
+
+# Measurements
+
+
+def run(case: Case, python: Path, flags: Sequence[str], cache_home: str) -> dict[str, Any]:
+    """What the peer's script measured, or its `error`."""
+    environment = _clean_environment() | {"XDG_CACHE_HOME": cache_home, "JAX_PLATFORMS": "cpu"}
+    if case.peer == OURS and "PYTHONPATH" in os.environ:
+        environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    environment["PEER_STARTED"] = str(time.time())
+    command = [str(python), str(HERE / "peers" / PEERS[case.peer].script), "--agents", str(case.agents), *flags]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(case.processes)
+    ]
+    results = [_result_of(process) for process in processes]
+    for result in results:
+        if "error" in result:
+            return result
+    total = {key: sum(result[key] for result in results) for key in ("steps_per_second", "peak_megabytes")}
+    return results[0] | total
+
+
+def _result_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    try:
+        output, errors = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return {"error": f"no end after {TIMEOUT:.0f} s"}
+    lines = [line for line in output.splitlines() if line.startswith(MARK)]
+    if process.returncode or not lines:
+        return {"error": _error_line(errors)}
+    return json.loads(lines[-1].removeprefix(MARK))
+
+
+def measure(cases: Sequence[Case], interpreters: dict[str, Path], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rounds of all cases: a result by the case's name in each.
+
+    Each round has a new folder for compiled programs, so that our first case in it starts as on the first day, and
+    the next as on the second.
+    """
+    rounds: list[dict[str, Any]] = []
+    for number in range(options.rounds):
+        rounds.append({})
+        with tempfile.TemporaryDirectory() as cache_home:
+            for case in cases:
+                flags = ["--seed", str(number), "--seconds", str(options.seconds)]
+                result = run(case, interpreters[case.peer], flags, cache_home)
+                rounds[-1][case.name] = result
+                print(f"round {number + 1}, {case.name}: {_brief(result)}", flush=True)
+    return rounds
+
+
+def measure_returns(interpreters: dict[str, Path], options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Greedy evaluations after a whole training, one for each of some seeds, by peer."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in interpreters}
+    with tempfile.TemporaryDirectory() as cache_home:
+        for seed in range(options.returns):
+            for name, python in interpreters.items():
+                flags = ["--seed", str(seed), "--total-steps", str(options.total_steps)]
+                result = run(Case(name), python, flags, cache_home)
+                found[name].append(result)
+                print(f"seed {seed}, {name}: return {result.get('greedy_return', _brief(result))}", flush=True)
+    return found
+
+
+def _brief(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return result["error"]
+    return (
+        f"{result['steps_per_second']:,.0f} steps/s, {result['startup_seconds']:.1f} s to start, "
+        f"{result['peak_megabytes']:,.0f} MB"
+    )
+
+
+def choose_cases(names: Sequence[str], processes: int) -> list[Case]:
+    """The measurements of a round."""
+    cases = [Case(name, agents) for name in names for agents in PEERS[name].agents]
+    if processes > 1:
+        cases += [Case(name, 1, processes) for name in names if name != OURS]
+    return cases
+
+
+# The machine and the record
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    cpu = platform.processor() or platform.machine()
+    memory = None
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+        memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    except (OSError, ValueError):  # another operating system
+        pass
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": memory,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    """The commit that was measured, and whether the package had changed since."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + (" with changes" if _git("status", "--porcelain", "--", "ddpg_jax") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=HERE.parent, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def load_average() -> float | None:
+    """Processes that wanted a core in the last minute, on average."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def warn_if_busy() -> None:
+    """Says so if other work would spoil the figures."""
+    load = load_average()
+    if load is not None and load > BUSY_LOAD:
+        print(f"warning: the load average is {load}: other work on this machine spoils the figures", file=sys.stderr)
+
+
+def fill_readme(name: str, text: str) -> None:
+    """Puts the text between the marks of that name in `benchmarks/README.md`."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = README.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if found:
+        README.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+
+
+def record_line(record: dict[str, Any]) -> str:
+    """The circumstances of a record, in a sentence."""
+    machine = record["machine"]
+    loads = ", ".join(str(load) for load in record["load_average"])
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; Python {machine['python']}; "
+        f"commit {record['commit']}; {record['date']}; load average before and after: {loads}."
+    )
+
+
+# The table
+
+
+def medians(rounds: Sequence[dict[str, Any]], name: str, key: str) -> list[float]:
+    """The values of a case in all rounds in which it ran."""
+    return [r[name][key] for r in rounds if name in r and "error" not in r[name]]
+
+
+def ratios(rounds: Sequence[dict[str, Any]], ours: str, theirs: Sequence[str]) -> list[float]:
+    """In each round, our steps per second over the best of theirs."""
+    found = []
+    for results in rounds:
+        best = [results[name]["steps_per_second"] for name in theirs if "error" not in results.get(name, {"error": 0})]
+        if best and "error" not in results.get(ours, {"error": 0}):
+            found.append(results[ours]["steps_per_second"] / max(best))
+    return found
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown."""
+    rounds = record["rounds"]
+    lines = [
+        "| system | steps/s, one agent | ours alone : it | steps/s, together | ours together : its best "
+        "| start, s | peak, MB | greedy return |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(name, record) for name in PEERS if name in record["peers"]]
+    return "\n".join([f"{len(rounds)} rounds of {record['seconds']:g} s: {record_line(record)}", "", *lines])
+
+
+def _row(name: str, record: dict[str, Any]) -> str:
+    rounds, own = record["rounds"], PEERS[name]
+    if name in record["failed"]:
+        return f"| {own.title} | {record['failed'][name]} | | | | | | |"
+    first = rounds[0][f"{name}-1"]
+    if "error" in first:
+        return f"| {own.title} | fails: {first['error']} | | | | | | |"
+    versions = ", ".join(f"{package} {first['versions'][package]}" for package in own.names)
+    together = [case for case in rounds[0] if case.startswith(f"{name}-") and case != f"{name}-1"]
+    cells = [
+        f"{own.title} ({versions})",
+        _spread(medians(rounds, f"{name}-1", "steps_per_second"), "{:,.0f}"),
+        _spread(ratios(rounds, f"{OURS}-1", [f"{name}-1"]), "{:.2f}", alone=name == OURS),
+        "; ".join(
+            f"{_spread(medians(rounds, case, 'steps_per_second'), '{:,.0f}')} ({case.removeprefix(f'{name}-')})"
+            for case in together
+        ).replace(f"({TOGETHER})", f"({TOGETHER} agents)").replace("(1-in-", "(").replace("-processes", " processes"),
+        _spread(ratios(rounds, f"{OURS}-{TOGETHER}", [f"{name}-1", *together]), "{:.1f}", alone=name == OURS),
+        _spread(medians(rounds, f"{name}-1", "startup_seconds"), "{:.1f}"),
+        "; ".join(
+            f"{statistics.median(values):,.0f}"
+            for case in [f"{name}-1", *together]
+            if (values := medians(rounds, case, "peak_megabytes"))
+        ),
+        ", ".join(f"{r['greedy_return']:.1f}" for r in record["returns"].get(name, []) if "error" not in r) or "–",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(values: Sequence[float], form: str, *, alone: bool = False) -> str:
+    """Median and range."""
+    if alone or not values:
+        return "–"
+    low, middle, high = (form.format(f(values)) for f in (min, statistics.median, max))
+    return f"{middle} ({low}–{high})" if len(values) > 1 else middle
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=list(PEERS), default=list(PEERS), help="peers (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each peer (default: 3)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="timed window of a run (default: 8)")
+    parser.add_argument("--processes", type=int, default=1, help="also run so many copies of each peer at once")
+    parser.add_argument("--returns", type=int, default=0, help="seeds to train and evaluate, of each peer (default: 0)")
+    parser.add_argument("--total-steps", type=int, default=20_000, help="length of those trainings (default: 20000)")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "ddpg_jax" / "peers",
+                        help="folder of the virtual environments")  # fmt: skip
+    parser.add_argument("--torch", default="torch==2.13.0",
+                        help='how pip gets PyTorch, such as "torch --index-url …"; a CPU build is enough')  # fmt: skip
+    parser.add_argument("--install-only", action="store_true", help="build the environments and stop")
+    parser.add_argument("--out", type=Path, default=RESULTS / "peers.json", help="where the record goes")
+    return parser.parse_args(arguments)
+
+
+def prepare(names: Sequence[str], build: Callable[[str], Path]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The interpreters of the peers that can be installed, and the reasons for those that cannot."""
+    interpreters, failed = {}, {}
+    for name in names:
+        try:
+            interpreters[name] = build(name)
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+            failed[name] = str(error)
+            print(f"{name} {error}", file=sys.stderr)
+    return interpreters, failed
+
+
+def main() -> None:
+    """Installs, measures, and writes the record."""
+    options = parse()
+    interpreters, failed = prepare(options.only, lambda name: install(name, PEERS[name], options.cache, options.torch))
+    if options.install_only:
+        return
+    warn_if_busy()
+    load = [load_average()]
+    rounds = measure(choose_cases(list(interpreters), options.processes), interpreters, options)
+    record = {
+        "machine": describe_machine(),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "seconds": options.seconds,
+        "peers": options.only,
+        "failed": failed,
+        "rounds": rounds,
+        "returns": measure_returns(interpreters, options),
+        "load_average": [*load, load_average()],
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(table(record))
+    if options.out == RESULTS / "peers.json":
+        fill_readme("peers", table(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""This project, by the programs and the placement of its command: preset `keras`."""
+
+import jax
+import numpy as np
+from harness import Meter, Options, options, versions
+
+import ddpg_jax
+from ddpg_jax import devices
+from ddpg_jax.agent import act
+from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.environment import make
+from ddpg_jax.population import Placement, Population, agent_keys, choose_group_size, compile_programs
+from ddpg_jax.presets import PRESETS
+from ddpg_jax.session import MAX_CHUNK
+
+
+def main(options: Options) -> None:
+    meter = Meter(options)
+    devices.prepare(None)
+    config = PRESETS["keras"]
+    setup = make_setup(config, make(config.env_id))
+    placement = Placement(tuple(jax.devices()), choose_group_size(setup, jax.devices()[0].platform))
+    programs = compile_programs(setup, placement, max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
+    hyperparameters = jax.tree.map(lambda x: np.full(options.agents, x, np.float32), make_hyperparameters(config))
+    population = Population(programs, agent_keys(options.seed, np.arange(options.agents)), hyperparameters)
+
+    def advance(steps: int) -> bool:
+        if options.total_steps is not None:
+            steps = min(steps, options.total_steps - meter.steps)
+        population.train(steps)
+        return meter.advanced(steps)
+
+    chunk = 5
+    while not advance(chunk):
+        chunk = min(MAX_CHUNK, 4 * chunk)
+    state = jax.tree.map(lambda x: x[0], population.states[0].agent)
+    meter.report(
+        {"ddpg_jax": ddpg_jax.__version__} | versions("jax", "flax", "optax", "gymnax"),
+        lambda observations: np.asarray(act(state, observations, algorithm=setup.algorithm)),
+    )
+
+
+if __name__ == "__main__":
+    main(options())

@@ -1,0 +1,67 @@
+"""rejax's TD3 as it is installed (it has no DDPG), with the tutorial's configuration as far as it has options.
+
+It updates two critics, where the tutorial has one; both are fed observation and action together. The policy is
+updated in every step, its evaluation is left out, and its noise is Gaussian. It has one learning rate for both
+networks (the actor's is taken). Many agents train under `vmap`, as its documentation does it: the whole training is
+one compiled program, so a shorter one is run again and again until the clock has seen enough.
+"""
+
+import jax
+import numpy as np
+from harness import Meter, Options, options, versions
+from rejax import TD3
+
+ALONE_STEPS, TOGETHER_STEPS = 800, 100
+"""Steps of each agent between two looks at the clock."""
+
+
+def make(num_steps: int) -> TD3:
+    """TD3 that trains for so many steps."""
+    algorithm = TD3.create(
+        env="Pendulum-v1",
+        actor_kwargs={"activation": "relu"},
+        critic_kwargs={"activation": "relu"},
+        total_timesteps=num_steps,
+        eval_freq=num_steps,
+        skip_initial_evaluation=True,
+        learning_rate=1e-3,
+        gamma=0.99,
+        polyak=0.995,
+        policy_delay=1,
+        exploration_noise=0.37,
+        buffer_size=50_000,
+        fill_buffer=1,
+        batch_size=64,
+    )
+    return algorithm.replace(
+        # `create` refuses other sizes than 64-64.
+        actor=algorithm.actor.clone(hidden_layer_sizes=(256, 256)),
+        critic=algorithm.critic.clone(hidden_layer_sizes=(256, 256)),
+        eval_callback=lambda algorithm, state, key: (),
+    )
+
+
+def main(options: Options) -> None:
+    meter = Meter(options)
+    num_steps = options.total_steps or (ALONE_STEPS if options.agents == 1 else TOGETHER_STEPS)
+    algorithm = make(num_steps)
+
+    def actor_after_training(key: jax.Array) -> object:
+        return algorithm.train(key)[0].actor_ts.params
+
+    keys = jax.random.split(jax.random.PRNGKey(options.seed), options.agents)
+    train = jax.jit(jax.vmap(actor_after_training)).lower(keys).compile()
+    meter.ready()
+    enough = False
+    while not enough:
+        params = jax.block_until_ready(train(keys))
+        enough = meter.advanced(num_steps)
+    params = jax.tree.map(lambda x: x[0], params)
+    meter.report(
+        versions("rejax", "gymnax", "jax", "flax", "optax"),
+        lambda observations: np.asarray(algorithm.actor.apply(params, observations)),
+    )
+
+
+if __name__ == "__main__":
+    main(options())

@@ -1,0 +1,52 @@
+"""SBX's DDPG (Stable-Baselines3 in JAX) as it is installed, with the tutorial's configuration as far as it has options.
+
+It feeds observation and action to the critic together. Its noise acts on actions scaled to [-1, 1], so that half of
+the tutorial's sigma is the same in N m.
+"""
+
+import numpy as np
+from harness import Meter, Options, options, versions
+from sbx import DDPG
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
+
+
+class Count(BaseCallback):
+    """Stops the training when the meter has seen enough."""
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self.meter = meter
+
+    def _on_step(self) -> bool:
+        return not self.meter.advanced()
+
+
+def main(options: Options) -> None:
+    meter = Meter(options)
+    noise = OrnsteinUhlenbeckActionNoise(np.zeros(1), 0.1 * np.ones(1), theta=0.15, dt=1e-2)
+    model = DDPG(
+        "MlpPolicy",
+        "Pendulum-v1",
+        learning_rate=1e-3,
+        qf_learning_rate=2e-3,
+        buffer_size=50_000,
+        learning_starts=1,
+        batch_size=64,
+        tau=0.005,
+        gamma=0.99,
+        train_freq=1,
+        gradient_steps=1,
+        action_noise=noise,
+        policy_kwargs={"net_arch": [256, 256]},
+        seed=options.seed,
+    )
+    model.learn(10**9, callback=Count(meter))
+    meter.report(
+        versions("sbx-rl", "jax", "flax", "optax", "stable-baselines3", "torch", "gymnasium"),
+        lambda observations: model.predict(observations, deterministic=True)[0],
+    )
+
+
+if __name__ == "__main__":
+    main(options())
