@@ -141,7 +141,7 @@ def _error_line(output: str) -> str:
     """The last line of a failed program that says why."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
-    return (errors or lines or ["no message"])[-1].replace(str(Path.home()), "~")[:300]
+    return (errors or lines or ["no message"])[-1].replace(str(HERE.parent), ".").replace(str(Path.home()), "~")[:300]
 
 
 # Measurements
@@ -299,7 +299,7 @@ def record_line(record: dict[str, Any]) -> str:
 # The table
 
 
-def medians(rounds: Sequence[dict[str, Any]], name: str, key: str) -> list[float]:
+def values_of(rounds: Sequence[dict[str, Any]], name: str, key: str) -> list[float]:
     """The values of a case in all rounds in which it ran."""
     return [r[name][key] for r in rounds if name in r and "error" not in r[name]]
 
@@ -328,36 +328,43 @@ def table(record: dict[str, Any]) -> str:
 
 def _row(name: str, record: dict[str, Any]) -> str:
     rounds, own = record["rounds"], PEERS[name]
-    if name in record["failed"]:
-        return f"| {own.title} | {record['failed'][name]} | | | | | | |"
-    first = rounds[0][f"{name}-1"]
-    if "error" in first:
-        return f"| {own.title} | fails: {first['error']} | | | | | | |"
-    versions = ", ".join(f"{package} {first['versions'][package]}" for package in own.names)
     together = [case for case in rounds[0] if case.startswith(f"{name}-") and case != f"{name}-1"]
+    cases = [f"{name}-1", *together]
+    sound = next((r[case] for case in cases for r in rounds if "error" not in r.get(case, {"error": ""})), None)
+    if sound is None:
+        why = record["failed"].get(name) or f"fails: {rounds[0][cases[0]]['error']}"
+        return f"| {own.title} | {why} | | | | | | |"
+    versions = ", ".join(f"{package} {sound['versions'][package]}" for package in own.names)
+    peaks = [values for case in cases if (values := values_of(rounds, case, "peak_megabytes"))]
+    returns = [r["greedy_return"] for r in record["returns"].get(name, []) if "error" not in r]
     cells = [
         f"{own.title} ({versions})",
-        _spread(medians(rounds, f"{name}-1", "steps_per_second"), "{:,.0f}"),
-        _spread(ratios(rounds, f"{OURS}-1", [f"{name}-1"]), "{:.2f}", alone=name == OURS),
-        "; ".join(
-            f"{_spread(medians(rounds, case, 'steps_per_second'), '{:,.0f}')} ({case.removeprefix(f'{name}-')})"
-            for case in together
-        ).replace(f"({TOGETHER})", f"({TOGETHER} agents)").replace("(1-in-", "(").replace("-processes", " processes"),
-        _spread(ratios(rounds, f"{OURS}-{TOGETHER}", [f"{name}-1", *together]), "{:.1f}", alone=name == OURS),
-        _spread(medians(rounds, f"{name}-1", "startup_seconds"), "{:.1f}"),
-        "; ".join(
-            f"{statistics.median(values):,.0f}"
-            for case in [f"{name}-1", *together]
-            if (values := medians(rounds, case, "peak_megabytes"))
-        ),
-        ", ".join(f"{r['greedy_return']:.1f}" for r in record["returns"].get(name, []) if "error" not in r) or "–",
-    ]  # fmt: skip
+        _rate(rounds, cases[0]),
+        _spread(ratios(rounds, f"{OURS}-1", cases[:1]), "{:.2f}") if name != OURS else "–",
+        "; ".join(f"{_rate(rounds, case)} ({_words(case)})" for case in together) or "–",
+        _spread(ratios(rounds, f"{OURS}-{TOGETHER}", cases), "{:.1f}") if name != OURS else "–",
+        _spread(values_of(rounds, cases[0], "startup_seconds"), "{:.1f}"),
+        "; ".join(f"{statistics.median(values):,.0f}" for values in peaks),
+        ", ".join(f"{value:.1f}" for value in returns) or "–",
+    ]
     return f"| {' | '.join(cells)} |"
 
 
-def _spread(values: Sequence[float], form: str, *, alone: bool = False) -> str:
+def _rate(rounds: Sequence[dict[str, Any]], case: str) -> str:
+    """Steps per second of a case, or why there are none."""
+    rates = values_of(rounds, case, "steps_per_second")
+    return _spread(rates, "{:,.0f}") if rates else f"fails: {rounds[0][case]['error']}"
+
+
+def _words(case: str) -> str:
+    """How agents are together in a case."""
+    _, agents, *processes = case.split("-")
+    return f"{processes[1]} processes" if processes else f"{agents} agents"
+
+
+def _spread(values: Sequence[float], form: str) -> str:
     """Median and range."""
-    if alone or not values:
+    if not values:
         return "–"
     low, middle, high = (form.format(f(values)) for f in (min, statistics.median, max))
     return f"{middle} ({low}–{high})" if len(values) > 1 else middle

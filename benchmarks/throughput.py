@@ -208,9 +208,9 @@ def flops_of(setup: Setup) -> int:
     return update_flops(state.agent, setup.batch_size)
 
 
-def updates_per_step(config: Config) -> float:
-    """Updates of a step, once learning has started."""
-    return config.updates_per_train / config.train_every
+def updates_so_far(population: Population) -> int:
+    """Updates of an agent, by its own count."""
+    return int(population.states[0].agent.step[0])
 
 
 # Agents against updates per second
@@ -246,18 +246,19 @@ def measure_point(trainer: Trainer, machine: Machine, num_agents: int, options: 
     """Median updates per second of several repeats, between two measurements of the peak."""
     population = new_population(trainer, num_agents)
     steps, chunks = choose_chunk(population, options.steps)
-    peaks = [machine.measure_peak()]
+    peaks, before = [machine.measure_peak()], updates_so_far(population)
     seconds = [seconds_of(population, steps, chunks) for _ in range(options.repeats)]
+    updates = (updates_so_far(population) - before) / (chunks * options.repeats)
     peaks.append(machine.measure_peak())
     del population
     gc.collect()
-    updates = num_agents * steps * updates_per_step(trainer.config)
-    rate = updates / statistics.median(seconds)
+    rate = num_agents * updates / statistics.median(seconds)
     peak = statistics.mean(peaks)
     return {
         "agents": num_agents,
         "steps_a_chunk": steps,
         "chunks_a_repeat": chunks,
+        "updates_a_chunk": updates,
         "seconds_a_chunk": seconds,
         "updates_per_second": rate,
         "gflops_peak": peaks,
