@@ -35,9 +35,9 @@ RUNS: dict[str, list[str]] = {
     "gist-bootstrapped": ["--preset", "gist", "--no-time-limit-terminal", "--seed", "1"],
     "keras-root1": ["--preset", "keras", "--seed", "1"],
     "keras-root2": ["--preset", "keras", "--seed", "2"],
-    "keras-textbook_noise": ["--preset", "keras", "--noise-dt", "1", "--seed", "1"],
-    "keras-terminal": ["--preset", "keras", "--time-limit-terminal", "--seed", "1"],
-    "paper": ["--preset", "paper", "--seed", "1"],
+    "keras-textbook_noise": ["--preset", "keras", "--noise-dt", "1", "--total-steps", "10000", "--seed", "1"],
+    "keras-terminal": ["--preset", "keras", "--time-limit-terminal", "--total-steps", "10000", "--seed", "1"],
+    "paper": ["--preset", "paper", "--total-steps", "12000", "--seed", "1"],
 }
 """Name of the result: flags beside `--seeds 32`."""
 

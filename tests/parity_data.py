@@ -21,18 +21,20 @@ def _pendulum_transitions(seed: int, time_limit_terminal: bool) -> Transition:
     """All transitions of `EPISODES` whole episodes, one axis."""
     environment = make("Pendulum-v1")
 
-    def step(carry, key):
-        state, observation = carry
-        action_key, step_key = jax.random.split(key)
+    def step(carry, _):
+        key, state, observation = carry
+        key, action_key, step_key = jax.random.split(key, 3)
         action = jax.random.uniform(action_key, (1,), minval=environment.low[0], maxval=environment.high[0])
         state, new = environment.step(step_key, state, action)
         no_future = new.terminated | new.truncated if time_limit_terminal else new.terminated
-        return (state, new.observation), Transition(observation, action, new.reward, 1.0 - no_future, new.observation)
+        return (key, state, new.observation), Transition(
+            observation, action, new.reward, 1.0 - no_future, new.observation
+        )
 
     def episode(key):
-        reset_key, steps_key = jax.random.split(key)
-        start = environment.reset(reset_key)
-        return jax.lax.scan(step, start, jax.random.split(steps_key, environment.max_steps))[1]
+        key, reset_key = jax.random.split(key)
+        start = (key, *environment.reset(reset_key))
+        return jax.lax.scan(step, start, length=environment.max_steps)[1]
 
     transitions = jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(seed), EPISODES))
     return Transition(*(np.asarray(field).reshape(-1, *field.shape[2:]) for field in transitions))

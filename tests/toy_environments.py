@@ -10,6 +10,7 @@ from ddpg_jax import replay, rollout, training
 from ddpg_jax.assembly import make_hyperparameters, make_setup
 from ddpg_jax.config import Config
 from ddpg_jax.environment import Environment, Step
+from ddpg_jax.types import Replay, TrainState
 
 
 def counter(*, length: int = 3, terminates: bool = False, max_steps: int = 1000, bound: float = 10.0) -> Environment:
@@ -88,17 +89,17 @@ def small_config(**changes) -> Config:
     return Config(**{"hidden_sizes": (4,), "batch_size": 2, "replay_capacity": 50, **changes})
 
 
-def trained(config: Config, environment: Environment, num_steps: int, *, seed: int = 0, **setup_changes):
-    """An agent that has been trained for so many steps: its setup and its state."""
+def trained(config: Config, environment: Environment, num_steps: int, *, num_agents: int = 1):
+    """Agents that have been trained for so many steps: their setup, and their states [N, ...]."""
     setup = make_setup(config, environment)
     hyperparameters = make_hyperparameters(config)
-
-    @jax.jit
-    def run(key):
-        state = training.init(key, hyperparameters, setup=setup)
-        return training.train(state, hyperparameters, num_steps, setup=setup, max_steps=num_steps)
-
-    return setup, run(jax.random.key(seed))[0]
+    # Agents march in step: they share the counters of steps and rows.
+    axes = TrainState(0, Replay(rows=0, added=None), 0, 0, 0, 0, 0, step=None)
+    train = jax.vmap(partial(training.train, setup=setup, max_steps=num_steps), (axes, None, None), (axes, 0))
+    starts = [training.init(jax.random.key(i), hyperparameters, setup=setup) for i in range(num_agents)]
+    start = jax.tree.map(lambda *x: jnp.stack(x), *starts)
+    start = start._replace(replay=start.replay._replace(added=jnp.int32(0)), step=jnp.int32(0))
+    return setup, jax.jit(train, donate_argnums=0)(start, hyperparameters, num_steps)[0].agent
 
 
 def explored(config: Config, environment: Environment, num_steps: int, *, seed: int = 0, algorithm=None):
@@ -114,14 +115,10 @@ def explored(config: Config, environment: Environment, num_steps: int, *, seed: 
         exploration=setup.exploration,
         process=hyperparameters.noise,
     )
-
-    @jax.jit
-    def run(key):
-        state = training.init(key, hyperparameters, setup=setup)
-        return jax.lax.scan(lambda state, _: explore(state), state, length=num_steps)
-
-    state, outcome = run(jax.random.key(seed))
-    return stored(state.replay, environment.action_size), state, outcome
+    start = training.init(jax.random.key(seed), hyperparameters, setup=setup)
+    run = jax.jit(lambda state: jax.lax.scan(lambda state, _: explore(state), state, length=num_steps))
+    state, outcome = run(start)
+    return stored(state.replay, environment.action_size), state, jax.device_get(outcome)
 
 
 def every_row(key, batch_size: int, size: jax.Array) -> jax.Array:

@@ -1,0 +1,47 @@
+"""What README and docs show is executed: every Python block, and every flag of a shown command."""
+
+import re
+from pathlib import Path
+
+import command
+import pytest
+
+from ddpg_jax import run
+
+REPOSITORY = Path(__file__).parent.parent
+PAGES = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/*.md")])
+RUN = re.compile(r"python -m ddpg_jax\.run ([^\n`#]*)")
+
+
+def _id(path):
+    return path.name if path.parent == REPOSITORY else f"{path.parent.name}/{path.name}"
+
+
+@pytest.fixture(scope="module")
+def folder_of_a_finished_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("documentation")
+    assert command.main("--seeds", 2, "--out", folder / "runs" / "my-run").status == 0
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_python_blocks_run(page, folder_of_a_finished_run, monkeypatch):
+    monkeypatch.chdir(folder_of_a_finished_run)
+    names: dict = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_shown_commands_are_understood(page):
+    for arguments in RUN.findall(page.read_text()):
+        words = arguments.replace("…", "").split()
+        if not any(word in ("--resume", "--help") for word in words) and "…" not in arguments:
+            run.parse(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

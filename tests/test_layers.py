@@ -1,0 +1,194 @@
+"""Who imports whom, and what is public: read from the source of the package."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ddpg_jax
+
+PACKAGE = Path(ddpg_jax.__file__).parent
+SOURCES = {path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*.py"))}
+
+# What is compiled, and what it is made of: from the values that a user writes to the agents on their devices.
+CORE = [
+    "config",
+    "presets",
+    "types",
+    "networks",
+    "noise",
+    "replay",
+    "losses",
+    "optimizers",
+    "agent",
+    "environment",
+    "rollout",
+    "training",
+    "assembly",
+    "population",
+]
+# Libraries of the host's side: files, processes, time, the command line, the terminal, figures.
+HOST_LIBRARIES = {
+    "argparse",
+    "csv",
+    "json",
+    "logging",
+    "matplotlib",
+    "os",
+    "pathlib",
+    "pickle",
+    "rich",
+    "safetensors",
+    "shutil",
+    "signal",
+    "subprocess",
+    "sys",
+    "time",
+    "tyro",
+}
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """The modules that a file imports anywhere: also within functions, and for type checks alone."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = ("ddpg_jax." * bool(node.level) + (node.module or "")).rstrip(".")
+            # `from ddpg_jax import replay` names a module, `from ddpg_jax.replay import add` what is in one
+            found |= {f"{module}.{alias.name}" for alias in node.names} if module == "ddpg_jax" else {module}
+        else:
+            found |= imports(node)
+    return found
+
+
+def own(modules: set[str]) -> set[str]:
+    """Of some imported modules, the package's own."""
+    names = {name.removeprefix("ddpg_jax.") for name in modules if name.split(".")[0] == "ddpg_jax"}
+    return {name.split(".")[0] for name in names} & set(SOURCES)
+
+
+def foreign(modules: set[str]) -> set[str]:
+    """Of some imported modules, the others, by the name of their package."""
+    return {name.split(".")[0] for name in modules} - {"ddpg_jax"}
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Some names that lead round in a circle, or none."""
+
+    def search(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name not in done:
+            for other in sorted(graph[name]):
+                if found := search(other, [*path, name]):
+                    return found
+            done.add(name)
+        return []
+
+    done: set[str] = set()
+    return next((found for name in sorted(graph) if (found := search(name, []))), [])
+
+
+def test_imports_are_seen_wherever_they_stand():
+    source = """
+import a.b
+from ddpg_jax import replay, noise as n
+from ddpg_jax.agent import init
+from . import losses
+from .types import Replay
+if TYPE_CHECKING:
+    import only_for_types
+def f():
+    def g():
+        import c
+    try:
+        from d.e import f
+    except ImportError:
+        pass
+"""
+    found = imports(ast.parse(source))
+    assert own(found) == {"replay", "noise", "agent", "losses", "types"}
+    assert foreign(found) == {"a", "c", "d", "only_for_types"}
+
+
+def test_cycle_is_seen():
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_module_imports_itself_round_a_corner():
+    graph = {name: own(imports(tree)) for name, tree in SOURCES.items()}
+    assert cycle(graph) == []
+
+
+def test_gymnax_is_known_to_the_environment_alone():
+    assert [name for name, tree in SOURCES.items() if "gymnax" in foreign(imports(tree))] == ["environment"]
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_compiled_core_knows_nothing_of_the_host(name):
+    imported = imports(SOURCES[name])
+    assert own(imported) <= set(CORE)
+    assert not foreign(imported) & HOST_LIBRARIES
+
+
+def test_each_core_module_imports_only_those_before_it():
+    late = {name: later for i, name in enumerate(CORE) if (later := own(imports(SOURCES[name])) - set(CORE[:i]))}
+    assert late == {}
+
+
+def test_configuration_needs_no_jax():
+    for name in ("config", "presets"):
+        assert not foreign(imports(SOURCES[name])) & {"jax", "jaxlib", "numpy", "flax", "optax"}
+    script = "import sys, ddpg_jax, ddpg_jax.config, ddpg_jax.presets, ddpg_jax.run; print('jax' in sys.modules)"
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert process.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_files_and_functions_are_short(name):
+    assert len((PACKAGE / f"{name}.py").read_text().splitlines()) <= 400
+    for node in ast.walk(SOURCES[name]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = node.body[0] if ast.get_docstring(node) else None
+            lines = node.end_lineno - node.lineno + 1
+            if docstring is not None:
+                lines -= docstring.end_lineno - docstring.lineno + 1
+            assert lines <= 60, f"{name}.{node.name}"
+
+
+def without_docstring(node: ast.AST, where: str) -> list[str]:
+    """The public modules, classes, functions and methods in a syntax tree that say nothing of themselves."""
+    found = [] if ast.get_docstring(node) else [where]
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef) and not child.name.startswith("_"):
+            if isinstance(child, ast.ClassDef):
+                found += without_docstring(child, f"{where}.{child.name}")
+            elif not ast.get_docstring(child):
+                found.append(f"{where}.{child.name}()")
+    return found
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_everything_public_says_what_it_is(name):
+    assert without_docstring(SOURCES[name], name) == []
+
+
+def test_public_names_are_all_there_and_documented():
+    for name in ddpg_jax.__all__:
+        value = getattr(ddpg_jax, name)
+        if callable(value):
+            module = importlib.import_module(value.__module__)
+            tree = SOURCES[module.__name__.removeprefix("ddpg_jax.")]
+            (definition,) = [node for node in tree.body if getattr(node, "name", None) == name]
+            assert ast.get_docstring(definition), name
+    assert set(ddpg_jax.__all__) <= set(dir(ddpg_jax))
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+        ddpg_jax.no_such_name  # noqa: B018

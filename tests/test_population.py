@@ -1,0 +1,295 @@
+"""Many agents on two host devices: equal to the bit whatever their number, apart from one another, and uncopied.
+
+The number of devices is fixed once JAX has started, so all runs are made by one other process (`_measure`).
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_environments import aim, follow, small_config
+
+from ddpg_jax import population, replay
+from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.population import Placement, Population
+from ddpg_jax.presets import PRESETS
+from ddpg_jax.types import Replay, Transition
+
+CAPACITY = 7919  # a number that no other array's size is
+CONFIG = small_config(replay_capacity=CAPACITY, batch_size=4, learning_starts=5, noise_sigma=0.5, actor_lr=0.01)
+CHUNKS = (7, 3, 20)
+SEED = 7
+
+
+# In the other process
+
+
+def run_agents(programs, agents: list[int], **hyperparameters) -> tuple[Population, list]:
+    """A population of the named agents after all chunks, and its log entries [5, N, steps] and returns [N, S]."""
+    keys = population.agent_keys(SEED, np.asarray(agents))
+    values = jax.tree.map(lambda x: np.full(len(agents), x, np.float32), make_hyperparameters(CONFIG))
+    values = values._replace(**{name: np.asarray(value, np.float32) for name, value in hyperparameters.items()})
+    agents_here = Population(programs, keys, values)
+    logs = np.concatenate([np.stack(agents_here.train(length)) for length in CHUNKS], axis=2)
+    returns = agents_here.evaluate(follow().evaluation_starts(3))
+    return agents_here, [logs, returns]
+
+
+def compiled(num_devices: int, group_size: int) -> population.Programs:
+    placement = Placement(tuple(jax.devices()[:num_devices]), group_size)
+    return population.compile_programs(make_setup(CONFIG, follow()), placement, max_steps=max(CHUNKS), num_starts=3)
+
+
+def measure() -> None:
+    """Runs populations and prints what came of them."""
+    jax.config.update("jax_num_cpu_devices", 2)  # raises if importing the package has started JAX
+    pairs, alone = compiled(2, 2), compiled(1, 1)
+    results, called = {}, []
+    for num in (1, 3, 4, 5, 8):
+        agents, results[num] = run_agents(pairs, list(range(num)))
+        if num == 5:
+            agents.train(2, called.append)
+    held = agents.agents(lambda state: state.actor_params["hidden"]["Dense_0"])
+    transitions = [agents.transitions(agent, 2, 30)._asdict() for agent in range(8)]
+    rows = agents.states[0].replay.rows
+    report = {
+        "results": results,
+        "alone": run_agents(alone, [0, 1])[1],
+        "later": run_agents(pairs, [6, 7])[1],
+        "swept": run_agents(pairs, [0, 1, 2, 3], actor_lr=[0.01, 0.1, 0.01, 0.01])[1],
+        "called": called,
+        "kernels": held["kernel"],
+        "transitions": transitions,
+        "placed": [
+            [device.id, list(shard.shape)] for shard, device in ((s.data, s.device) for s in rows.addressable_shards)
+        ],
+        "programs": {
+            name: {
+                "text": programs.train.as_text(),
+                "temporary": programs.train.memory_analysis().temp_size_in_bytes,
+                "aliased": programs.train.memory_analysis().alias_size_in_bytes,
+            }
+            for name, programs in (("pairs", pairs), ("alone", alone))
+        },
+    }
+    print(json.dumps(report, default=lambda array: np.asarray(array).tolist()))
+
+
+@pytest.fixture(scope="module")
+def report() -> dict:
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import test_population; test_population.measure()"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def logs_and_returns(result) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(result[0]), np.asarray(result[1])
+
+
+# Agents do not depend on how many they are
+
+
+@pytest.mark.parametrize("num", [1, 3, 4, 5])
+def test_agents_are_equal_to_the_bit_for_any_number_of_them(report, num):
+    logs, returns = logs_and_returns(report["results"][str(num)])
+    all_logs, all_returns = logs_and_returns(report["results"]["8"])
+    assert logs.shape == (5, num, sum(CHUNKS))  # the agents that fill a block up are thrown away
+    assert returns.shape == (num, 3)
+    np.testing.assert_array_equal(logs, all_logs[:, :num])
+    np.testing.assert_array_equal(returns, all_returns[:num])
+
+
+def test_agents_are_equal_to_the_bit_wherever_they_stand_in_a_block(report):
+    logs, returns = logs_and_returns(report["later"])
+    all_logs, all_returns = logs_and_returns(report["results"]["8"])
+    np.testing.assert_array_equal(logs, all_logs[:, 6:])
+    np.testing.assert_array_equal(returns, all_returns[6:])
+
+
+def test_group_and_single_agents_agree(report):
+    logs, returns = logs_and_returns(report["alone"])
+    group_logs, group_returns = logs_and_returns(report["results"]["8"])
+    assert np.abs(logs[0, :, 5:]).min() > 0  # after 26 updates of each
+    np.testing.assert_allclose(logs, group_logs[:, :2], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(returns, group_returns[:2], rtol=1e-3, atol=1e-5)
+
+
+def test_agents_differ_from_one_another(report):
+    kernels, (_, returns) = np.asarray(report["kernels"]), logs_and_returns(report["results"]["8"])
+    observations, actions = (
+        np.asarray([transitions[name] for transitions in report["transitions"]]) for name in ("observation", "action")
+    )
+    for one in range(8):
+        for two in range(one):
+            assert (kernels[one] != kernels[two]).all()
+            assert (actions[one] != actions[two]).mean() > 0.9  # some are clipped to the same bound
+            assert (observations[one] != observations[two]).all()
+            assert (returns[one] != returns[two]).all()
+
+
+def test_transitions_of_an_agent_are_those_of_its_steps(report):
+    logs, _ = logs_and_returns(report["results"]["8"])
+    for agent, transitions in enumerate(report["transitions"]):
+        rewards = transitions["reward"]  # of the steps 3 to 30, one an episode
+        np.testing.assert_array_equal(rewards, logs[4, agent, 2:30])
+        place, action = np.asarray(transitions["observation"]), np.asarray(transitions["action"])
+        np.testing.assert_allclose(rewards, -np.sum((action - place * [0.5, -1]) ** 2, axis=1), atol=1e-5)
+
+
+def test_each_agent_has_hyperparameters_of_its_own(report):
+    logs, _ = logs_and_returns(report["results"]["4"])
+    swept, _ = logs_and_returns(report["swept"])
+    np.testing.assert_array_equal(swept[:, [0, 2, 3]], logs[:, [0, 2, 3]])
+    assert (swept[1, 1, 6:] != logs[1, 1, 6:]).all()
+
+
+def test_progress_is_told_block_by_block(report):
+    assert report["called"] == [4, 1]
+
+
+def test_agents_are_spread_over_the_devices(report):
+    shape = [2, CAPACITY, 2 * 1 + 2 + 2]
+    assert report["placed"] == [[0, shape], [1, shape]]
+
+
+# What a step copies
+
+
+def computations(text: str) -> dict[str, list[str]]:
+    """The computations of an HLO module: name to instructions."""
+    parts: dict[str, list[str]] = {}
+    name = ""
+    for line in text.splitlines():
+        if head := re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line):
+            name = head[1]
+            parts[name] = []
+        elif name and " = " in line:
+            parts[name].append(line)
+    return parts
+
+
+def replay_copies(text: str, capacity: int) -> list[str]:
+    """The instructions within the loops of an HLO module that make an array of the replay's size.
+
+    A write in place is a dynamic-update-slice, alone or at the root of a fusion that does nothing else of this size.
+    """
+    parts = computations(text)
+    reached = re.findall(r"body=%?([\w.\-]+)", text)
+    for name in reached:  # grows as it goes
+        called = re.findall(
+            r"(?:calls|to_apply|body|condition|branch_computations)=\{?%?([\w.\-]+)", "\n".join(parts[name])
+        )
+        reached.extend(other for other in called if other not in reached)
+    in_place = {"parameter", "get-tuple-element", "bitcast", "dynamic-update-slice", "tuple", "while", "call"}
+    found = []
+    for line in (line for name in reached for line in parts[name]):
+        # name = type opcode(…); the type of a tuple has spaces in it
+        _, shape, opcode = re.match(r"\s*(ROOT )?%?[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\(", line).groups()
+        fused_in_place = opcode == "fusion" and _writes_in_place(line, parts)
+        if re.search(rf"\b{capacity}\b", shape) and opcode not in in_place and not fused_in_place:
+            found.append(line.strip()[:160])
+    assert reached
+    return found
+
+
+def _writes_in_place(fusion: str, parts: dict[str, list[str]]) -> bool:
+    (root,) = [line for line in parts[re.search(r"calls=%?([\w.\-]+)", fusion)[1]] if line.lstrip().startswith("ROOT")]
+    return " dynamic-update-slice(" in root
+
+
+@pytest.mark.parametrize(("name", "agents_on_a_device"), [("pairs", 2), ("alone", 1)])
+def test_replay_is_never_copied_in_a_step(report, name, agents_on_a_device):
+    program = report["programs"][name]
+    size = 4 * agents_on_a_device * CAPACITY * 6
+    assert replay_copies(program["text"], CAPACITY) == []
+    assert program["temporary"] < size / 4  # no room for a second replay
+    assert program["aliased"] >= size  # the state is donated: the new replay lies where the old one did
+
+
+def step_by_step(step) -> jax.stages.Compiled:
+    """A loop of steps on the replays of two agents, compiled."""
+    ring = Replay(jnp.zeros((2, CAPACITY, 6)), jnp.int32(0))
+
+    @partial(jax.jit, donate_argnums=0)
+    def run(ring):
+        return jax.lax.fori_loop(0, 10, lambda i, ring: step(i, ring), ring)
+
+    return run.lower(ring).compile()
+
+
+TRANSITION = Transition(np.ones((2, 1)), np.ones((2, 2)), np.ones(2), np.ones(2), np.ones((2, 1)))
+AXES = Replay(rows=0, added=None)
+
+
+def _good(i, ring):
+    return jax.vmap(replay.add, (AXES, 0), AXES)(ring, TRANSITION)
+
+
+def _conditional(i, ring):
+    """Each agent for itself stores, or does not: the condition becomes a choice between two whole replays."""
+
+    def one(ring, transition):
+        return jax.lax.cond(transition.reward > i, lambda: replay.add(ring, transition).rows, lambda: ring.rows)
+
+    return Replay(jax.vmap(one, (AXES, 0))(ring, TRANSITION), ring.added + 1)
+
+
+def _kept(i, ring):
+    """The replay before the write is read after it, so that both must exist."""
+    new = _good(i, ring)
+    reward = ring.rows[:, i] + new.rows[:, i - 1] + jnp.sum(ring.rows * new.rows)
+    return new._replace(rows=new.rows.at[:, 0].set(reward))
+
+
+@pytest.mark.parametrize("careless", [_conditional, _kept])
+def test_a_step_that_copies_the_replay_is_noticed(careless):
+    good, bad = step_by_step(_good), step_by_step(careless)
+    assert replay_copies(good.as_text(), CAPACITY) == []
+    assert good.memory_analysis().temp_size_in_bytes < CAPACITY
+    assert replay_copies(bad.as_text(), CAPACITY) != []
+
+
+# Keys and placement, which need no devices
+
+
+def test_agents_key_is_the_root_key_with_its_number_folded_in():
+    keys = population.agent_keys(SEED, np.asarray([0, 5, 2]))
+    for key, number in zip(keys, (0, 5, 2), strict=True):
+        expected = jax.random.fold_in(jax.random.key(SEED), number)
+        np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
+
+
+def test_agents_of_different_root_seeds_differ():
+    data = np.concatenate([jax.random.key_data(population.agent_keys(seed, np.arange(100))) for seed in (0, 1, 2)])
+    assert len({tuple(key) for key in data.tolist()}) == 300
+
+
+def test_blocks_hold_a_group_on_every_device():
+    placement = Placement(tuple(jax.devices()[:1]) * 3, 4)
+    assert placement.block_size == 12
+    assert [placement.num_blocks(num) for num in (1, 12, 13, 24, 25)] == [1, 1, 2, 2, 3]
+
+
+def test_parameters_of_the_keras_tutorial_are_counted():
+    of_pendulums_size = replace(aim((0.0,), (-2.0,), (2.0,)), observation_size=3)
+    # weights as in its source, and a bias of each unit: 256 + 256 + 1 and 16 + 32 + 32 + 256 + 256 + 1
+    num = population.num_parameters(make_setup(PRESETS["keras"], of_pendulums_size))
+    assert num == 66_560 + 513 + 82_768 + 593

@@ -1,0 +1,259 @@
+"""The loop around the update: what happens in which step, from which numbers, and what is compiled."""
+
+from dataclasses import replace
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_environments import counter, every_row, explored, small_config, stored
+
+from ddpg_jax import agent, training
+from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.replay import Sampler
+from ddpg_jax.types import StepLog, TrainState
+
+MAX_STEPS = 40
+COUNTER = counter(length=3)
+
+
+class Learner:
+    """A configuration's training program in an environment of 3 steps an episode, and a state to begin with."""
+
+    def __init__(self, *, sampler: Sampler | None = None, **changes) -> None:
+        self.config = small_config(**changes)
+        self.setup = make_setup(self.config, COUNTER)
+        if sampler is not None:
+            self.setup = replace(self.setup, sampler=sampler)
+        self.hyperparameters = make_hyperparameters(self.config)
+        self.start = training.init(jax.random.key(0), self.hyperparameters, setup=self.setup)
+        self.traces = 0
+
+        @jax.jit
+        def program(state, hyperparameters, num_steps):
+            self.traces += 1
+            return training.train(state, hyperparameters, num_steps, setup=self.setup, max_steps=MAX_STEPS)
+
+        self.program = program
+
+    def train(
+        self, num_steps: int, state: TrainState | None = None, **hyperparameters: float
+    ) -> tuple[TrainState, StepLog]:
+        """The state after so many steps, and their log [MAX_STEPS] in NumPy."""
+        values = self.hyperparameters._replace(**hyperparameters)
+        state, log = self.program(state or self.start, values, num_steps)
+        return state, StepLog(*np.asarray(log).T)
+
+
+def numbers(tree) -> list[np.ndarray]:
+    """The arrays of a tree, keys as their data."""
+    leaves = jax.tree.leaves(tree)
+    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x) for x in leaves]
+
+
+def equal(one, two) -> bool:
+    """Whether two trees hold the same bits."""
+    return all(np.array_equal(x, y) for x, y in zip(numbers(one), numbers(two), strict=True))
+
+
+@pytest.fixture(scope="module")
+def learner() -> Learner:
+    return Learner(learning_starts=10, noise_sigma=0.5)
+
+
+# One program, any chunks
+
+
+def test_two_chunks_are_one_longer_chunk_to_the_bit(learner):
+    whole, log = learner.train(25)
+    for first in (4, 10, 15):
+        part, first_log = learner.train(first)
+        both, second_log = learner.train(25 - first, part)
+        assert equal(both, whole)
+        for entire, before, after in zip(log, first_log, second_log, strict=True):
+            np.testing.assert_array_equal(entire[:25], [*before[:first], *after[: 25 - first]])
+
+
+def test_chunks_of_any_length_and_any_hyperparameters_share_one_compilation(learner):
+    state, total = None, 0
+    for length in (5, 1, MAX_STEPS, 0, 17):
+        state, _ = learner.train(length, state, gamma=length / 100, actor_lr=0.01 * length)
+        total += length
+    assert int(state.step) == total
+    assert learner.traces == 1
+
+
+def test_chunk_of_no_steps_changes_nothing(learner):
+    state, log = learner.train(0)
+    assert equal(state, learner.start)
+    assert not np.any(log)
+
+
+def test_equal_keys_train_equal_agents_and_other_keys_others(learner):
+    other = training.init(jax.random.key(1), learner.hyperparameters, setup=learner.setup)
+    one, same, two = learner.train(25)[0], learner.train(25)[0], learner.train(25, other)[0]
+    assert equal(one, same)
+    assert (stored(one.replay, 1).action != stored(two.replay, 1).action).all()
+    assert (
+        one.agent.actor_params["hidden"]["Dense_0"]["kernel"] != two.agent.actor_params["hidden"]["Dense_0"]["kernel"]
+    ).all()
+
+
+# Which steps update
+
+
+def test_nothing_is_learned_before_the_replay_holds_enough(learner):
+    before, _ = learner.train(9)
+    assert equal(before.agent, learner.start.agent)
+    assert int(before.replay.added) == 9
+    counts = [int(learner.train(steps)[0].agent.step) for steps in (9, 10, 11, 30)]
+    assert counts == [0, 1, 2, 21]
+    assert counts == [learner.config.num_updates(steps) for steps in (9, 10, 11, 30)]
+
+
+def test_updates_come_in_the_stated_number_every_so_many_steps():
+    learner = Learner(train_every=3, updates_per_train=2, batch_size=5, sample_with_replacement=False)
+    # Without replacement the first update waits for 5 transitions; the steps 1, 4, 7, … train: so 7, 10, 13 do.
+    state, counts = learner.start, []
+    for _ in range(14):
+        state, _ = learner.train(1, state)
+        counts.append(int(state.agent.step))
+    assert counts == [0] * 6 + [2] * 3 + [4] * 3 + [6] * 2
+    assert counts == [learner.config.num_updates(steps) for steps in range(1, 15)]
+    assert int(learner.train(14)[0].agent.step) == 6
+
+
+# From which numbers
+
+ALL_ROWS = {"sampler": every_row, "batch_size": 6, "learning_starts": 4, "critic_lr": 0.01, "actor_lr": 0.01}
+
+
+def test_update_learns_from_the_sampled_transitions_and_the_log_tells_its_losses():
+    learner = Learner(**ALL_ROWS, updates_per_train=2)
+    before, _ = learner.train(3)
+    after, log = learner.train(1, before)
+    rows = stored(after.replay, 1)  # with the transition of this very step
+    batch = jax.tree.map(lambda x: x[[0, 1, 2, 3, 0, 1]], rows)
+    expected, infos = before.agent, []
+    for _ in range(2):
+        expected, info = agent.update(
+            jax.random.key(0),
+            expected,
+            batch,
+            algorithm=learner.setup.algorithm,
+            hyperparameters=learner.hyperparameters,
+        )
+        infos.append(info)
+    chex.assert_trees_all_close(after.agent, expected, rtol=1e-5, atol=1e-7)
+    sums = [sum(values) for values in zip(*infos, strict=True)]
+    np.testing.assert_allclose([log.critic_loss[0], log.actor_loss[0], log.q_mean[0]], sums, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def decaying() -> Learner:
+    return Learner(**ALL_ROWS, lr_decay=0.5)
+
+
+def in_episode(state: TrainState, number: int) -> TrainState:
+    """The state, had so many episodes passed before."""
+    return state._replace(episode=state.episode._replace(number=jnp.int32(number)))
+
+
+def test_learning_rates_decay_by_episode(decaying):
+    start, _ = decaying.train(4)  # the first step of the second episode is behind it
+    one, _ = decaying.train(1, in_episode(start, 3))
+    two, _ = decaying.train(1, start, actor_lr=0.01 / 8, critic_lr=0.01 / 8, lr_decay=1.0)
+    assert equal(one.agent, two.agent)
+    undecayed, _ = decaying.train(1, start, lr_decay=1.0)
+    for name in ("actor_params", "critic_params"):
+        assert not equal(getattr(one.agent, name), getattr(undecayed.agent, name))
+
+
+def test_last_update_of_an_episode_still_has_its_learning_rate(decaying):
+    start, _ = decaying.train(5)
+    one, log = decaying.train(1, in_episode(start, 3))
+    assert log.episode_length[0] == 3  # this step ends the episode; the gist counts it after the update
+    two, _ = decaying.train(1, start, actor_lr=0.01 / 8, critic_lr=0.01 / 8, lr_decay=1.0)
+    assert equal(one.agent, two.agent)
+
+
+def test_log_has_a_row_a_step(learner):
+    _, log = learner.train(11)
+    assert log.episode_length.tolist() == [0, 0, 3] * 3 + [0, 0] + [0] * (MAX_STEPS - 11)
+    assert log.episode_return.tolist() == [1, 2, 3] * 3 + [1, 2] + [0] * (MAX_STEPS - 11)
+    for losses in (log.critic_loss, log.actor_loss, log.q_mean):
+        assert np.flatnonzero(losses).tolist() == [9, 10]  # the updates after steps 10 and 11
+
+
+# Exploration
+
+
+def noise_in_steps(num_steps: int, **changes) -> np.ndarray:
+    """What the noise added to the actions, [num_steps, A]."""
+    config = small_config(noise_sigma=0.0, noise_theta=0.5, noise_mean=1.0, **changes)
+    rows, state, _ = explored(config, counter(length=2), num_steps)
+    algorithm = make_setup(config, COUNTER).algorithm
+    return rows.action - np.asarray(agent.act(state.agent, rows.observation, algorithm=algorithm))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # x <- x + (1 - x) / 2 from 0, in episodes of two steps
+        ({"noise_reset": False}, [0.5, 0.75, 0.875, 0.9375]),
+        ({"noise_reset": True}, [0.5, 0.75, 0.5, 0.75]),
+        ({"noise_reset": True, "noise_initial": -1.0}, [0.0, 0.5, 0.0, 0.5]),
+        ({"noise_scale": 2.0, "noise_decay": 0.5}, [1.0, 1.5, 0.875, 0.9375]),
+        ({"noise_scale": 0.1, "noise_relative": True}, [1.0, 1.5, 1.75, 1.875]),  # a tenth of the range, 20
+    ],
+)
+def test_noise_is_added_in_its_scale_and_starts_anew_where_it_should(changes, expected):
+    np.testing.assert_allclose(noise_in_steps(4, **changes)[:, 0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(True, 10.0), (False, 100.0)])
+def test_action_is_stored_as_executed_or_as_chosen(clip, expected):
+    config = small_config(noise="gaussian", noise_sigma=0.0, noise_mean=100.0, clip_stored_action=clip)
+    rows, _, _ = explored(config, COUNTER, 3)
+    np.testing.assert_allclose(rows.action, np.full((3, 1), expected), atol=0.1)
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"learning_starts": 3},
+        {"train_every": 2, "updates_per_train": 3, "sample_with_replacement": False},
+        {"actor_dropout": 0.1, "critic_dropout": 0.1},
+    ],
+)
+def test_no_key_is_used_twice(changes):
+    with jax.debug_key_reuse(True):
+        _trace(**changes)
+
+
+def test_a_key_that_is_used_twice_is_noticed():
+    def careless(key, batch_size, size):
+        return jax.random.randint(key, (batch_size,), 0, size) + jax.random.randint(key, (batch_size,), 0, 1)
+
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+        _trace(sampler=careless)
+
+
+def _trace(**changes) -> None:
+    """Traces a whole run, from an agent's key on."""
+    sampler = changes.pop("sampler", None)
+    config = small_config(**changes)
+    setup = make_setup(config, COUNTER)
+    if sampler is not None:
+        setup = replace(setup, sampler=sampler)
+
+    def run(key):
+        state = training.init(key, make_hyperparameters(config), setup=setup)
+        state, _ = training.train(state, make_hyperparameters(config), 5, setup=setup, max_steps=5)
+        return training.train(state, make_hyperparameters(config), 5, setup=setup, max_steps=5)[1]
+
+    jax.make_jaxpr(run)(jax.random.key(0))
