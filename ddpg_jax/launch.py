@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from ddpg_jax.run import Options
 
 
+MAX_EVALUATIONS = 100_000
+"""Evaluations of a run, at most."""
+
+MAX_EVAL_EPISODES = 65_536
+"""Greedy episodes of an agent in an evaluation, at most: they run side by side, in memory."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """A run that can begin: everything has been checked, and its folder is entered."""
@@ -90,6 +97,14 @@ def prepare(options: "Options", interruption: Interruption, started: float) -> L
 def _design(options: "Options") -> tuple[Setup, Placement, Plan]:
     """What will be compiled, where it will run, and what that takes."""
     config = options.config
+    if config.eval_episodes > MAX_EVAL_EPISODES:
+        raise ValueError(f"eval_episodes is {config.eval_episodes}, but must be at most {MAX_EVAL_EPISODES}")
+    least = -(-config.total_steps // MAX_EVALUATIONS)
+    if config.eval_every < least:
+        raise ValueError(
+            f"eval_every is {config.eval_every}, but must be at least {least}: a run of {config.total_steps:,} steps "
+            f"is evaluated at most {MAX_EVALUATIONS:,} times"
+        )
     try:
         environment = make(config.env_id)
     except OSError as error:  # some of gymnax's environments download data
@@ -329,6 +344,7 @@ def finish(job: Session, results: list[session.WaveResult], summary: dict[str, A
     """Writes what a finished run leaves: policies, figures, and last the summary."""
     histories = [result.history for result in results]
     folder, environment = job.folder, job.setup.environment
+    folder.write_tables(histories)
     diverged = summary["diverged_agents"]
     folder.write_policy(job.config, environment, num_agents=job.num_agents, diverged_agents=diverged)
     optimum = None

@@ -134,6 +134,8 @@ def result_table(summary: dict[str, Any], folder: str) -> Table:
     table.add_row("updates", f"{summary['updates_per_agent']:,} an agent")
     table.add_row("compilation", f"{summary['compile_seconds']:.1f} s")
     table.add_row("training", f"{summary['train_seconds']:.1f} s, {summary['updates_per_second']:,.0f} updates/s")
+    share = summary["checkpoint_seconds"] / summary["wall_seconds"]
+    table.add_row("checkpoints", f"{summary['checkpoint_seconds']:.1f} s, {100 * share:.1f}% of the run")
     table.add_row("in all", f"{summary['wall_seconds']:.1f} s on {summary['device']}")
     table.add_row("files", folder)
     return table

@@ -70,6 +70,12 @@ IN_ADDITION_TO_RESUME = {
 REMEMBERED = ("checkpoint_every", "record_every", "fail_on_divergence")
 """Options beside those of the run itself that a resumed run takes over."""
 
+COUNTS = {
+    "seeds": (1, 1_000_000), "seed": (0, 2**31 - 1), "devices": (1, 1024), "group_size": (1, 1_000_000),
+    "checkpoint": (1, 2**31 - 1), "record_every": (1, 2**31 - 1),
+}  # fmt: skip
+"""The least and the greatest value of the options that are whole numbers."""
+
 CONFIG_TYPES = typing.get_type_hints(Config)
 OPTION_TYPES = {name: kind for name, kind in typing.get_type_hints(Options).items() if name != "config"}
 TYPES: dict[str, Any] = OPTION_TYPES | CONFIG_TYPES
@@ -241,10 +247,10 @@ def _check_option(name: str, value: Any) -> None:
     """
     if value is None and type(None) in typing.get_args(OPTION_TYPES[name]):
         return
-    if name in ("seeds", "seed", "devices", "group_size", "checkpoint", "record_every"):
-        least = 0 if name == "seed" else 1
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
-            raise ValueError(f"{name} is {value!r}, but must be a whole number >= {least} (at most 2147483647)")
+    if name in COUNTS:
+        least, most = COUNTS[name]
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"{name} is {value!r}, but must be a whole number >= {least} (at most {most})")
     elif name == "checkpoint_every":
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e9:
             raise ValueError(f"{name} is {value!r}, but must be a number of seconds > 0 (at most 1e9)")

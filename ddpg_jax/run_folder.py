@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import metadata
@@ -42,6 +43,7 @@ class RunFolder:
         self.path = path
         self._made = made
         self._lock: IO[str] | None = None
+        self._tables_due = 0.0
 
     @staticmethod
     def create(path: Path) -> "RunFolder":
@@ -149,10 +151,15 @@ class RunFolder:
         params = config.to_dict()
         self.write_text("info.json", _json({"env_id": params.pop("env_id"), "params": params}))
 
-    def write_tables(self, histories: list[History]) -> None:
-        """`metrics.csv` and `episodes.csv`."""
+    def write_tables(self, histories: list[History], *, can_wait: bool = False) -> None:
+        """`metrics.csv` and `episodes.csv`, as a whole; with `can_wait` only if that costs little of the run's time."""
+        start = time.perf_counter()
+        if can_wait and start < self._tables_due:
+            return
         self.write_text("metrics.csv", metrics_csv(histories))
         self.write_text("episodes.csv", episodes_csv(histories))
+        end = time.perf_counter()
+        self._tables_due = end + 50 * (end - start)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """`summary.json`, in which what is not finite is null."""

@@ -236,7 +236,7 @@ class _Wave:
         history.add_evaluation(returns)
         self._report_diverged(known)
         session.reporter.evaluated(returns[history.sound()])
-        session.folder.write_tables([*(result.history for result in self.finished), history])
+        session.folder.write_tables([*(result.history for result in self.finished), history], can_wait=True)
 
     def _evaluate_finally(self) -> np.ndarray:
         """Greedy returns [N, FINAL_EPISODES], by the program that evaluates `eval_episodes` start states at a time."""

@@ -28,14 +28,16 @@ FIELDS = {name: kind for name, kind in run.TYPES.items() if name not in ("resume
 def parsed(arguments):
     """The options, or the one line of the refusal."""
     out, err = io.StringIO(), io.StringIO()
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    status = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
             return run.parse(arguments)
-    except SystemExit as stop:
-        lines = err.getvalue().splitlines()
-        assert (stop.code, len(lines), out.getvalue()) == (2, 1, ""), (stop.code, lines)
-        assert lines[0].startswith("error: ")
-        return lines[0].removeprefix("error: ")
+        except SystemExit as stop:
+            status = stop.code
+    lines = err.getvalue().splitlines()
+    assert (status, len(lines), out.getvalue()) == (2, 1, ""), (status, lines)
+    assert lines[0].startswith("error: ")
+    return lines[0].removeprefix("error: ")
 
 
 # ------------------------------------------------------------------------------------------------------------ options
@@ -224,7 +226,10 @@ def test_run_of_a_newer_version_is_refused_by_name(tmp_path):
         (("--env-id", "CartPole-v1"), "env_id is 'CartPole-v1', but must have continuous actions"),
         (("--devices", 999), "devices is 999, but there are "),
         (("--replay-capacity", 2**31 - 1), "replay_capacity is 2,147,483,647, but "),
-        (("--group-size", 10**6), "replay_capacity is 100, but 1000000 agents, the fewest that train at a time, "),
+        (
+            ("--replay-capacity", 10**6, "--group-size", 10**6),
+            "replay_capacity is 1,000,000, but 1000000 agents, the fewest that train at a time, would take ",
+        ),
         (("--eval-episodes", 513), "eval_episodes is 513, but "),
         (("--eval-episodes", 2**31 - 1), "eval_episodes is 2147483647, but must be at most"),
         (("--eval-every", 1, "--total-steps", 2**31 - 1), "eval_every is 1, but must be at least 21475"),
