@@ -64,43 +64,51 @@ def without_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.A
     """Distinct uniform indices [B] below `size`, which must be at least B.
 
     The first B values of a keyed pseudo-random permutation of 0 … size-1, at a cost that does not depend on `size`: a
-    Feistel network permutes the next power of two, and what falls outside is sent through again until it is inside
-    (Black & Rogaway 2002, "Ciphers with Arbitrary Finite Domains").
+    Feistel network permutes the a b >= size pairs of a row below a and a column below b, a being about the square root
+    of `size`, and the few pairs that fall outside are sent through again until they are inside (Black & Rogaway 2002,
+    "Ciphers with Arbitrary Finite Domains").
     """
-    round_keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+    num_rounds = 8 if batch_size >= 64 else 16  # few numbers take longer to mix (measured: fewer would fail the tests)
+    round_keys = jax.random.bits(key, (num_rounds,), jnp.uint32)
     size = jnp.asarray(size, jnp.uint32)
-    num_bits = 32 - jax.lax.clz(jnp.maximum(size - 1, 1))
+    num_rows = jnp.ceil(jnp.sqrt(size.astype(jnp.float32))).astype(jnp.uint32)
+    num_columns = (size + num_rows - 1) // num_rows
 
-    def outside(index: jax.Array) -> jax.Array:
-        return jnp.any(index >= size)
+    def index(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return pair[1] * num_rows + pair[0]
 
-    def again(index: jax.Array) -> jax.Array:
-        return jnp.where(index >= size, _feistel(index, num_bits, round_keys), index)
+    def again(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        outside = index(pair) >= size
+        permuted = _feistel(*pair, num_rows, num_columns, round_keys)
+        return jnp.where(outside, permuted[0], pair[0]), jnp.where(outside, permuted[1], pair[1])
 
-    first = _feistel(jnp.arange(batch_size, dtype=jnp.uint32), num_bits, round_keys)
-    return jax.lax.while_loop(outside, again, first).astype(jnp.int32)
-
-
-_ROUNDS = 8
-
-
-def _feistel(x: jax.Array, num_bits: jax.Array, round_keys: jax.Array) -> jax.Array:
-    """A permutation of the `num_bits`-bit numbers: two halves of their bits scramble each other in turn."""
-    low_bits = num_bits // 2
-    high_bits = num_bits - low_bits
-    low, high = x & _mask(low_bits), x >> low_bits
-    for i in range(0, _ROUNDS, 2):
-        low = low ^ (_mix(high ^ round_keys[i]) & _mask(low_bits))
-        high = high ^ (_mix(low ^ round_keys[i + 1]) & _mask(high_bits))
-    return (high << low_bits) | low
+    counter = jnp.arange(batch_size, dtype=jnp.uint32)
+    pair = _feistel(counter % num_rows, counter // num_rows, num_rows, num_columns, round_keys)
+    pair = jax.lax.while_loop(lambda pair: jnp.any(index(pair) >= size), again, pair)
+    return index(pair).astype(jnp.int32)
 
 
-def _mask(num_bits: jax.Array) -> jax.Array:
-    return (jnp.uint32(1) << num_bits) - 1
+def _feistel(
+    row: jax.Array, column: jax.Array, num_rows: jax.Array, num_columns: jax.Array, round_keys: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """A permutation of the pairs (row, column): each in turn is shifted round by an amount that the other decides."""
+    for i in range(0, len(round_keys), 2):
+        row = _shift(row, _below(num_rows, column ^ round_keys[i]), num_rows)
+        column = _shift(column, _below(num_columns, row ^ round_keys[i + 1]), num_columns)
+    return row, column
 
 
-def _mix(x: jax.Array) -> jax.Array:
-    """The 32-bit finaliser of MurmurHash3 (Appleby, public domain): every bit of x reaches every bit of the result."""
+def _shift(x: jax.Array, amount: jax.Array, modulus: jax.Array) -> jax.Array:
+    """(x + amount) mod modulus of two numbers below the modulus."""
+    total = x + amount
+    return jnp.where(total >= modulus, total - modulus, total)
+
+
+def _below(bound: jax.Array, x: jax.Array) -> jax.Array:
+    """A number below `bound`, itself below 2^16, that every bit of x decides on.
+
+    The mixing is the 32-bit finaliser of MurmurHash3 (Appleby, public domain).
+    """
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
+    return ((x >> 16) * bound) >> 16
