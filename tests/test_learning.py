@@ -63,8 +63,8 @@ def test_termination_ends_the_future_and_a_time_limit_does_not(terminates, time_
     np.testing.assert_allclose(values(setup, agents, np.ones((1, 1))), [value], atol=0.05)
 
 
-# Actions. Episodes are one step long, and from one to the next the noise and the learning rates shrink. A critic of ReLUs
-# bends where it happens to bend, so the median of a few agents is held to the target.
+# Actions. Episodes are one step long, and from one to the next the noise and the learning rates shrink. A critic of
+# ReLUs bends where it happens to bend, so the median of a few agents is held to the target.
 SHRINKING = {"hidden_sizes": (32, 32), "batch_size": 32, "critic_lr": 0.01, "lr_decay": 0.999, "noise_decay": 0.9985}
 
 
