@@ -4,10 +4,14 @@ Orbax writes a checkpoint beside the others and renames it when it is whole, so 
 last good one. A checksum over all arrays tells a damaged one, and the run's own description tells another run's.
 """
 
+import functools
 import io
 import json
 import logging
+import os
+import re
 import shutil
+import sys
 import threading
 import time
 import zlib
@@ -103,14 +107,19 @@ class Checkpoints:
         states = {f"{index:06d}": state for index, state in enumerate(saved.states)}
         host = _to_bytes(saved, self._run)
         tree = {"states": states, "host": host, "checksum": np.array([_checksum(states, host)], np.uint32)}
+        size = host.nbytes + sum(array.nbytes for state in saved.states for array in state.values())
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self._folder).free
+            if free < size:
+                raise OSError(f"it takes {size / 2**20:,.1f} MiB, the disk has {free / 2**20:,.1f} MiB")
             with self._manager() as manager:
                 if not manager.save(number, args=_orbax().args.PyTreeSave(tree)):
                     raise OSError(f"Orbax has not written number {number}")
                 manager.wait_until_finished()
         except Exception as error:  # Orbax and TensorStore raise errors of their own
             self._remove_drafts()
-            raise OSError(f"the checkpoint could not be written: {_first_line(error)}") from error
+            raise OSError(f"the checkpoint could not be written: {_reason(error)}") from error
 
     def load(self, number: int, config: Config, like: Any = None) -> Saved:
         """The content of the checkpoint of that number. Those after it are removed once a new one has been written.
@@ -132,7 +141,7 @@ class Checkpoints:
             archive = _archive(tree["host"])
             meta = json.loads(archive["meta"].tobytes())
         except Exception as error:  # whatever a damaged file makes Orbax, TensorStore, zip or JSON raise
-            raise ValueError(f"{name} is damaged: {_first_line(error)}") from error
+            raise ValueError(f"{name} is damaged: {_reason(error)}") from error
         if meta["format"] > FORMAT:
             raise ValueError(f"{name} has format {meta['format']}, newer than {FORMAT}: update ddpg_jax")
         for field, value in meta["run"].items():
@@ -177,11 +186,24 @@ class Checkpoints:
         return ocp.CheckpointManager(self._folder.absolute(), options=options, item_handlers=handler)
 
 
+@functools.cache
 def _orbax() -> Any:
-    """Orbax, which takes seconds to import and is not always needed."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    """Orbax, which takes a while to import and is not always needed.
+
+    It and TensorStore report an error that they raise several times more, on their own, from threads and from event
+    loops that are closed by then. That is silenced: one line is what the user needs.
+    """
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
     import orbax.checkpoint
 
+    sys.unraisablehook = report_others
+    logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     return orbax.checkpoint
 
 
@@ -294,6 +316,12 @@ def _from_archive(
     return Saved(finished, History.from_arrays(below("history/"), config), states, meta["seconds"])
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """What an error comes down to: TensorStore wraps that of the operating system in a page of text."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    if found is not None:
+        return os.strerror(int(found[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from ddpg_jax.assembly import make_setup
 from ddpg_jax.checkpoint import Checkpoints, Saved
 from ddpg_jax.environment import Environment, make
 from ddpg_jax.interruption import Interruption
+from ddpg_jax.options import Options
 from ddpg_jax.plan import ANNOUNCED_SECONDS, Plan, make_plan
 from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, Placement, choose_group_size, compile_programs
 from ddpg_jax.progress import Bar, Silent, result_table
@@ -30,9 +31,11 @@ from ddpg_jax.session import Session, Stopped, Stopwatch
 from ddpg_jax.summary import LAST_EPISODES, summarize
 from ddpg_jax.training import Setup
 
-if TYPE_CHECKING:
-    from ddpg_jax.run import Options
+FIGURES_BYTES = 2**20
+"""What figures and descriptions take on the disk."""
 
+ROW_BYTES = 200
+"""What a row of the tables takes, with the episodes that go with it."""
 
 MAX_EVALUATIONS = 100_000
 """Evaluations of a run, at most."""
@@ -45,7 +48,7 @@ MAX_EVAL_EPISODES = 65_536
 class Launch:
     """A run that can begin: everything has been checked, and its folder is entered."""
 
-    options: "Options"
+    options: Options
     setup: Setup
     placement: Placement
     plan: Plan
@@ -57,7 +60,7 @@ class Launch:
     stopwatch: Stopwatch
 
 
-def prepare(options: "Options", interruption: Interruption, started: float) -> Launch | None:
+def prepare(options: Options, interruption: Interruption, started: float) -> Launch | None:
     """Checks what can be checked before a run starts; None where there is nothing to do.
 
     Raises:
@@ -85,16 +88,16 @@ def prepare(options: "Options", interruption: Interruption, started: float) -> L
                 console.print(*_resumption(saved, folder, placement), sep="\n")
             folder.write_config(options.config, describe(options, placement))
         except OSError as error:
+            reason = error.strerror or error
             raise ValueError(
-                f"{_field(options)} is {options.out}, but must be a folder that can be written: "
-                f"{error.strerror or error}"
+                f"{_field(options)} is {options.out}, but must be a folder that can be written: {reason}"
             ) from error
         stack.pop_all()
     interruption.advice = partial(_how_to_resume, folder)
     return Launch(options, setup, placement, plan, folder, checkpoints, saved, console, Stopwatch(started=started))
 
 
-def _design(options: "Options") -> tuple[Setup, Placement, Plan]:
+def _design(options: Options) -> tuple[Setup, Placement, Plan]:
     """What will be compiled, where it will run, and what that takes."""
     config = options.config
     if config.eval_episodes > MAX_EVAL_EPISODES:
@@ -115,34 +118,36 @@ def _design(options: "Options") -> tuple[Setup, Placement, Plan]:
     return setup, placement, make_plan(config, setup, placement, options.seeds)
 
 
-def _folder(options: "Options") -> RunFolder:
+def _folder(options: Options) -> RunFolder:
     if options.resume is not None:
         return RunFolder.open(options.resume)
     return RunFolder.create(options.out) if options.out is not None else RunFolder.create_first(_names(options))
 
 
-def _names(options: "Options") -> Iterator[Path]:
+def _names(options: Options) -> Iterator[Path]:
     """runs/<time>-<preset>-<environment>, with a number behind it if there is one already."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{options.preset}-{options.config.env_id}"
     yield from (Path("runs") / (name + suffix) for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
 
 
-def _field(options: "Options") -> str:
+def _field(options: Options) -> str:
     """The option that names the folder."""
     return "resume" if options.resume is not None else "out"
 
 
-def _require_space(options: "Options", folder: RunFolder, plan: Plan) -> None:
+def _require_space(options: Options, folder: RunFolder, plan: Plan) -> None:
     """Refuses a disk that is too full for what the run will write."""
+    rows = options.seeds * (options.config.total_steps // options.config.eval_every + 1)
+    needed = FIGURES_BYTES + plan.disk_bytes + 5 * rows * ROW_BYTES  # the tables, their drafts, and in checkpoints
     free = shutil.disk_usage(folder.path).free
-    if free < plan.disk_bytes:
+    if free < needed:
         raise ValueError(
-            f"{_field(options)} is {folder.path}, but must be on a disk with {plan.disk_bytes / 2**20:,.0f} MiB free, "
-            f"which the run may take; it has {free / 2**20:,.0f} MiB"
+            f"{_field(options)} is {folder.path}, but must be on a disk with {needed / 2**20:,.1f} MiB free, "
+            f"which the run may take; it has {free / 2**20:,.1f} MiB"
         )
 
 
-def _checkpoints(options: "Options", placement: Placement, plan: Plan, folder: RunFolder) -> Checkpoints:
+def _checkpoints(options: Options, placement: Placement, plan: Plan, folder: RunFolder) -> Checkpoints:
     config = options.config
     filled = min(1.0, config.total_steps / config.replay_capacity)
     return Checkpoints(
@@ -159,7 +164,7 @@ def _checkpoints(options: "Options", placement: Placement, plan: Plan, folder: R
     )
 
 
-def _load(options: "Options", setup: Setup, folder: RunFolder, checkpoints: Checkpoints) -> Saved | None:
+def _load(options: Options, setup: Setup, folder: RunFolder, checkpoints: Checkpoints) -> Saved | None:
     """The checkpoint to continue from, if there is one.
 
     Raises:
@@ -187,7 +192,7 @@ def _load(options: "Options", setup: Setup, folder: RunFolder, checkpoints: Chec
         raise ValueError(f"{error}; there is no sound one") from error
 
 
-def _with_waves_of(saved: Saved | None, plan: Plan, options: "Options") -> Plan:
+def _with_waves_of(saved: Saved | None, plan: Plan, options: Options) -> Plan:
     """The plan with the waves that an earlier process has begun: its memory may have been another."""
     if saved is None:
         return plan
@@ -275,7 +280,7 @@ def _session(launch: Launch, interruption: Interruption, reporter: Silent) -> Se
     )
 
 
-def _status(summary: dict[str, Any], options: "Options") -> int:
+def _status(summary: dict[str, Any], options: Options) -> int:
     """The exit status of a finished run; where diverged agents make it 1, a line says so."""
     diverged = dict(zip(summary["diverged_agents"], summary["diverged_at_env_steps"], strict=True))
     if not diverged or (len(diverged) < options.seeds and not options.fail_on_divergence):
@@ -296,7 +301,7 @@ def _nothing_done(folder: RunFolder) -> str:
     return "nothing has been written"
 
 
-def place(setup: Setup, options: "Options") -> Placement:
+def place(setup: Setup, options: Options) -> Placement:
     """The devices and the group size that the options ask for, or that suit the networks."""
     available = jax.devices()
     if options.devices is not None and options.devices > len(available):
@@ -310,7 +315,7 @@ def device_words(placement: Placement) -> str:
     return f"{len(placement.devices)} x {placement.devices[0].device_kind}"
 
 
-def describe(options: "Options", placement: Placement) -> dict[str, Any]:
+def describe(options: Options, placement: Placement) -> dict[str, Any]:
     """How the run was started, beside its configuration."""
     return {
         "preset": options.preset,
@@ -325,7 +330,7 @@ def describe(options: "Options", placement: Placement) -> dict[str, Any]:
     }
 
 
-def announce(console: Console, environment: Environment, placement: Placement, options: "Options") -> None:
+def announce(console: Console, environment: Environment, placement: Placement, options: Options) -> None:
     """What is about to happen: the task's spaces, as the Keras tutorial prints them, and the agents' placement."""
     bounds = ", ".join(f"[{low:g}, {high:g}]" for low, high in zip(environment.low, environment.high, strict=True))
     console.print(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,14 +93,14 @@ def save_policy(
         "diverged_agents": diverged_agents,
         "config": config.to_dict(),
     }
-    _write(folder / "policy.json", (json.dumps(description, indent=2) + "\n").encode())
+    write_whole(folder / "policy.json", (json.dumps(description, indent=2) + "\n").encode())
 
 
 def save_weights(folder: Path, first_agent: int, tree: Any) -> None:
     """Writes a tree of arrays [n, ...] of the agents from `first_agent` on, and removes older files of theirs."""
     flat = {name: np.ascontiguousarray(leaf) for name, leaf in flatten_dict(tree, sep="/").items()}
     path = _weights_path(folder, first_agent)
-    _write(path, safetensors.numpy.save(flat))
+    write_whole(path, safetensors.numpy.save(flat))
     num_agents = len(next(iter(flat.values())))
     for other in folder.glob("agents-*.safetensors"):
         if path.name < other.name < _weights_path(folder, first_agent + num_agents).name:
@@ -110,12 +111,21 @@ def _weights_path(folder: Path, first_agent: int) -> Path:
     return folder / f"agents-{first_agent:06d}.safetensors"
 
 
-def _write(path: Path, data: bytes) -> None:
-    """A file that is there whole or not at all: written beside it, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that is there whole or not at all: beside its place, then renamed.
+
+    Raises:
+        OSError: names the file.
+    """
     draft = path.with_name(f".{path.name}.part")
-    draft.write_bytes(data)
-    os.replace(draft, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(data)
+        os.replace(draft, path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written: {error.strerror}") from error
 
 
 def load_weights(folder: Path) -> Any:

@@ -4,61 +4,28 @@ import contextlib
 import difflib
 import io
 import re
+import signal
 import sys
 import time
 import typing
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 _STARTED = time.perf_counter()
 
+if __name__ == "__main__":  # until `main` listens for it, Ctrl-C ends the process without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import tyro  # noqa: E402  (the clock starts first)
 
 from ddpg_jax.config import Config  # noqa: E402
 from ddpg_jax.interruption import Interruption  # noqa: E402
+from ddpg_jax.options import Options  # noqa: E402
 from ddpg_jax.presets import PRESETS  # noqa: E402
 
 PROGRAM = "python -m ddpg_jax.run"
-
-
-@dataclass(frozen=True)
-class Options:
-    """Trains independent DDPG agents in one compiled program, and leaves a run folder with curves, tables and policies.
-
-    The defaults shown are those of the preset: `--preset keras --help` shows the tutorial's.
-    """
-
-    preset: str = "pendulum"
-    """Named configuration to start from: pendulum, keras, gist, gist_corrected or paper."""
-    seeds: int = 32
-    """Number of agents; >= 1. Agent i's key is the root key with i folded in."""
-    seed: int = 0
-    """Root seed; >= 0."""
-    out: Path | None = None
-    """The run folder itself, new or empty; None: runs/<time>-<preset>-<environment>."""
-    devices: int | None = None
-    """Devices to spread the agents over; >= 1. None: every usable core, or every accelerator."""
-    group_size: int | None = None
-    """Agents that advance together on a device; >= 1. None: chosen for the networks and the device."""
-    checkpoint_every: float | None = None
-    """Seconds between checkpoints; > 0. None: 60, or as many as keep their cost within 5% of the run."""
-    resume: Path | None = None
-    """Run folder to continue, with its own configuration; only --total-steps may then be given, to extend it."""
-    checkpoint: int | None = None
-    """Number of the checkpoint to resume from; None: the newest."""
-    record_every: int | None = None
-    """Record every so many training episodes of each agent in rollouts/; >= 1. None: record none."""
-    fail_on_divergence: bool = False
-    """End with status 1 if any agent's numbers are no longer finite, instead of only if all are."""
-    plan: bool = False
-    """Print the memory, waves and time that the run would take, and exit."""
-    quiet: bool = False
-    """Print nothing but errors."""
-    verbose: bool = False
-    """Print a line for every training episode."""
-    config: tyro.conf.OmitArgPrefixes[Config] = PRESETS["pendulum"]
 
 
 IN_ADDITION_TO_RESUME = {
@@ -274,6 +241,8 @@ def main(arguments: list[str] | None = None) -> int:
         from ddpg_jax import devices, launch  # JAX is imported from here on
 
         devices.prepare(options.devices)
+        # A cache on a full or read-only disk, or an entry that a kill has cut short, costs time, no more.
+        warnings.filterwarnings("ignore", message="Error .* persistent compilation cache entry")
         try:
             launched = launch.prepare(options, interruption, _STARTED)
         except ValueError as error:

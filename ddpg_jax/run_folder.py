@@ -18,7 +18,7 @@ from ddpg_jax import __version__
 from ddpg_jax.config import Config
 from ddpg_jax.environment import Environment
 from ddpg_jax.history import History, episodes_csv, metrics_csv
-from ddpg_jax.policy import save_policy, save_weights
+from ddpg_jax.policy import save_policy, save_weights, write_whole
 
 FORMAT = 1
 """Version of the layout; a newer one is refused."""
@@ -181,10 +181,8 @@ class RunFolder:
         save_policy(folder, config, environment, num_agents=num_agents, diverged_agents=diverged_agents)
 
     def write_text(self, name: str, text: str) -> None:
-        """A file that is there whole or not at all: written beside it, then renamed."""
-        draft = self.path / f".{name}.part"
-        draft.write_text(text)
-        os.replace(draft, self.path / name)
+        """A file that is there whole or not at all."""
+        write_whole(self.path / name, text.encode())
 
 
 def read_config(path: Path) -> dict[str, Any]:

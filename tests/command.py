@@ -12,6 +12,8 @@ from typing import NamedTuple
 from unittest import mock
 
 from ddpg_jax import devices, launch, population, run
+from ddpg_jax.history import History
+from ddpg_jax.interruption import Interruption
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -53,19 +55,28 @@ def _compiled(setup, placement, max_steps, num_starts):
     return population.compile_programs(setup, placement, max_steps=max_steps, num_starts=num_starts)
 
 
-def start(*arguments: object, folder: Path, config: tuple[str, ...] = SMALL, **options) -> subprocess.Popen:
-    """Starts the command in a process of its own, in the given folder."""
+def start(
+    *arguments: object, folder: Path, config: tuple[str, ...] = SMALL, largest_file: int | None = None
+) -> subprocess.Popen:
+    """Starts the command in a process of its own, in the given folder.
+
+    With `largest_file`, in bytes, writing more into a file fails as on a full disk.
+    """
     words = [*map(str, arguments)] if "--resume" in arguments else [*config, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120"}
+    limit = []
+    if largest_file is not None:
+        limit = ["sh", "-c", 'ulimit -f "$0"; exec "$@"', str(largest_file // 512)]
+        environment["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # lest it is left with halves
     return subprocess.Popen(
-        [sys.executable, "-m", "ddpg_jax.run", *words],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+        [*limit, sys.executable, "-m", "ddpg_jax.run", *words],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def execute(*arguments: object, folder: Path, config: tuple[str, ...] = SMALL, **options) -> Outcome:
+def execute(*arguments: object, **options) -> Outcome:
     """Runs the command in a process of its own, to its end."""
-    process = start(*arguments, folder=folder, config=config, **options)
+    process = start(*arguments, **options)
     out, err = process.communicate(timeout=240)
     return Outcome(process.returncode, out, err)
 
@@ -80,3 +91,25 @@ def copy(folder: Path, to: Path) -> Path:
     """A copy of a run folder, to be changed."""
     shutil.copytree(folder, to)
     return to
+
+
+def stopped_after(num_chunks: int, *arguments: object, signal_number: int = 15):
+    """Runs the command, and has it receive a signal in the given chunk."""
+    chunks = 0
+
+    def stop(self, log):
+        nonlocal chunks
+        chunks += 1
+        if chunks == num_chunks:
+            self.interruption.number = signal_number
+        return add_chunk(self, log)
+
+    add_chunk = History.add_chunk
+
+    class Listening(Interruption):
+        def __enter__(self):
+            History.interruption = self
+            return self
+
+    with mock.patch("ddpg_jax.run.Interruption", Listening), mock.patch.object(History, "add_chunk", stop):
+        return main(*arguments)

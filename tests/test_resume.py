@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command import copy, main, results
+from command import copy, main, results, stopped_after
 
 from ddpg_jax import checkpoint, launch, session, training
 from ddpg_jax.assembly import make_setup
@@ -18,7 +18,6 @@ from ddpg_jax.checkpoint import Checkpoints, Saved, restore_state, state_arrays
 from ddpg_jax.config import Config
 from ddpg_jax.environment import make
 from ddpg_jax.history import History
-from ddpg_jax.interruption import Interruption
 from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS
 from ddpg_jax.run_folder import RunFolder
 
@@ -31,28 +30,6 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume") / "whole"
     assert main("--out", folder, *AGENTS).status == 0
     return folder
-
-
-def stopped_after(num_chunks: int, *arguments: object, signal_number: int = 15):
-    """Runs the command, and has it receive a signal in the given chunk."""
-    chunks = 0
-
-    def stop(self, log):
-        nonlocal chunks
-        chunks += 1
-        if chunks == num_chunks:
-            self.interruption.number = signal_number
-        return add_chunk(self, log)
-
-    add_chunk = History.add_chunk
-
-    class Listening(Interruption):
-        def __enter__(self):
-            History.interruption = self
-            return self
-
-    with mock.patch("ddpg_jax.run.Interruption", Listening), mock.patch.object(History, "add_chunk", stop):
-        return main(*arguments)
 
 
 @pytest.mark.parametrize("num_chunks", [1, 2, 3, 4, 5, 6, 7])
