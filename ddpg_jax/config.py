@@ -238,7 +238,7 @@ def _checked_type(name: str, value: Any, annotation: Any) -> Any:
     if float in (annotation, *get_args(annotation)):
         if not (_is_int(value) or isinstance(value, float)) or not abs(value) < math.inf:
             raise ValueError(f"{name} is {value!r}, but must be a finite number")
-        return float(min(value, 10**300))  # an int may be too large for a float; the field's rule refuses it
+        return float(max(-(10**300), min(value, 10**300)))  # an int may be too large for a float; the rule refuses it
     if not _is_int(value):
         raise ValueError(f"{name} is {value!r}, but must be a whole number")
     return value

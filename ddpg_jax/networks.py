@@ -123,8 +123,10 @@ class Actor(nn.Module):
         x = x.T if batch_last else x
         low, high = jnp.asarray(self.low, x.dtype), jnp.asarray(self.high, x.dtype)
         if self.sigmoid:
-            return low + nn.sigmoid(x) * (high - low)
-        return (low + high) / 2 + jnp.tanh(x) * ((high - low) / 2)
+            action = low + nn.sigmoid(x) * (high - low)
+        else:
+            action = (low + high) / 2 + jnp.tanh(x) * ((high - low) / 2)
+        return jnp.clip(action, low, high)  # rounding may carry a saturated action past its bound
 
 
 class Critic(nn.Module):

@@ -1,6 +1,7 @@
 """Algorithm 1 around `agent.update`: one agent acts, stores and learns for a chunk of steps, all of it compiled."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -73,19 +74,16 @@ def train(
 
     def gather_and_learn(i: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
         state, log = carry
+        now = _decayed(hyperparameters, state.episode.number)  # of the episode that this step may end
         state, outcome = _explore(state, hyperparameters, setup)
         if setup.train_every == setup.updates_per_train == 1:
-            state, info = _learn(state, hyperparameters, setup)
+            state, info = _learn(state, now, setup)
         else:
             trains = (first_step + i) % setup.train_every == 0
             num_updates = jnp.where(trains, setup.updates_per_train, 0)
+            learn_again = partial(_learn_again, hyperparameters=now, setup=setup)
             state, info = jax.lax.fori_loop(0, num_updates, learn_again, (state, no_update))
         return state, _write(log, i, outcome, info)
-
-    def learn_again(_: jax.Array, carry: tuple[TrainState, UpdateInfo]) -> tuple[TrainState, UpdateInfo]:
-        state, total = carry
-        state, info = _learn(state, hyperparameters, setup)
-        return state, jax.tree.map(jnp.add, total, info)
 
     carry = (state, jnp.zeros((max_steps, len(StepLog._fields)), jnp.float32))
     carry = jax.lax.fori_loop(0, gathering, gather, carry)
@@ -109,12 +107,25 @@ def _learn(state: TrainState, hyperparameters: Hyperparameters, setup: Setup) ->
     # Line 11: sample a random minibatch of transitions.
     action_size = setup.environment.action_size
     batch = replay.sample(sample_key, state.replay, setup.batch_size, action_size, setup.sampler)
-    decay = hyperparameters.lr_decay**state.episode.number
-    hyperparameters = hyperparameters._replace(
-        actor_lr=hyperparameters.actor_lr * decay, critic_lr=hyperparameters.critic_lr * decay
-    )
     new, info = agent.update(update_key, state.agent, batch, algorithm=setup.algorithm, hyperparameters=hyperparameters)
     return state._replace(agent=new, key=key), info
+
+
+def _learn_again(
+    _: jax.Array, carry: tuple[TrainState, UpdateInfo], *, hyperparameters: Hyperparameters, setup: Setup
+) -> tuple[TrainState, UpdateInfo]:
+    """One of several updates in a step; the info is their sum."""
+    state, total = carry
+    state, info = _learn(state, hyperparameters, setup)
+    return state, jax.tree.map(jnp.add, total, info)
+
+
+def _decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparameters:
+    """The hyperparameters with the learning rates of an episode, counted from 0."""
+    decay = hyperparameters.lr_decay**episode
+    return hyperparameters._replace(
+        actor_lr=hyperparameters.actor_lr * decay, critic_lr=hyperparameters.critic_lr * decay
+    )
 
 
 def _write(log: jax.Array, i: jax.Array, outcome: Outcome, info: UpdateInfo) -> jax.Array:

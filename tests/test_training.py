@@ -222,6 +222,20 @@ def test_action_is_stored_as_executed_or_as_chosen(clip, expected):
 # Keys
 
 
+def _shaky_reset(key):
+    state, observation = COUNTER.reset(key)
+    return state, observation + jax.random.normal(key)
+
+
+def _shaky_step(key, state, action):
+    state, result = COUNTER.step(key, state, action)
+    return state, result._replace(reward=result.reward + jax.random.normal(key))
+
+
+# An environment that consumes each key that it is given.
+SHAKY = replace(COUNTER, reset=_shaky_reset, step=_shaky_step)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -247,7 +261,7 @@ def _trace(**changes) -> None:
     """Traces a whole run, from an agent's key on."""
     sampler = changes.pop("sampler", None)
     config = small_config(**changes)
-    setup = make_setup(config, COUNTER)
+    setup = make_setup(config, SHAKY)
     if sampler is not None:
         setup = replace(setup, sampler=sampler)
 

@@ -1,0 +1,47 @@
+"""What can be asked of the command, beside the fields of the configuration."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ddpg_jax.config import Config
+from ddpg_jax.presets import PRESETS
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains independent DDPG agents in one compiled program, and leaves a run folder with curves, tables and policies.
+
+    The defaults shown are those of the preset: `--preset keras --help` shows the tutorial's.
+    """
+
+    preset: str = "pendulum"
+    """Named configuration to start from: pendulum, keras, gist, gist_corrected or paper."""
+    seeds: int = 32
+    """Number of agents; >= 1. Agent i's key is the root key with i folded in."""
+    seed: int = 0
+    """Root seed; >= 0."""
+    out: Path | None = None
+    """The run folder itself, new or empty; None: runs/<time>-<preset>-<environment>."""
+    devices: int | None = None
+    """Devices to spread the agents over; >= 1. None: every usable core, or every accelerator."""
+    group_size: int | None = None
+    """Agents that advance together on a device; >= 1. None: chosen for the networks and the device."""
+    checkpoint_every: float | None = None
+    """Seconds between checkpoints; > 0. None: 60, or as many as keep their cost within 5% of the run."""
+    resume: Path | None = None
+    """Run folder to continue, with its own configuration; only --total-steps may then be given, to extend it."""
+    checkpoint: int | None = None
+    """Number of the checkpoint to resume from; None: the newest."""
+    record_every: int | None = None
+    """Record every so many training episodes of each agent in rollouts/; >= 1. None: record none."""
+    fail_on_divergence: bool = False
+    """End with status 1 if any agent's numbers are no longer finite, instead of only if all are."""
+    plan: bool = False
+    """Print the memory, waves and time that the run would take, and exit."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    verbose: bool = False
+    """Print a line for every training episode."""
+    config: tyro.conf.OmitArgPrefixes[Config] = PRESETS["pendulum"]
