@@ -44,9 +44,16 @@ def adam_eps_hat(
         return adam(learning_rate, eps, l2).init(params)
 
     def update(gradients: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
-        _, adam_state, _ = state
-        eps_now = eps / jnp.sqrt(1 - _B2 ** (adam_state.count + 1))
-        return adam(learning_rate, eps_now, l2).update(gradients, state, params)
+        # Keras's own order of operations: another one rounds otherwise, and Adam amplifies rounding.
+        decay_state, adam_state, rate_state = state
+        decay = optax.add_decayed_weights(l2, mask=_is_kernel)
+        gradients, decay_state = decay.update(gradients, decay_state, params)
+        count = adam_state.count + 1
+        rate = learning_rate * jnp.sqrt(1 - _B2**count) / (1 - _B1**count)
+        mu = jax.tree.map(lambda m, g: m + (g - m) * (1 - _B1), adam_state.mu, gradients)
+        nu = jax.tree.map(lambda v, g: v + (jnp.square(g) - v) * (1 - _B2), adam_state.nu, gradients)
+        step = jax.tree.map(lambda m, v: -(m * rate) / (jnp.sqrt(v) + eps), mu, nu)
+        return step, (decay_state, adam_state._replace(count=count, mu=mu, nu=nu), rate_state)
 
     return optax.GradientTransformation(init, update)
 
