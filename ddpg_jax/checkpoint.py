@@ -202,7 +202,7 @@ def _orbax() -> Any:
     import orbax.checkpoint
 
     sys.unraisablehook = report_others
-    logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
+    logging.getLogger("asyncio").addFilter(lambda record: not re.search("orbax|OCDBT", record.getMessage()))
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     return orbax.checkpoint
 
@@ -323,5 +323,5 @@ def _reason(error: Exception) -> str:
         return os.strerror(int(found[1]))
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(" [tensorstore_spec")[0].rpartition('": ')[2][:200]
