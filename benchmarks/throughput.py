@@ -222,7 +222,7 @@ def sweep(trainer: Trainer, machine: Machine, options: argparse.Namespace) -> di
     placement = trainer.programs.placement
     for num_agents in options.agents:
         padded = placement.num_blocks(num_agents) * placement.block_size
-        if len(make_plan(trainer.config, trainer.setup, placement, padded).waves) > 1:
+        if len(make_plan(trainer.config, trainer.setup, placement, range(padded)).waves) > 1:
             stopped = f"{num_agents} agents do not fit into memory at once"
             break
         if time.perf_counter() - started > options.limit:
@@ -321,7 +321,7 @@ def linearity(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
 
 def fits(trainer: Trainer, num_agents: int) -> bool:
     """Whether so many agents fit into memory."""
-    return len(make_plan(trainer.config, trainer.setup, trainer.programs.placement, num_agents).waves) == 1
+    return len(make_plan(trainer.config, trainer.setup, trainer.programs.placement, range(num_agents)).waves) == 1
 
 
 def start_up(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:

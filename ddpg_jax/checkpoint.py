@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,8 +48,8 @@ REPLAY = ".replay.rows"
 class Saved(NamedTuple):
     """The content of a checkpoint."""
 
-    finished: list[tuple[History, np.ndarray]]
-    """History and final returns of the waves that have ended."""
+    finished: list[tuple[History, np.ndarray, np.ndarray]]
+    """History, final returns and selection returns of the waves that have ended (see `session.WaveResult`)."""
     history: History
     """Of the wave under way."""
     states: list[dict[str, np.ndarray]]
@@ -121,13 +121,13 @@ class Checkpoints:
             self._remove_drafts()
             raise OSError(f"the checkpoint could not be written: {_reason(error)}") from error
 
-    def load(self, number: int, config: Config, like: Any = None) -> Saved:
+    def load(self, number: int, config_of: Callable[[int], Config], like: Callable[[int], Any] | None = None) -> Saved:
         """The content of the checkpoint of that number. Those after it are removed once a new one has been written.
 
         Args:
             number: one of `numbers()`.
-            config: of this run.
-            like: the training state of one agent, arrays or shapes; None: it is not compared.
+            config_of: an agent's configuration.
+            like: an agent's training state, arrays or shapes; None: it is not compared.
 
         Raises:
             ValueError: if it is damaged, of a newer format, or of another run.
@@ -148,11 +148,12 @@ class Checkpoints:
             if field in self._run and value != self._run[field]:
                 raise ValueError(f"{name} belongs to another run: its {field} is {value}, here {self._run[field]}")
         states = [tree["states"][block] for block in sorted(tree["states"])]
+        saved = _from_archive(archive, meta, states, config_of)
         if like is not None:
             for state in states:
-                _require_fit(state, like, name)
+                _require_fit(state, like(int(saved.history.agents[0])), name)
         self._abandoned = [other for other in self.numbers() if other > number]
-        return _from_archive(archive, meta, states, config)
+        return saved
 
     def numbers(self) -> list[int]:
         """The numbers of the checkpoints that are there, oldest first."""
@@ -288,9 +289,10 @@ def _to_bytes(saved: Saved, run: Mapping[str, Any]) -> np.ndarray:
     """What the host holds, as the bytes of a NumPy archive."""
     meta = {"format": FORMAT, "run": run, "seconds": saved.seconds, "num_finished": len(saved.finished)}
     arrays: dict[str, np.ndarray] = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
-    for index, (history, final_returns) in enumerate(saved.finished):
+    for index, (history, final_returns, selection_returns) in enumerate(saved.finished):
         arrays |= {f"finished/{index}/{name}": array for name, array in history.to_arrays().items()}
         arrays[f"finished/{index}/final_returns"] = final_returns
+        arrays[f"finished/{index}/selection_returns"] = selection_returns
     arrays |= {f"history/{name}": array for name, array in saved.history.to_arrays().items()}
     file = io.BytesIO()
     np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -304,16 +306,23 @@ def _archive(data: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _from_archive(
-    archive: dict[str, np.ndarray], meta: dict[str, Any], states: list[dict[str, np.ndarray]], config: Config
+    archive: dict[str, np.ndarray],
+    meta: dict[str, Any],
+    states: list[dict[str, np.ndarray]],
+    config_of: Callable[[int], Config],
 ) -> Saved:
     def below(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): array for name, array in archive.items() if name.startswith(prefix)}
 
+    def history(prefix: str) -> History:
+        arrays = below(prefix)
+        return History.from_arrays(arrays, config_of(int(arrays["agents"][0])))
+
     finished = []
     for index in range(meta["num_finished"]):
-        part = below(f"finished/{index}/")
-        finished.append((History.from_arrays(part, config), part["final_returns"]))
-    return Saved(finished, History.from_arrays(below("history/"), config), states, meta["seconds"])
+        prefix = f"finished/{index}/"
+        finished.append((history(prefix), archive[f"{prefix}final_returns"], archive[f"{prefix}selection_returns"]))
+    return Saved(finished, history("history/"), states, meta["seconds"])
 
 
 def _reason(error: Exception) -> str:

@@ -10,11 +10,14 @@ import numpy as np
 import tyro
 
 from ddpg_jax import statistics
+from ddpg_jax.sweep import words
 
 
 @dataclass(frozen=True)
 class Options:
-    """Compares finished runs: interquartile means, probability of improvement over the first, steps until solved."""
+    """Compares finished runs, and the points of sweeps: interquartile means, probability of improvement over the first,
+    steps until solved.
+    """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders; the first is the one that the others are compared with."""
@@ -41,31 +44,33 @@ class Run:
     """Evaluation return that counts as solved: 20 below the optimum from the same start states, where it is known."""
 
 
-def read_run(folder: Path) -> Run:
-    """A finished run's results.
+def read_runs(folder: Path) -> list[Run]:
+    """A finished run's results; of a sweep those of each of its points.
 
     Raises:
-        ValueError: if the folder is not one of a finished run.
+        ValueError: if the folder is not one of a finished run, or all of its agents diverged.
     """
     try:
         summary = json.loads((folder / "summary.json").read_text())
-        table = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True)
-        diverged = np.asarray(summary["diverged_agents"], int)
+        table = np.atleast_1d(np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True))
         final = np.asarray(summary["per_agent_final_return"], float)
+        sound = np.isin(np.arange(len(final)), summary["diverged_agents"], invert=True)
         optimum = summary.get("eval_optimum")
-    except (OSError, ValueError, KeyError) as error:
+        steps = np.unique(table["env_steps"])
+        returns = table["eval_return"].reshape(len(steps), len(final))
+        points = summary.get("points", [{"values": {}}])
+        env_id = summary["env_id"]
+        names = [f"{folder.name}: {words(point['values'])}" if point["values"] else folder.name for point in points]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder} is not the folder of a finished run: {error}") from error
-    steps = np.unique(table["env_steps"])
-    returns = table["eval_return"].reshape(len(steps), -1)
-    return Run(
-        name=folder.name,
-        env_id=summary["env_id"],
-        steps=steps,
-        returns=np.delete(returns, diverged, axis=1),
-        final=np.delete(final, diverged),
-        num_diverged=len(diverged),
-        threshold=None if optimum is None else optimum - statistics.SOLVED_SHORTFALL,
-    )
+    runs = []
+    for name, agents in zip(names, np.array_split(np.arange(len(final)), len(points)), strict=True):
+        fine = agents[sound[agents]]
+        if not len(fine):
+            raise ValueError(f"{name} has no agent that did not diverge")
+        threshold = None if optimum is None else optimum - statistics.SOLVED_SHORTFALL
+        runs.append(Run(name, env_id, steps, returns[:, fine], final[fine], len(agents) - len(fine), threshold))
+    return runs
 
 
 def compare(runs: list[Run], threshold: float | None) -> list[dict[str, Any]]:
@@ -156,17 +161,24 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not options.runs:
             raise ValueError("runs is empty, but must name at least one run folder")
-        runs = [read_run(folder) for folder in options.runs]
+        runs = [run for folder in options.runs for run in read_runs(folder)]
         if len({run.env_id for run in runs}) > 1:
             raise ValueError(f"the runs are on different environments: {', '.join(sorted({r.env_id for r in runs}))}")
+        threshold = runs[0].threshold if options.threshold is None else options.threshold
+        if threshold is not None and not np.isfinite(threshold):
+            raise ValueError(f"threshold is {threshold}, but must be a finite number")
+        figure = options.figure or Path("comparison.png")
+        if figure.suffix not in (".png", ".pdf", ".svg"):
+            raise ValueError(f"figure is {figure}, but must be a file *.png, *.pdf or *.svg")
+        draw(figure, runs, threshold)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    threshold = runs[0].threshold if options.threshold is None else options.threshold
+    except OSError as error:
+        print(f"error: figure is {figure}, but must be a file that can be written: {error.strerror}", file=sys.stderr)
+        return 2
     from rich.console import Console
 
-    figure = options.figure or Path("comparison.png")
-    draw(figure, runs, threshold)
     Console().print(table(compare(runs, threshold), threshold))
     print(f"figure: {figure}")
     return 0

@@ -62,12 +62,18 @@ class Environment:
 
     def evaluation_starts(self, num: int) -> tuple[State, jax.Array]:
         """The first `num` of the start states that all evaluations share, with their observations [num, O]."""
-        if self.starts is not None:
-            return self.starts(num)
-        return jax.vmap(lambda i: self.reset(jax.random.fold_in(jax.random.key(_EVALUATION_SEED), i)))(jnp.arange(num))
+        return self._drawn(_EVALUATION_SEED, num) if self.starts is None else self.starts(num)
+
+    def selection_starts(self, num: int) -> tuple[State, jax.Array]:
+        """Other start states that all agents share, to choose among them by: what is reported stays out of that."""
+        return self._drawn(_SELECTION_SEED, num)
+
+    def _drawn(self, seed: int, num: int) -> tuple[State, jax.Array]:
+        return jax.vmap(lambda i: self.reset(jax.random.fold_in(jax.random.key(seed), i)))(jnp.arange(num))
 
 
-_EVALUATION_SEED = 512_000_001  # any number that no one uses as a root seed
+_EVALUATION_SEED = 512_000_001  # numbers that no one uses as a root seed
+_SELECTION_SEED = 512_000_002
 
 
 @lru_cache(maxsize=64)

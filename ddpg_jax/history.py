@@ -10,6 +10,7 @@ from ddpg_jax.types import StepLog
 METRICS_COLUMNS = (
     "agent", "env_steps", "updates", "eval_return", "train_return", "critic_loss", "actor_loss", "q_mean"
 )  # fmt: skip
+PLACE_COLUMNS = ("point", "seed")
 EPISODES_COLUMNS = ("agent", "episode", "env_steps", "return", "length", "noise_scale")
 
 
@@ -30,7 +31,22 @@ class Episodes(NamedTuple):
 class History:
     """Measurements of the agents numbered `first_agent` on, in the order in which they were made."""
 
-    def __init__(self, config: Config, num_agents: int, *, first_agent: int = 0, noise_unit: float = 1.0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        num_agents: int,
+        *,
+        first_agent: int = 0,
+        noise_scale: np.ndarray | None = None,
+        noise_decay: np.ndarray | None = None,
+    ) -> None:
+        """Args:
+        config: of the agents, which may differ in what shapes no array.
+        num_agents: N.
+        first_agent: the first one's number.
+        noise_scale: [N] factors from the noise to the first action of the first episode, in the environment's units.
+        noise_decay: [N] factors on it after each episode.
+        """
         self.config = config
         self.agents = np.arange(first_agent, first_agent + num_agents)
         self.env_steps = 0
@@ -40,7 +56,8 @@ class History:
         """(environment steps, returns [N]) of the evaluations so far."""
         self.metrics_lines: list[str] = []
         self.episodes: list[Episodes] = []
-        self.noise_unit = noise_unit
+        self._noise_scale = np.full(num_agents, config.noise_scale) if noise_scale is None else noise_scale
+        self._noise_decay = np.full(num_agents, config.noise_decay) if noise_decay is None else noise_decay
         self._num_episodes = np.zeros(num_agents, np.int64)
         self._interval: list[StepLog] = []
 
@@ -62,7 +79,7 @@ class History:
             env_steps=self.env_steps + step + 1,
             episode_return=log.episode_return[agent, step],
             length=log.episode_length[agent, step].astype(np.int64),
-            noise_scale=self.noise_unit * self.config.noise_scale * self.config.noise_decay ** episode.astype(float),
+            noise_scale=self._noise_scale[agent] * self._noise_decay[agent] ** episode.astype(float),
         )
         np.add.at(self._num_episodes, agent, 1)
         last_steps = np.array([self.diverged.get(int(agent), np.inf) for agent in self.agents])[agent]
@@ -121,7 +138,8 @@ class History:
         return {
             "agents": self.agents,
             "env_steps": np.array(self.env_steps),
-            "noise_unit": np.array(self.noise_unit),
+            "noise_scale": self._noise_scale,
+            "noise_decay": self._noise_decay,
             "metrics": np.frombuffer("\n".join(self.metrics_lines).encode(), np.uint8),
             "evaluation_steps": np.array([step for step, _ in self.evaluations], np.int64),
             "evaluation_returns": np.stack(returns) if returns else np.zeros((0, len(self.agents))),
@@ -135,8 +153,8 @@ class History:
     def from_arrays(arrays: dict[str, np.ndarray], config: Config) -> "History":
         """What `to_arrays` took apart."""
         agents = arrays["agents"]
-        unit = float(arrays["noise_unit"])
-        history = History(config, len(agents), first_agent=int(agents[0]), noise_unit=unit)
+        noise = {name: arrays[name] for name in ("noise_scale", "noise_decay")}
+        history = History(config, len(agents), first_agent=int(agents[0]), **noise)
         history.env_steps = int(arrays["env_steps"])
         text = arrays["metrics"].tobytes().decode()
         history.metrics_lines = text.split("\n") if text else []
@@ -162,20 +180,35 @@ def number(value: float) -> str:
     return f"{value:.9g}" if np.isfinite(value) else ""
 
 
-def metrics_csv(histories: list[History]) -> str:
-    """The text of `metrics.csv`: sorted by environment steps, then by agent."""
+def metrics_csv(histories: list[History], num_seeds: int | None = None) -> str:
+    """The text of `metrics.csv`: sorted by environment steps, then by agent.
+
+    In a sweep with `num_seeds` agents of each point, two more columns tell an agent's place in it.
+    """
     lines = [line for history in histories for line in history.metrics_lines]
     if len(histories) > 1:
         lines.sort(key=lambda line: [int(cell) for cell in line.split(",", 2)[1::-1]])
-    return "\n".join([",".join(METRICS_COLUMNS), *lines]) + "\n"
+    return _table(METRICS_COLUMNS, lines, num_seeds)
 
 
-def episodes_csv(histories: list[History]) -> str:
-    """The text of `episodes.csv`: sorted by environment steps, then by agent."""
+def _table(columns: tuple[str, ...], lines: list[str], num_seeds: int | None) -> str:
+    """A table whose first column is the agent; with the agent's point and seed behind it in a sweep."""
+    if num_seeds is None:
+        return "\n".join([",".join(columns), *lines]) + "\n"
+    placed = []
+    for line in lines:
+        agent, rest = line.split(",", 1)
+        point, seed = divmod(int(agent), num_seeds)
+        placed.append(f"{agent},{point},{seed},{rest}")
+    return _table((columns[0], *PLACE_COLUMNS, *columns[1:]), placed, None)
+
+
+def episodes_csv(histories: list[History], num_seeds: int | None = None) -> str:
+    """The text of `episodes.csv`: sorted by environment steps, then by agent; in a sweep as `metrics_csv`."""
     table = Episodes(*map(np.concatenate, zip(*(history.all_episodes() for history in histories), strict=True)))
     rows = zip(*(column[np.lexsort((table.agent, table.env_steps))] for column in table), strict=True)
     lines = [
         f"{agent},{episode},{env_steps},{number(value)},{length},{number(scale)}"
         for agent, episode, env_steps, value, length, scale in rows
     ]
-    return "\n".join([",".join(EPISODES_COLUMNS), *lines]) + "\n"
+    return _table(EPISODES_COLUMNS, lines, num_seeds)

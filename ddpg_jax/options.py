@@ -7,6 +7,7 @@ import tyro
 
 from ddpg_jax.config import Config
 from ddpg_jax.presets import PRESETS
+from ddpg_jax.sweep import Point
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,14 @@ class Options:
     preset: str = "pendulum"
     """Named configuration to start from: pendulum, keras, gist, gist_corrected or paper."""
     seeds: int = 32
-    """Number of agents; >= 1. Agent i's key is the root key with i folded in."""
+    """Number of agents, in a sweep of each point; >= 1. Seed i's key is the root key with i folded in."""
     seed: int = 0
     """Root seed; >= 0."""
+    sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """FIELD=VALUE,VALUE,...: trains every combination of the values of all --sweep, each with all seeds. A field may
+    also be drawn: FIELD=loguniform:LOW,HIGH or uniform:LOW,HIGH. Sizes are given as 64x64; preset is a field, too."""
+    samples: int | None = None
+    """Points drawn at random from the sweeps, instead of the whole grid; >= 1."""
     out: Path | None = None
     """The run folder itself, new or empty; None: runs/<time>-<preset>-<environment>."""
     devices: int | None = None
@@ -45,3 +51,16 @@ class Options:
     verbose: bool = False
     """Print a line for every training episode."""
     config: tyro.conf.OmitArgPrefixes[Config] = PRESETS["pendulum"]
+
+
+@dataclass(frozen=True)
+class Request(Options):
+    """What was asked for, with the points that it comes to."""
+
+    points: tuple[Point, ...] = ()
+    """The configurations to train, each with `seeds` agents; without a sweep it is one."""
+
+    @property
+    def num_agents(self) -> int:
+        """Agents in all; agent a is seed a mod seeds of point a div seeds."""
+        return len(self.points) * self.seeds

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax import training
-from ddpg_jax.checkpoint import KEEP
 from ddpg_jax.config import Config
 from ddpg_jax.devices import usable_memory
 from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, Placement
@@ -34,9 +33,10 @@ _ACCELERATOR_STEP_SECONDS = 400e-6
 
 @dataclass(frozen=True)
 class Plan:
-    """Memory, waves and time of a run."""
+    """Memory, waves and time of a part of a run: of agents whose networks and updates have the same shapes."""
 
-    num_agents: int
+    agents: range
+    """Their numbers."""
     replay_bytes: int
     """Of an agent; so are the next two."""
     parameter_bytes: int
@@ -48,7 +48,9 @@ class Plan:
     waves: tuple[range, ...]
     """The agents' numbers, in portions that train one after another."""
     disk_bytes: int
-    """What the run folder may take: parameters at several moments, policies and checkpoints."""
+    """What they may take in the run folder: parameters at several moments and policies."""
+    checkpoint_bytes: int
+    """What a checkpoint of theirs takes."""
     seconds: float
     """Estimate of the training time."""
 
@@ -62,20 +64,25 @@ class Plan:
         """Memory that the agents take at any time."""
         return self.agent_bytes * max(len(wave) for wave in self.waves)
 
+    @property
+    def wave_size(self) -> int:
+        """The most agents that train at a time."""
+        return len(self.waves[0])
+
     def lines(self) -> list[str]:
         """The plan in words."""
-        portions = f"{len(self.waves):,} wave(s) of at most {len(self.waves[0]):,} agents"
+        portions = f"{len(self.waves):,} wave(s) of at most {self.wave_size:,} agents"
         return [
             f"memory: {_amount(self.agent_bytes)} an agent (replay {_amount(self.replay_bytes)}, parameters, targets "
             f"and moments {_amount(self.parameter_bytes)}, copies {_amount(self.host_bytes)})",
-            f"        {_amount(self.agent_bytes * self.num_agents)} for {self.num_agents:,} agents; "
+            f"        {_amount(self.agent_bytes * len(self.agents))} for {len(self.agents):,} agents; "
             f"{_amount(self.available_bytes)} available: {portions}, {_amount(self.wave_bytes)} at a time",
             f"time:   about {duration(self.seconds)} of training (an estimate)",
         ]
 
 
-def make_plan(config: Config, setup: Setup, placement: Placement, num_agents: int) -> Plan:
-    """What `num_agents` agents will take.
+def make_plan(config: Config, setup: Setup, placement: Placement, agents: range) -> Plan:
+    """What these agents will take.
 
     Raises:
         ValueError: if not even one block of agents fits; it says what would.
@@ -93,18 +100,23 @@ def make_plan(config: Config, setup: Setup, placement: Placement, num_agents: in
             f"replay_capacity is {config.replay_capacity:,}, but {block} agents, the fewest that train at a time, "
             f"would take {_amount(block * agent_bytes)} of {_amount(available)} available; {fits}"
         )
-    size = min(num_agents, int(available // (block * agent_bytes)) * block)
-    waves = tuple(range(first, min(first + size, num_agents)) for first in range(0, num_agents, size))
+    size = min(len(agents), int(available // (block * agent_bytes)) * block)
     return Plan(
-        num_agents=num_agents,
+        agents=agents,
         replay_bytes=replay_bytes,
         parameter_bytes=parameter_bytes,
         host_bytes=host_bytes,
         available_bytes=available,
-        waves=waves,
-        disk_bytes=num_agents * 3 * host_bytes + (KEEP + 1) * len(waves[0]) * (replay_bytes + parameter_bytes),
-        seconds=estimate_seconds(config, setup, placement, num_agents, state.agent),
+        waves=portions(agents, size),
+        disk_bytes=len(agents) * 3 * host_bytes,
+        checkpoint_bytes=size * (replay_bytes + parameter_bytes),
+        seconds=estimate_seconds(config, setup, placement, len(agents), state.agent),
     )
+
+
+def portions(agents: range, size: int) -> tuple[range, ...]:
+    """The agents in portions of at most that size."""
+    return tuple(range(first, min(first + size, agents.stop)) for first in range(agents.start, agents.stop, size))
 
 
 def available_memory(placement: Placement) -> int:

@@ -22,7 +22,7 @@ def learning_curve(path: Path, histories: list[History], title: str, optimum: fl
     """
     steps = np.array([step for step, _ in histories[0].evaluations])
     returns = np.concatenate([[returns for _, returns in history.evaluations] for history in histories], axis=1)
-    figure, axes = _figure(title, "environment steps of each agent", "greedy return of an episode")
+    figure, axes = new_figure(title, "environment steps of each agent", "greedy return of an episode")
     _draw_agents(axes, steps, returns[:, _sound(histories)])
     if optimum is not None:
         axes.axhline(optimum, color=ORANGE, linestyle="--", linewidth=1.2, label=f"optimum, {optimum:.1f}")
@@ -44,16 +44,17 @@ def training_returns(path: Path, histories: list[History], title: str, window: i
     means[window:] -= totals[:-window]
     episodes = np.arange(1, num_episodes + 1)
     means /= np.minimum(episodes, window)[:, None]
-    figure, axes = _figure(title, "episodes of each agent", f"mean of the last {window} training returns")
+    figure, axes = new_figure(title, "episodes of each agent", f"mean of the last {window} training returns")
     _draw_agents(axes, episodes, means)
     axes.legend(loc="lower right", frameon=False)
     figure.savefig(path)
 
 
-def _figure(title: str, x_label: str, y_label: str) -> tuple[Any, Any]:
+def new_figure(title: str, x_label: str, y_label: str, size: tuple[float, float] = (8, 4.8)) -> tuple[Any, Any]:
+    """A figure of that size in inches with one pair of axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
     axes.grid(alpha=0.25)

@@ -2,11 +2,12 @@
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +39,28 @@ class Policy:
     """The actors' parameters, and normalisation statistics where there are any, with a leading axis N."""
     diverged_agents: tuple[int, ...] = ()
     """Those whose numbers are not finite, or were not when they were last trained: do not use them."""
+    best_agent: int | None = None
+    """The agent with the highest return from start states other than those that the run reports, if it is known."""
 
     @property
     def num_agents(self) -> int:
         """N."""
         return jax.tree.leaves(self.variables)[0].shape[0]
+
+    def select(self, agents: int | Sequence[int]) -> "Policy":
+        """The policies of some of the agents, counted from 0, in that order.
+
+        Raises:
+            ValueError: if there is no such agent.
+        """
+        numbers = [agents] if isinstance(agents, int) else list(agents)
+        if not numbers or not all(0 <= number < self.num_agents for number in numbers):
+            raise ValueError(f"agents are {numbers}, but must be of 0 to {self.num_agents - 1}")
+        chosen = np.array(numbers)
+        diverged = tuple(i for i, number in enumerate(numbers) if number in self.diverged_agents)
+        best = numbers.index(self.best_agent) if self.best_agent in numbers else None
+        variables = jax.tree.map(lambda x: x[chosen], self.variables)
+        return replace(self, variables=variables, diverged_agents=diverged, best_agent=best)
 
     def __call__(self, observations: Any) -> jax.Array:
         """Actions [N, B, A] of all agents.
@@ -81,9 +99,17 @@ def _act(variables: Any, observations: jax.Array, *, actor: Actor) -> jax.Array:
 
 
 def save_policy(
-    folder: Path, config: Config, environment: Environment, *, num_agents: int, diverged_agents: list[int]
+    folder: Path,
+    config: Config,
+    environment: Environment,
+    *,
+    num_agents: int,
+    diverged_agents: list[int],
+    best_agent: int | None = None,
 ) -> None:
-    """Writes what the weights in `folder` (see `save_weights`) mean, and which agents' are known not to be sound."""
+    """Writes what the weights in `folder` (see `save_weights`) mean, which agents' are known not to be sound, and which
+    agent is the best, if that is known.
+    """
     description = {
         "format": FORMAT,
         "num_agents": num_agents,
@@ -91,6 +117,7 @@ def save_policy(
         "low": list(environment.low),
         "high": list(environment.high),
         "diverged_agents": diverged_agents,
+        "best_agent": best_agent,
         "config": config.to_dict(),
     }
     write_whole(folder / "policy.json", (json.dumps(description, indent=2) + "\n").encode())
@@ -156,17 +183,23 @@ def load_weights(folder: Path) -> Any:
         raise ValueError(f"{folder} has damaged weights: {error}") from error
 
 
-def load_policy(run_folder: str | Path) -> Policy:
-    """The policies of all agents of a finished run.
+def load_policy(run_folder: str | Path, agents: Literal["all", "best"] | int | Sequence[int] = "all") -> Policy:
+    """The policies of the agents of a finished run.
 
     Args:
-        run_folder: what `python -m ddpg_jax.run` wrote, or its folder `policy`.
+        run_folder: what `python -m ddpg_jax.run` wrote, or its folder `policy`; of a sweep over what shapes the
+            networks one of the folders `policy/part-0`, `policy/part-1`, …
+        agents: all of them; the best, chosen on start states other than those that the run reports; or by number.
 
     Raises:
         ValueError: if there is no policy, it is damaged, of a newer format, of wrong shapes or not finite.
     """
     folder = Path(run_folder)
     folder = folder / "policy" if (folder / "policy").is_dir() else folder
+    parts = sorted(folder.glob("part-*/policy.json"))
+    if parts:
+        there = ", ".join(str(file.parent) for file in parts)
+        raise ValueError(f"{run_folder} has networks of {len(parts)} shapes: load {there}")
     if not (folder / "policy.json").is_file():
         raise ValueError(f"{run_folder} has no policy (policy/policy.json): is it a finished run?")
     try:
@@ -177,6 +210,8 @@ def load_policy(run_folder: str | Path) -> Policy:
         low, high = _bounds(description["low"]), _bounds(description["high"])
         num_agents, observation_size = int(description["num_agents"]), int(description["observation_size"])
         diverged = tuple(int(agent) for agent in description["diverged_agents"])
+        best = description.get("best_agent")
+        best = None if best is None else int(best)
         if not (0 < len(low) == len(high) and observation_size > 0):
             raise ValueError(f"{observation_size} observations and actions from {low} to {high} make no sense")
         actor = make_algorithm(config, low, high).actor
@@ -188,7 +223,14 @@ def load_policy(run_folder: str | Path) -> Policy:
         raise ValueError(f"{folder / 'policy.json'} cannot be read: {error}") from error
     variables = load_weights(folder)
     _check(variables, expected, num_agents, diverged, folder)
-    return Policy(config.env_id, observation_size, actor, jax.tree.map(jnp.asarray, variables), diverged)
+    policy = Policy(config.env_id, observation_size, actor, jax.tree.map(jnp.asarray, variables), diverged, best)
+    if isinstance(agents, str):
+        if agents == "best" and best is None:
+            raise ValueError(f"{folder} names no best agent: all have diverged, or it was written by an older version")
+        if agents not in ("all", "best"):
+            raise ValueError(f"agents is {agents!r}, but must be 'all', 'best' or numbers")
+        return policy if agents == "all" else policy.select(best or 0)
+    return policy.select(agents)
 
 
 def _bounds(values: Any) -> tuple[float, ...]:

@@ -1,11 +1,8 @@
-"""What a run shows in the terminal while it goes, and at its end."""
-
-from typing import Any
+"""What a run shows in the terminal while it goes."""
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from ddpg_jax.history import Episodes
@@ -102,40 +99,3 @@ class Bar(Silent):
                     f"steps: {length}, final noise scale: {scale:7.3f}",
                     highlight=False,
                 )
-
-
-def result_table(summary: dict[str, Any], folder: str) -> Table:
-    """The figures of a finished run."""
-    table = Table(
-        title=f"{summary['num_agents']} agents on {summary['env_id']}, preset {summary['preset']}", show_header=False
-    )
-    table.add_column()
-    table.add_column(overflow="fold")
-    final, agents = summary["final_return"], summary["num_agents"]
-    low, high = final["iqm_ci95"]
-    if final["iqm"] is not None:
-        table.add_row("final greedy return", f"mean {final['mean']:.1f}")
-        table.add_row("", f"median {final['median']:.1f}")
-        interval = f", 95% [{low:.1f}, {high:.1f}]" if low is not None and np.isfinite(low) else ""
-        table.add_row("", f"IQM {final['iqm']:.1f}{interval}")
-        table.add_row("", f"worst agent {final['worst']:.1f}, best {final['best']:.1f}")
-    shortfall = summary.get("final_shortfall")
-    if shortfall and shortfall["mean"] is not None:
-        table.add_row("shortfall to the optimum", f"mean {shortfall['mean']:.1f}, worst {shortfall['worst']:.1f}")
-        table.add_row("", f"IQM {shortfall['iqm']:.1f}")
-        table.add_row("solved (shortfall <= 20)", f"{shortfall['num_solved']} of {agents} agents")
-    for agent, step in zip(summary["diverged_agents"], summary["diverged_at_env_steps"], strict=True):
-        table.add_row("diverged, left out", f"agent {agent} at step {step:,}")
-    last = summary["train_return_last_40"]
-    if last["mean"] is not None:
-        table.add_row("last 40 training returns", f"mean {last['mean']:.1f}")
-    table.add_row("greedy episodes", f"{summary['final_episodes']:,} an agent, from common start states")
-    table.add_row("environment steps", f"{summary['env_steps_per_agent']:,} an agent")
-    table.add_row("updates", f"{summary['updates_per_agent']:,} an agent")
-    table.add_row("compilation", f"{summary['compile_seconds']:.1f} s")
-    table.add_row("training", f"{summary['train_seconds']:.1f} s, {summary['updates_per_second']:,.0f} updates/s")
-    share = summary["checkpoint_seconds"] / summary["wall_seconds"]
-    table.add_row("checkpoints", f"{summary['checkpoint_seconds']:.1f} s, {100 * share:.1f}% of the run")
-    table.add_row("in all", f"{summary['wall_seconds']:.1f} s on {summary['device']}")
-    table.add_row("files", folder)
-    return table

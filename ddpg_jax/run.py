@@ -22,8 +22,9 @@ import tyro  # noqa: E402  (the clock starts first)
 
 from ddpg_jax.config import Config  # noqa: E402
 from ddpg_jax.interruption import Interruption  # noqa: E402
-from ddpg_jax.options import Options  # noqa: E402
+from ddpg_jax.options import Options, Request  # noqa: E402
 from ddpg_jax.presets import PRESETS  # noqa: E402
+from ddpg_jax.sweep import COMMON, Point, make_points  # noqa: E402
 
 PROGRAM = "python -m ddpg_jax.run"
 
@@ -34,12 +35,12 @@ IN_ADDITION_TO_RESUME = {
 }  # fmt: skip
 """Flags that may stand beside --resume: the others would make it another run."""
 
-REMEMBERED = ("checkpoint_every", "record_every", "fail_on_divergence")
+REMEMBERED = ("checkpoint_every", "record_every", "fail_on_divergence", "sweep", "samples")
 """Options beside those of the run itself that a resumed run takes over."""
 
 COUNTS = {
     "seeds": (1, 1_000_000), "seed": (0, 2**31 - 1), "devices": (1, 1024), "group_size": (1, 1_000_000),
-    "checkpoint": (1, 2**31 - 1), "record_every": (1, 2**31 - 1),
+    "checkpoint": (1, 2**31 - 1), "record_every": (1, 2**31 - 1), "samples": (1, 1_000_000),
 }  # fmt: skip
 """The least and the greatest value of the options that are whole numbers."""
 
@@ -48,8 +49,8 @@ OPTION_TYPES = {name: kind for name, kind in typing.get_type_hints(Options).item
 TYPES: dict[str, Any] = OPTION_TYPES | CONFIG_TYPES
 
 
-def parse(arguments: list[str]) -> Options:
-    """The options that a command line gives; on bad input a line on standard error and exit status 2."""
+def parse(arguments: list[str]) -> Request:
+    """What a command line asks for; on bad input a line on standard error and exit status 2."""
     try:
         folder = _value(arguments, "resume")
         folder = None if folder == "None" else folder  # as for every option that may be left out
@@ -64,13 +65,40 @@ def parse(arguments: list[str]) -> Options:
                     f"a resumed run keeps everything but total_steps"
                 )
         _check(options, default)
+        return Request(**vars(options), points=_points(options, default, arguments))
     except ValueError as error:
         refuse(str(error))
-    return options
+
+
+def _points(options: Options, default: Options, arguments: list[str]) -> tuple[Point, ...]:
+    """The configurations to train: those of a sweep, those of an earlier run, or the one that is given."""
+    if isinstance(default, Request):
+        return tuple(Point.from_dict(point.to_dict(default.config), options.config) for point in default.points)
+    if not options.sweep:
+        if options.samples is not None:
+            raise ValueError(f"samples is {options.samples}, but can only be given with sweep")
+        return (Point((), options.config),)
+    given = {name for name, _ in _flags(arguments)} & set(CONFIG_TYPES) | set(COMMON)
+    kept = {name: getattr(options.config, name) for name in given}
+
+    def make_config(values: dict[str, Any]) -> Config:
+        changes = dict(values)
+        preset = changes.pop("preset", None)
+        base = options.config if preset is None else _preset_options(preset).config.replace(**kept)
+        return base.replace(**changes)
+
+    points = make_points(options.sweep, options.samples, options.seed, make_config)
+    if len(points) * options.seeds > COUNTS["seeds"][1]:
+        raise ValueError(
+            f"sweep has {len(points):,} points of {options.seeds:,} seeds each, but must have at most "
+            f"{COUNTS['seeds'][1]:,} agents in all"
+        )
+    return points
 
 
 def _parse_with(default: Options, arguments: list[str]) -> Options:
     errors = io.StringIO()
+    default = Options(**{name: getattr(default, name) for name in (*OPTION_TYPES, "config")})
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(Options, args=arguments, default=default, prog=PROGRAM)
@@ -169,27 +197,31 @@ def _preset_options(preset: str | None) -> Options:
     return Options(preset=preset, config=PRESETS[preset])
 
 
-def _options_of(folder: str) -> Options:
-    """The options of an earlier run."""
+def _options_of(folder: str) -> Request:
+    """What an earlier run was asked for."""
     from ddpg_jax.run_folder import read_config
 
     if not folder or "\0" in folder:
         raise ValueError(f"resume is {folder!r}, but must be the folder of a run")
     run = read_config(Path(folder))
     try:
-        options = Options(
+        config = Config.from_dict(run["config"])
+        points = tuple(Point.from_dict(point, config) for point in run.get("points", [])) or (Point((), config),)
+        remembered = {name: run[name] for name in REMEMBERED if name in run}
+        options = Request(
             preset=run["preset"],
-            seeds=run["num_agents"],
+            seeds=run["num_agents"] // len(points),
             seed=run["seed"],
             out=Path(folder),
             devices=run["num_devices"],
             group_size=run["group_size"],
             resume=Path(folder),
-            config=Config.from_dict(run["config"]),
-            **{name: run[name] for name in REMEMBERED if name in run},
+            config=config,
+            points=points,
+            **remembered | {"sweep": tuple(remembered.get("sweep", ()))},
         )
         _check(options, options)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{Path(folder) / 'config.json'} cannot be read: {error}") from error
     return options
 
@@ -224,6 +256,9 @@ def _check_option(name: str, value: Any) -> None:
     elif name in ("out", "resume"):
         if not str(value) or "\0" in str(value):
             raise ValueError(f"{name} is {str(value)!r}, but must be a folder")
+    elif name == "sweep":
+        if not isinstance(value, tuple | list) or not all(isinstance(sweep, str) for sweep in value):
+            raise ValueError(f"{name} is {value!r}, but must be FIELD=VALUE,VALUE,…")
     elif OPTION_TYPES[name] is bool and not isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}, but must be True or False")
 

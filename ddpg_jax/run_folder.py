@@ -23,8 +23,8 @@ from ddpg_jax.policy import save_policy, save_weights, write_whole
 FORMAT = 1
 """Version of the layout; a newer one is refused."""
 
-CONFIG_FIELDS = {
-    "config": dict, "preset": str, "num_agents": int, "seed": int, "num_devices": int, "group_size": int,
+CONFIG_FIELDS: dict[str, Any] = {
+    "config": dict, "preset": str, "num_agents": int, "seed": int, "num_devices": int, "group_size": int | None,
     "versions": dict, "command": list, "resumed": list,
 }  # fmt: skip
 """What resuming a run reads from `config.json`."""
@@ -151,13 +151,16 @@ class RunFolder:
         params = config.to_dict()
         self.write_text("info.json", _json({"env_id": params.pop("env_id"), "params": params}))
 
-    def write_tables(self, histories: list[History], *, can_wait: bool = False) -> None:
-        """`metrics.csv` and `episodes.csv`, as a whole; with `can_wait` only if that costs little of the run's time."""
+    def write_tables(self, histories: list[History], num_seeds: int | None, *, can_wait: bool = False) -> None:
+        """`metrics.csv` and `episodes.csv`, as a whole; with `can_wait` only if that costs little of the run's time.
+
+        `num_seeds` is given in a sweep: the agents of each of its points.
+        """
         start = time.perf_counter()
         if can_wait and start < self._tables_due:
             return
-        self.write_text("metrics.csv", metrics_csv(histories))
-        self.write_text("episodes.csv", episodes_csv(histories))
+        self.write_text("metrics.csv", metrics_csv(histories, num_seeds))
+        self.write_text("episodes.csv", episodes_csv(histories, num_seeds))
         end = time.perf_counter()
         self._tables_due = end + 50 * (end - start)
 
@@ -165,20 +168,20 @@ class RunFolder:
         """`summary.json`, in which what is not finite is null."""
         self.write_text("summary.json", _json(summary))
 
-    def write_snapshot(self, env_steps: int, first_agent: int, parameters: dict[str, Any]) -> None:
-        """`snapshots/<environment steps>/`: the parameters of every agent at one moment of training."""
-        save_weights(self.path / "snapshots" / f"{env_steps:09d}", first_agent, parameters)
+    def write_snapshot(self, env_steps: int, part: str, first_agent: int, parameters: dict[str, Any]) -> None:
+        """`snapshots/<environment steps>/`: the parameters of every agent at one moment of training.
 
-    def write_policy_weights(self, first_agent: int, variables: Any) -> None:
-        """`policy/agents-….safetensors`: what acts."""
-        save_weights(self.path / "policy", first_agent, variables)
+        Where agents have networks of several shapes, each part of them has a folder below, and counts from 0.
+        """
+        save_weights(self.path / "snapshots" / f"{env_steps:09d}" / part, first_agent, parameters)
 
-    def write_policy(
-        self, config: Config, environment: Environment, *, num_agents: int, diverged_agents: list[int]
-    ) -> None:
-        """`policy/policy.json`: what the weights beside it mean."""
-        folder = self.path / "policy"
-        save_policy(folder, config, environment, num_agents=num_agents, diverged_agents=diverged_agents)
+    def write_policy_weights(self, part: str, first_agent: int, variables: Any) -> None:
+        """`policy/agents-….safetensors`: what acts; parts as in `write_snapshot`."""
+        save_weights(self.path / "policy" / part, first_agent, variables)
+
+    def write_policy(self, part: str, config: Config, environment: Environment, **about: Any) -> None:
+        """`policy/policy.json`: what the weights beside it mean; `about` them as in `save_policy`."""
+        save_policy(self.path / "policy" / part, config, environment, **about)
 
     def write_text(self, name: str, text: str) -> None:
         """A file that is there whole or not at all."""
@@ -213,8 +216,8 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+def _is(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A run from the host's side: chunks of training, evaluations between them, and what they leave in the run folder."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,11 +13,14 @@ import numpy as np
 from ddpg_jax.assembly import make_hyperparameters
 from ddpg_jax.checkpoint import Checkpoints, Saved, restore_state, state_arrays
 from ddpg_jax.config import Config
+from ddpg_jax.environment import Environment
 from ddpg_jax.history import Episodes, History
-from ddpg_jax.population import Population, Programs, agent_keys
+from ddpg_jax.population import Placement, Population, Programs, agent_keys
 from ddpg_jax.recording import Recorder
 from ddpg_jax.run_folder import RunFolder
+from ddpg_jax.sweep import Point
 from ddpg_jax.training import Setup
+from ddpg_jax.types import Hyperparameters
 
 MAX_CHUNK = 250
 """Environment steps of an agent between two returns to the host, at most."""
@@ -87,15 +90,29 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Agents whose networks and updates have the same shapes: one set of compiled programs trains them."""
+
+    name: str
+    """Of its folder of weights; empty if it is the only part."""
+    agents: range
+    setup: Setup
+    placement: Placement
+
+
+@dataclass(frozen=True)
 class Session:
     """What a run needs to know."""
 
     config: Config
-    setup: Setup
+    """What all agents share: the task, its length and its evaluations."""
+    points: tuple[Point, ...]
+    """The configurations: agent a is seed a mod num_seeds of point a div num_seeds."""
+    num_seeds: int
+    parts: tuple[Part, ...]
     seed: int
-    num_agents: int
     waves: tuple[range, ...]
-    """The agents' numbers, in the portions that fit into memory together."""
+    """The agents' numbers, in the portions that fit into memory together, each within one part."""
     folder: RunFolder
     checkpoints: Checkpoints
     reporter: Reporter
@@ -103,6 +120,28 @@ class Session:
     recorder: Recorder | None = None
     stop_requested: Callable[[], bool] = lambda: False
     """Asked after each chunk."""
+
+    @property
+    def num_agents(self) -> int:
+        """Agents in all."""
+        return len(self.points) * self.num_seeds
+
+    @property
+    def environment(self) -> Environment:
+        """The task of all agents."""
+        return self.parts[0].setup.environment
+
+    def config_of(self, agent: int) -> Config:
+        """An agent's configuration."""
+        return self.points[agent // self.num_seeds].config
+
+    def part_of(self, agents: range) -> int:
+        """The index of the part that some agents belong to."""
+        return next(i for i, part in enumerate(self.parts) if agents.start in part.agents)
+
+    def write_tables(self, histories: list[History], *, can_wait: bool = False) -> None:
+        """`metrics.csv` and `episodes.csv` of all agents so far."""
+        self.folder.write_tables(histories, self.num_seeds if len(self.points) > 1 else None, can_wait=can_wait)
 
 
 @dataclass(frozen=True)
@@ -112,6 +151,8 @@ class WaveResult:
     history: History
     final_returns: np.ndarray
     """[N, FINAL_EPISODES]."""
+    selection_returns: np.ndarray
+    """[N] means over as many episodes from other start states, by which the best agent is chosen."""
 
 
 class Stopped(Exception):  # noqa: N818  (it is not an error)
@@ -126,12 +167,12 @@ class Stopped(Exception):  # noqa: N818  (it is not an error)
         self.env_steps = env_steps
 
 
-def train(session: Session, programs: Programs, saved: Saved | None = None) -> list[WaveResult]:
+def train(session: Session, programs: Sequence[Programs], saved: Saved | None = None) -> list[WaveResult]:
     """Trains all agents, one wave after another, and writes the files of the run as it goes.
 
     Args:
         session: the run.
-        programs: compiled for its setup.
+        programs: compiled for the setups of its parts.
         saved: the checkpoint to continue from, or None to begin.
 
     Raises:
@@ -140,24 +181,43 @@ def train(session: Session, programs: Programs, saved: Saved | None = None) -> l
     results = [WaveResult(*finished) for finished in saved.finished] if saved else []
     session.reporter.advanced(sum(result.history.env_steps * len(result.history.agents) for result in results))
     for agents in session.waves[len(results) :]:
-        population = _new_population(session, programs, agents)
-        unit = session.setup.exploration.noise_unit[0]
-        history = History(session.config, len(agents), first_agent=agents.start, noise_unit=unit)
+        part = session.part_of(agents)
+        population = _new_population(session, programs[part], agents)
+        history = _new_history(session, agents)
         if saved is not None:
             history = saved.history
             for block in range(len(population.states)):  # one at a time, because they may fill half of the memory
                 state = restore_state(saved.states.pop(0), population.states[block])
-                population.states[block] = jax.device_put(state, programs.states)
+                population.states[block] = jax.device_put(state, programs[part].states)
             session.reporter.advanced(history.env_steps * len(agents))
             saved = None
-        results.append(_Wave(session, population, history, results).train())
+        results.append(_Wave(session, session.parts[part], population, history, results).train())
     return results
 
 
 def _new_population(session: Session, programs: Programs, agents: range) -> Population:
-    keys = agent_keys(session.seed, np.asarray(agents))
-    values = make_hyperparameters(session.config)
-    return Population(programs, keys, jax.tree.map(lambda x: np.full(len(agents), x, np.float32), values))
+    """New agents. The key folds in the seed's number alone: the points of a sweep share their random numbers."""
+    keys = agent_keys(session.seed, np.asarray(agents) % session.num_seeds)
+    return Population(programs, keys, hyperparameters(session, agents))
+
+
+def hyperparameters(session: Session, agents: range) -> Hyperparameters:
+    """The scalars of agents, [N] each."""
+    values = {config: make_hyperparameters(config) for config in map(session.config_of, agents)}
+    trees = [values[session.config_of(agent)] for agent in agents]
+    return jax.tree.map(lambda *leaves: np.asarray(leaves, np.float32), *trees)
+
+
+def _new_history(session: Session, agents: range) -> History:
+    configs = [session.config_of(agent) for agent in agents]
+    unit = session.parts[session.part_of(agents)].setup.exploration.noise_unit[0]
+    return History(
+        configs[0],
+        len(agents),
+        first_agent=agents.start,
+        noise_scale=unit * np.array([config.noise_scale for config in configs]),
+        noise_decay=np.array([config.noise_decay for config in configs]),
+    )
 
 
 def stops(config: Config) -> tuple[list[int], list[int]]:
@@ -170,9 +230,12 @@ def stops(config: Config) -> tuple[list[int], list[int]]:
 class _Wave:
     """The agents that are in memory together."""
 
-    def __init__(self, session: Session, population: Population, history: History, finished: list[WaveResult]) -> None:
-        self.session, self.population, self.history, self.finished = session, population, history, finished
-        self.starts = session.setup.environment.evaluation_starts(session.config.eval_episodes)
+    def __init__(
+        self, session: Session, part: Part, population: Population, history: History, finished: list[WaveResult]
+    ) -> None:
+        self.session, self.part, self.population = session, part, population
+        self.history, self.finished = history, finished
+        self.starts = session.environment.evaluation_starts(session.config.eval_episodes)
         self.chunk = FIRST_CHUNK
 
     def train(self) -> WaveResult:
@@ -187,18 +250,24 @@ class _Wave:
             if stop in evaluations:
                 self._evaluate()
             if stop in snapshots:
-                self.session.folder.write_snapshot(stop, self.history.agents[0], _parameters(self.population))
+                self.session.folder.write_snapshot(
+                    stop, self.part.name, self._first_in_part(), _parameters(self.population)
+                )
         with self.session.stopwatch.time("evaluating"):
-            final_returns = self._evaluate_finally()
+            final_returns = self._evaluate_finally(self.session.environment.evaluation_starts(FINAL_EPISODES))
+            selection = self._evaluate_finally(self.session.environment.selection_starts(FINAL_EPISODES))
         self._note_unsound(final_returns)
-        self.session.folder.write_policy_weights(self.history.agents[0], _acting(self.population))
-        return WaveResult(self.history, final_returns)
+        self.session.folder.write_policy_weights(self.part.name, self._first_in_part(), _acting(self.population))
+        return WaveResult(self.history, final_returns, selection.mean(axis=1, dtype=np.float64))
+
+    def _first_in_part(self) -> int:
+        return int(self.history.agents[0]) - self.part.agents.start
 
     def _train_until(self, stop: int) -> None:
         """Chunks up to the given step of every agent, and checkpoints when they are due."""
         session, history = self.session, self.history
         while history.env_steps < stop:
-            length = min(self.chunk, session.config.replay_capacity, stop - history.env_steps)
+            length = min(self.chunk, self.part.setup.replay_capacity, stop - history.env_steps)
             before = time.perf_counter()
             frozen = _Frozen(self.population, history.frozen())
             with session.stopwatch.time("training"):
@@ -222,7 +291,7 @@ class _Wave:
         """Saves the state right behind a chunk, before any evaluation at this step: a run that goes on for longer
         may not want one here.
         """
-        finished = [(result.history, result.final_returns) for result in self.finished]
+        finished = [(result.history, result.final_returns, result.selection_returns) for result in self.finished]
         with self.session.stopwatch.time("saving"):
             counts = self.session.stopwatch.counts()
             states = [state_arrays(state) for state in self.population.states]
@@ -236,11 +305,10 @@ class _Wave:
         history.add_evaluation(returns)
         self._report_diverged(known)
         session.reporter.evaluated(returns[history.sound()])
-        session.folder.write_tables([*(result.history for result in self.finished), history], can_wait=True)
+        session.write_tables([*(result.history for result in self.finished), history], can_wait=True)
 
-    def _evaluate_finally(self) -> np.ndarray:
+    def _evaluate_finally(self, starts: Any) -> np.ndarray:
         """Greedy returns [N, FINAL_EPISODES], by the program that evaluates `eval_episodes` start states at a time."""
-        starts = self.session.setup.environment.evaluation_starts(FINAL_EPISODES)
         returns = []
         for first in range(0, FINAL_EPISODES, self.session.config.eval_episodes):
             if self.session.stop_requested():

@@ -1,6 +1,6 @@
 """Statements about many agents: the interquartile mean and its interval, and the shortfall to the optimum."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -107,3 +107,54 @@ def area_under_curve(steps: np.ndarray, returns: np.ndarray) -> np.ndarray:
 def performance_profile(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """The share of agents [N] above each of the thresholds [T] (Agarwal et al. 2021, section 4.2)."""
     return np.mean(values[None, :] > thresholds[:, None], axis=1)
+
+
+class Comparison(NamedTuple):
+    """A point of a sweep beside the best one."""
+
+    rank: int
+    """1 for the best, by the interquartile mean."""
+    difference: float
+    """Mean of the paired differences to the best, seed by seed: negative where it stays behind."""
+    interval: tuple[float, float]
+    """95% t interval of that mean."""
+    p_value: float
+    """Of Wilcoxon's signed-rank test over the pairs, times the number of all pairs of points."""
+
+
+SUPPORTED = 0.05
+"""A difference is supported by the seeds if its adjusted p value is at most this."""
+
+
+def compare_points(returns: np.ndarray) -> list[Comparison]:
+    """Compares the points of a sweep with the best of them, by their returns [P, S] from S seeds that they share.
+
+    Points share their random numbers seed by seed, so they are compared in pairs. The p values are multiplied by the
+    number of all pairs of points, P (P - 1) / 2 (Bonferroni), and not of those with the best alone, because which
+    point is the best is read from the same returns. NaN stands for an agent that diverged; its pair is left out.
+    """
+    centres = np.array([iqm(row[np.isfinite(row)]) if np.isfinite(row).any() else -np.inf for row in returns])
+    ranks = np.empty(len(centres), int)
+    ranks[np.argsort(-centres, kind="stable")] = np.arange(1, len(centres) + 1)
+    best = returns[int(np.argmin(ranks))]
+    num_pairs = len(returns) * (len(returns) - 1) // 2
+    return [_compare(int(rank), row - best, num_pairs) for rank, row in zip(ranks, returns, strict=True)]
+
+
+def _compare(rank: int, differences: np.ndarray, num_pairs: int) -> Comparison:
+    finite = differences[np.isfinite(differences)]
+    if not len(finite):
+        return Comparison(rank, float("nan"), (float("nan"), float("nan")), float("nan"))
+    mean = float(finite.mean())
+    if not finite.any():  # the best itself, or a point that made no difference
+        return Comparison(rank, mean, (mean, mean), 1.0)
+    if len(finite) < 2:
+        return Comparison(rank, mean, (float("nan"), float("nan")), 1.0)
+    half = float(stats.t.ppf(0.975, len(finite) - 1) * stats.sem(finite))
+    p_value = float(stats.wilcoxon(finite).pvalue)
+    return Comparison(rank, mean, (mean - half, mean + half), min(1.0, p_value * num_pairs))
+
+
+def least_p_value(num_points: int, num_seeds: int) -> float:
+    """The smallest adjusted p value that so many seeds can give: where one point wins with every seed."""
+    return float(min(1.0, 2.0 ** (1 - num_seeds) * num_points * (num_points - 1) / 2))

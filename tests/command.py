@@ -39,6 +39,7 @@ def main(*arguments: object, config: tuple[str, ...] = SMALL) -> Outcome:
     with (
         mock.patch.object(launch, "compile_programs", _compiled),
         mock.patch.object(launch, "plots"),
+        mock.patch.object(launch, "sweep_plots"),
         mock.patch.object(devices, "prepare"),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -83,7 +84,8 @@ def execute(*arguments: object, **options) -> Outcome:
 
 def results(folder: Path) -> dict[str, bytes]:
     """The files of a run that hold what the agents have done and learned; a resumed run ends with the same ones."""
-    names = ["metrics.csv", "episodes.csv", *(f"policy/{path.name}" for path in sorted((folder / "policy").iterdir()))]
+    files = sorted(path.relative_to(folder) for path in (folder / "policy").rglob("*") if path.is_file())
+    names = ["metrics.csv", "episodes.csv", *map(str, files)]
     return {name: (folder / name).read_bytes() for name in names}
 
 

@@ -60,7 +60,9 @@ def test_signal_ends_a_run_after_its_chunk_with_a_checkpoint_and_the_command_tha
     assert len(err.splitlines()) == 1
     saved = Checkpoints(tmp_path / "run/checkpoints", every=None)
     assert saved.numbers()[-1] > newest
-    assert saved.load(saved.numbers()[-1], Config()).history.env_steps == int(words[5].strip(";").replace(",", ""))
+    assert saved.load(saved.numbers()[-1], lambda agent: Config()).history.env_steps == int(
+        words[5].strip(";").replace(",", "")
+    )
 
 
 def test_signal_during_compilation_ends_at_once(tmp_path):
@@ -158,7 +160,7 @@ def test_disk_that_fills_up_ends_a_run_with_one_line_and_its_last_checkpoint_int
     assert len(outcome.err.splitlines()) == 1
     checkpoints = Checkpoints(tmp_path / "run/checkpoints", every=None)
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == set(map(str, checkpoints.numbers()))
-    newest = checkpoints.load(checkpoints.numbers()[-1], Config())
+    newest = checkpoints.load(checkpoints.numbers()[-1], lambda agent: Config())
     assert 0 < newest.history.env_steps < 3000
     assert execute("--resume", "run", "--quiet", folder=tmp_path) == (0, "", "")
 

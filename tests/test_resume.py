@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from command import copy, main, results, stopped_after
 
-from ddpg_jax import checkpoint, launch, session, training
+from ddpg_jax import checkpoint, design, launch, plan, session, training
 from ddpg_jax.assembly import make_setup
 from ddpg_jax.checkpoint import Checkpoints, Saved, restore_state, state_arrays
 from ddpg_jax.config import Config
@@ -170,14 +171,12 @@ def test_shorter_run_is_refused(whole):
 
 def in_waves(size: int):
     """Plans that have room for so many agents at a time."""
-    make_plan = launch.make_plan
+    make_plan = design.make_plan
 
-    def small(config, setup, placement, num_agents):
-        plan = make_plan(config, setup, placement, num_agents)
-        waves = tuple(range(at, min(at + size, num_agents)) for at in range(0, num_agents, size))
-        return launch.replace(plan, waves=waves)
+    def small(config, setup, placement, agents):
+        return replace(make_plan(config, setup, placement, agents), waves=plan.portions(agents, size))
 
-    return mock.patch.object(launch, "make_plan", small)
+    return mock.patch.object(design, "make_plan", small)
 
 
 @pytest.mark.parametrize("num_chunks", [3, 9, 13])
@@ -262,6 +261,10 @@ def test_arrays_that_do_not_fit_are_refused(state, change):
         restore_state(arrays, state)
 
 
+def config_of(agent: int) -> Config:
+    return Config()
+
+
 def saved_at(step: int) -> Saved:
     history = History(Config(), 2)
     history.env_steps = step
@@ -273,33 +276,33 @@ def test_newest_checkpoints_are_kept(tmp_path):
     for step in (10, 20, 30, 40):
         checkpoints.save(saved_at(step))
     assert checkpoints.numbers() == [3, 4]
-    assert [checkpoints.load(number, Config()).history.env_steps for number in (3, 4)] == [30, 40]
+    assert [checkpoints.load(number, config_of).history.env_steps for number in (3, 4)] == [30, 40]
 
 
 def test_going_back_to_an_older_checkpoint_removes_the_newer_once_there_is_another(tmp_path):
     Checkpoints(tmp_path, every=1.0).save(saved_at(10))
     Checkpoints(tmp_path, every=1.0).save(saved_at(20))
     checkpoints = Checkpoints(tmp_path, every=1.0)
-    checkpoints.load(1, Config())
+    checkpoints.load(1, config_of)
     assert checkpoints.numbers() == [1, 2]
     checkpoints.save(saved_at(15))
     assert checkpoints.numbers() == [1, 3]
-    assert checkpoints.load(3, Config()).history.env_steps == 15
+    assert checkpoints.load(3, config_of).history.env_steps == 15
 
 
 def test_checkpoint_of_another_run_is_named(tmp_path):
     Checkpoints(tmp_path, every=1.0, run={"seed": 1, "gamma": 0.9}).save(saved_at(10))
     with pytest.raises(ValueError, match="belongs to another run: its seed is 1, here 2"):
-        Checkpoints(tmp_path, every=1.0, run={"seed": 2, "gamma": 0.9}).load(1, Config())
+        Checkpoints(tmp_path, every=1.0, run={"seed": 2, "gamma": 0.9}).load(1, config_of)
     # A field that did not exist when it was written is no difference.
-    Checkpoints(tmp_path, every=1.0, run={"seed": 1, "gamma": 0.9, "newer": 3}).load(1, Config())
+    Checkpoints(tmp_path, every=1.0, run={"seed": 1, "gamma": 0.9, "newer": 3}).load(1, config_of)
 
 
 def test_checkpoint_of_a_newer_format_is_named(tmp_path):
     with mock.patch.object(checkpoint, "FORMAT", 2):
         Checkpoints(tmp_path, every=1.0).save(saved_at(10))
     with pytest.raises(ValueError, match="has format 2, newer than 1"):
-        Checkpoints(tmp_path, every=1.0).load(1, Config())
+        Checkpoints(tmp_path, every=1.0).load(1, config_of)
 
 
 class Clock:
