@@ -23,7 +23,7 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td, th { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #8884; }
-th { font-weight: 600; }
+th { font-weight: 600; } .wide td, .wide th { white-space: nowrap; }
 img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
 figure { margin: 1rem 0; } figcaption { font-size: .9rem; opacity: .8; }
 pre { overflow-x: auto; background: #8882; padding: .8rem; border-radius: 4px; font-size: .85rem; }
@@ -42,7 +42,7 @@ def report_page(folder: Path, summary: dict[str, Any]) -> str:
     parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_headline(summary))}</p>"]
     if "points" in summary:
         columns, rows = ranking(summary)
-        parts += ["<h2>Ranking</h2>", f"<p>{escape(conclusion(summary))}.</p>", _table(columns, rows)]
+        parts += ["<h2>Ranking</h2>", f"<p>{escape(_sentence(conclusion(summary)))}</p>", _table(columns, rows)]
     parts += ["<h2>Result</h2>", _table([], [list(row) for row in result_rows(summary)])]
     parts += [_figure(folder / name, caption) for name, caption in FIGURES.items() if (folder / name).exists()]
     commands = [run["command"], *run["resumed"]]
@@ -71,13 +71,18 @@ def _headline(summary: dict[str, Any]) -> str:
     if shortfall and shortfall["iqm"] is not None:
         num_agents = summary.get("num_seeds", summary["num_agents"])
         text += f", {shortfall['iqm']:.1f} below the optimum; {shortfall['num_solved']} of {num_agents} agents solve it"
+    return _sentence(text)
+
+
+def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:
     head = "<tr>" + "".join(f"<th>{escape(column)}</th>" for column in columns) + "</tr>" if columns else ""
     body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table>{head}\n{body}</table></div>'
+    kind = ' class="wide"' if columns else ""  # many columns scroll sideways, a pair of them breaks its lines
+    return f"<div{kind}><table>{head}\n{body}</table></div>"
 
 
 def _figure(path: Path, caption: str) -> str:
@@ -91,7 +96,7 @@ def _pre(text: str) -> str:
 
 
 def _value(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def _document(title: str, body: str) -> str:

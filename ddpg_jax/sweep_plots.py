@@ -53,7 +53,9 @@ def _band(axes: Any, steps: np.ndarray, values: np.ndarray, color: Any) -> None:
     fine = values[:, np.isfinite(values).all(axis=0)]
     if fine.shape[1] > 1:
         low, high = np.array([iqm_interval(row) for row in fine]).T
-        axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0, label="its 95% bootstrap interval")
+        axes.fill_between(
+            steps, low, high, color=color, alpha=0.2, linewidth=0, label="95% bootstrap interval of the first"
+        )
 
 
 def _centre(values: np.ndarray) -> np.ndarray:
@@ -108,14 +110,15 @@ def _line(points: list[dict[str, Any]], field: str, values: list[Any]) -> Any:
 
 
 def _heat_map(points: list[dict[str, Any]], fields: list[str], values: list[list[Any]]) -> Any:
-    figure, axes = new_figure(f"IQM of the final greedy return, {_title(points)}", fields[1], fields[0])
+    title = "final greedy return: IQM and its 95% bootstrap interval"
+    figure, axes = new_figure(title, fields[1], fields[0])
     grid = np.full([len(axis) for axis in values], np.nan)
     texts = {}
     for point in points:
         cell = tuple(axis.index(_key(point["values"][field])) for axis, field in zip(values, fields, strict=True))
         grid[cell] = _number(point["final_return"]["iqm"])
         low, high = _interval(point["final_return"])
-        texts[cell] = f"{grid[cell]:.1f}\n[{low:.1f}, {high:.1f}]"
+        texts[cell] = f"{grid[cell]:.1f}\n[{low:.1f}, {high:.1f}]".replace("-", "\N{MINUS SIGN}")
     axes.grid(visible=False)
     image = axes.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
     dark = np.nanmin(grid) + 0.6 * (np.nanmax(grid) - np.nanmin(grid))
@@ -124,7 +127,7 @@ def _heat_map(points: list[dict[str, Any]], fields: list[str], values: list[list
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
     for set_ticks, axis in zip((axes.set_yticks, axes.set_xticks), values, strict=True):
         set_ticks(range(len(axis)), [shown(value) for value in axis])
-    figure.colorbar(image, label="final greedy return, IQM (95% bootstrap interval in brackets)")
+    figure.colorbar(image, label="final greedy return, IQM")
     return figure
 
 
