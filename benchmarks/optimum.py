@@ -1,0 +1,190 @@
+"""The highest return that can be reached on Pendulum-v1, by dynamic programming: `python benchmarks/optimum.py`.
+
+Tables of twice as many points in each direction are computed until the returns of their policies move by less than
+`--stable`. Every return is that of an episode in the exact dynamics, so none can be above the optimum's. Checks the
+table of optima that the package ships, and gives the mean over Gymnasium's reset distribution (angle uniform in
+[-pi, pi] rad, velocity uniform in [-1, 1] rad/s).
+
+    python benchmarks/optimum.py                                       # writes results/optimum.json; 8.3 GB of memory
+    python benchmarks/optimum.py --finest 1600                         # 2.1 GB
+    python benchmarks/optimum.py --discount 0.99                       # the policy that is optimal for this discount
+    python benchmarks/optimum.py --starts mine.npy --returns out.npy   # from states [S, 2]: rad, rad/s
+"""
+
+import argparse
+import json
+import sys
+import time
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpg_jax import optimum
+
+RESULTS = Path(__file__).parent / "results"
+COARSEST = 400
+CELLS = 256
+"""Gymnasium's reset distribution is cut into so many cells in each direction, and two starts are drawn in each."""
+
+
+class Row(NamedTuple):
+    """What a table of one size has given."""
+
+    points: tuple[int, int]
+    seconds: float
+    returns: np.ndarray
+    """[S] from the start states that are checked."""
+    reset_returns: np.ndarray
+    """[CELLS, CELLS, 2] from the reset distribution."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the benchmark; returns its exit status."""
+    options = parse(arguments)
+    starts, given = shipped(options.discount) if options.starts is None else (read_starts(options.starts), None)
+    reset = reset_starts()
+    rows: list[Row] = []
+    print(HEADER if given is not None else HEADER.split("  shipped")[0])
+    num = min(COARSEST, options.finest)
+    while True:
+        rows.append(solve(num, options.discount, starts, reset))
+        print(line(rows[-1], given), flush=True)
+        if len(rows) > 1 and max(changes(rows)) < options.stable:
+            print(f"stable: the last refinement moved the means by {changes(rows)[0]:.3f} and {changes(rows)[1]:.3f}")
+            break
+        if 2 * num > options.finest:
+            print(f"not refined further: finest is {options.finest}")
+            break
+        num *= 2
+    if options.starts is None:
+        write(options.discount, rows, given)
+    if options.returns is not None:
+        np.save(options.returns, rows[-1].returns)
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options, checked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--finest", type=int, default=3200, help="points in each direction, at most")
+    parser.add_argument("--stable", type=float, default=0.1, help="change of the mean returns that ends the refinement")
+    parser.add_argument(
+        "--discount", type=float, default=1.0, help="1: episodes of 200 steps; below: episodes that never end"
+    )
+    parser.add_argument("--starts", type=Path, help=".npy of start states [S, 2]: angle (rad), velocity (rad/s)")
+    parser.add_argument("--returns", type=Path, help=".npy that receives the undiscounted 200-step returns [S]")
+    options = parser.parse_args(arguments)
+    if not 0 < options.discount <= 1:
+        parser.error(f"discount is {options.discount}, but must be in (0, 1]")
+    if options.finest < 10:
+        parser.error(f"finest is {options.finest}, but must be a whole number >= 10")
+    return options
+
+
+def shipped(discount: float) -> tuple[np.ndarray, np.ndarray | None]:
+    """The package's start states [512, 2], and the returns [512] that it ships for them and this discount."""
+    with resources.files("ddpg_jax").joinpath("data/pendulum_optimum.npz").open("rb") as file:
+        table = dict(np.load(file, allow_pickle=False))
+    returns = {1.0: table["return_optimal"], 0.99: table["return_gamma99"]}.get(discount)
+    return np.stack([table["theta"], table["theta_dot"]], axis=1), returns
+
+
+def read_starts(path: Path) -> np.ndarray:
+    """Start states [S, 2] of a user's own."""
+    try:
+        starts = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        sys.exit(f"error: starts is {path}, but must be a .npy file of numbers: {error}")
+    if starts.ndim != 2 or starts.shape[1] != 2 or not len(starts) or not np.isfinite(starts).all():
+        sys.exit(f"error: starts is {path}, but must hold finite states [S, 2]; it holds {list(starts.shape)}")
+    if np.abs(starts[:, 1]).max() > optimum.MAX_SPEED:
+        sys.exit(f"error: starts is {path}, but its velocities must be within {optimum.MAX_SPEED:g} rad/s of 0")
+    return starts
+
+
+def reset_starts() -> np.ndarray:
+    """Start states [CELLS, CELLS, 2, 2] of Gymnasium's reset distribution: two drawn in each of many equal cells."""
+    cell = np.stack(np.meshgrid(np.arange(CELLS), np.arange(CELLS), indexing="ij"), axis=-1)[:, :, None, :]
+    place = (cell + np.random.default_rng(0).uniform(size=(CELLS, CELLS, 2, 2))) / CELLS
+    return (2 * place - 1) * np.array([np.pi, 1.0])
+
+
+def solve(num: int, discount: float, starts: np.ndarray, reset: np.ndarray) -> Row:
+    """The table with `num` angles and one velocity more (so that 0 is one), and the returns of its policy."""
+    began = time.perf_counter()
+    points = (num, num + 1)
+    values = optimum.finite_horizon(points)[1] if discount == 1 else optimum.infinite_horizon(points, discount)
+    states = jnp.asarray(np.concatenate([starts, reset.reshape(-1, 2)]), jnp.float32)
+    returns = np.asarray(optimum.episode_returns(values, states[:, 0], states[:, 1], discount)[0])
+    seconds = time.perf_counter() - began
+    return Row(points, seconds, returns[: len(starts)], returns[len(starts) :].reshape(reset.shape[:3]))
+
+
+def reset_mean(row: Row) -> tuple[float, float]:
+    """The mean over the reset distribution and its standard error, from what the two draws of a cell differ by."""
+    differences = np.diff(row.reset_returns, axis=-1).astype(np.float64)
+    return float(row.reset_returns.mean(dtype=np.float64)), float(np.sqrt(np.sum(differences**2)) / 2 / CELLS**2)
+
+
+def changes(rows: list[Row]) -> tuple[float, float]:
+    """By how much the last refinement has moved the mean over the start states, and over the reset distribution."""
+    old, new = rows[-2:]
+    return abs(float(new.returns.mean() - old.returns.mean())), abs(reset_mean(new)[0] - reset_mean(old)[0])
+
+
+HEADER = (
+    "     points: angle x velocity   time, s  mean return, start states  reset distribution (standard error)"
+    "  shipped table: mean difference  lowest  highest"
+)
+
+
+def line(row: Row, given: np.ndarray | None) -> str:
+    """A row of the printed table; returns are undiscounted sums over 200 steps."""
+    mean, error = reset_mean(row)
+    text = f"{row.points[0]:>16,} x {row.points[1]:>10,}{row.seconds:>11.1f}{row.returns.mean():>27.3f}"
+    text += f"{f'{mean:.3f} ({error:.3f})':>37}"
+    if given is not None:
+        difference = row.returns - given
+        text += f"{difference.mean():>32.3f}{difference.min():>8.3f}{difference.max():>9.4f}"
+    return text
+
+
+def write(discount: float, rows: list[Row], given: np.ndarray | None) -> None:
+    """The JSON of the results."""
+    content: dict[str, Any] = {
+        "discount": discount,
+        "jax": metadata.version("jax"),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "num_starts": len(rows[-1].returns),
+        "num_reset_starts": rows[-1].reset_returns.size,
+        "tables": [],
+    }
+    for row in rows:
+        mean, error = reset_mean(row)
+        table = {
+            "points": row.points,
+            "seconds": row.seconds,
+            "mean_return": float(row.returns.mean()),
+            "reset_mean_return": mean,
+            "reset_standard_error": error,
+        }
+        if given is not None:
+            difference = (row.returns - given).astype(np.float64)
+            table["minus_shipped"] = {
+                "mean": difference.mean(),
+                "lowest": difference.min(),
+                "highest": difference.max(),
+                "num_lower_by_more_than_0.1": int(np.sum(difference < -0.1)),
+            }
+        content["tables"].append(table)
+    name = "optimum.json" if discount == 1 else f"optimum_discount_{discount:g}.json"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""The optimum of Pendulum-v1 by dynamic programming: what no policy can exceed.
+
+A table of values over angle and velocity is computed backwards in time; a policy then looks one step ahead through
+it, in the exact dynamics. Its return is a lower bound on the optimum's that becomes tight as the table is refined.
+
+Angles are in rad, 0 upright, velocities in rad/s, torques in N·m. The dynamics are those of Gymnasium's Pendulum-v1
+with its defaults (a rod of 1 kg and 1 m, g = 10 m/s², steps of 0.05 s).
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+MAX_SPEED, MAX_TORQUE, TIME_STEP = 8.0, 2.0, 0.05
+HORIZON = 200
+"""Steps of an episode."""
+
+GRAVITY_GAIN, TORQUE_GAIN = 15.0, 3.0
+"""3 g / (2 l) and 3 / (m l²): what sin(angle) and the torque add to the velocity, in rad/s²."""
+
+TORQUES = 13
+"""Torques that a search tries over their whole range, odd so that 0 is among them."""
+
+REFINED_TORQUES = 7
+"""Torques that each refinement tries between the neighbours of the best one so far."""
+
+MAX_SWEEPS = 5000
+"""Of value iteration: rounding may keep it from coming to rest."""
+
+
+def step(angle: Any, velocity: Any, torque: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One step of the dynamics: the next angle (not wrapped) and velocity, and the reward; arrays of one shape."""
+    wrapped = jnp.mod(angle + jnp.pi, 2 * jnp.pi) - jnp.pi
+    reward = -(wrapped**2 + 0.1 * velocity**2 + 0.001 * torque**2)
+    acceleration = GRAVITY_GAIN * jnp.sin(angle) + TORQUE_GAIN * torque
+    velocity = jnp.clip(velocity + TIME_STEP * acceleration, -MAX_SPEED, MAX_SPEED)
+    return angle + TIME_STEP * velocity, velocity, reward
+
+
+def axes(shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    """Angles and velocities of the points of a table of that shape: angles from -pi on, of which pi is the first."""
+    angles = -jnp.pi + 2 * jnp.pi / shape[0] * jnp.arange(shape[0])
+    return angles, jnp.linspace(-MAX_SPEED, MAX_SPEED, shape[1])
+
+
+@partial(jax.jit, static_argnames=("shape", "horizon"))
+def finite_horizon(
+    shape: tuple[int, int], discount: float = 1.0, horizon: int = HORIZON
+) -> tuple[jax.Array, jax.Array]:
+    """The highest discounted returns that are left at each step of an episode.
+
+    Args:
+        shape: points of the table in angle and in velocity.
+        discount: of a step.
+        horizon: T, the steps of an episode.
+
+    Returns:
+        The values of the start states [angles, velocities] and those after each step [T, angles, velocities], float32.
+    """
+
+    def backwards(values: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        return bellman(values, discount), values
+
+    return jax.lax.scan(backwards, jnp.zeros(shape), length=horizon, reverse=True)
+
+
+@partial(jax.jit, static_argnames="shape")
+def infinite_horizon(shape: tuple[int, int], discount: float, tolerance: float = 1e-4) -> jax.Array:
+    """The highest discounted returns of an episode that never ends, [angles, velocities] float32.
+
+    Value iteration until no value changes by more than `tolerance` in a sweep, or MAX_SWEEPS. The discount must be
+    below 1; the values are then within discount / (1 - discount) times the last change of their limit.
+    """
+
+    def going_on(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return (carry[1] > tolerance) & (carry[2] < MAX_SWEEPS)
+
+    def sweep(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        new = bellman(carry[0], discount)
+        return new, jnp.max(jnp.abs(new - carry[0])), carry[2] + 1
+
+    return jax.lax.while_loop(going_on, sweep, (jnp.zeros(shape), jnp.float32(jnp.inf), jnp.int32(0)))[0]
+
+
+def bellman(values: jax.Array, discount: float | jax.Array) -> jax.Array:
+    """The values [angles, velocities] one step earlier.
+
+    A step first changes the velocity and then turns by the new one. So the values are first moved along the angle,
+    by as much in every row of one velocity; what is then searched is, at each angle, a function of the new velocity
+    alone.
+    """
+    angles, velocities = axes((values.shape[0], values.shape[1]))
+    turned = _turn(values, velocities)
+    pushed = velocities[None, :] + TIME_STEP * GRAVITY_GAIN * jnp.sin(angles)[:, None]
+
+    def value_of(torque: jax.Array) -> jax.Array:
+        velocity = jnp.clip(pushed + TIME_STEP * TORQUE_GAIN * torque, -MAX_SPEED, MAX_SPEED)
+        return discount * _along_velocity(turned, velocity) - 0.001 * torque**2
+
+    _, best = _search(value_of, pushed, refinements=1)
+    return best - (angles**2)[:, None] - (0.1 * velocities**2)[None, :]
+
+
+def greedy_torque(values: jax.Array, angle: jax.Array, velocity: jax.Array, discount: float | jax.Array) -> jax.Array:
+    """The torques [S] that are best in states [S] if `values` [angles, velocities] are those of the states after."""
+
+    def value_of(torque: jax.Array) -> jax.Array:
+        angle_after, velocity_after, reward = step(angle, velocity, torque)
+        return reward + discount * interpolate(values, angle_after, velocity_after)
+
+    return _search(value_of, angle, refinements=3)[0]
+
+
+@jax.jit
+def follow(
+    values: jax.Array, angle: jax.Array, velocity: jax.Array, discount: float = 1.0
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Episodes in the exact dynamics, with the greedy torque in every step.
+
+    Args:
+        values: after each step, of `finite_horizon` [T, angles, velocities]; or of `infinite_horizon`
+            [angles, velocities], for `HORIZON` steps.
+        angle: [S] of the start states.
+        velocity: [S].
+        discount: with which the values were computed.
+
+    Returns:
+        Angles (not wrapped) and velocities before each step, and rewards, [T, S] each.
+    """
+
+    def forward(state: tuple[jax.Array, jax.Array], after: jax.Array | None) -> tuple[tuple, tuple]:
+        torque = greedy_torque(values if after is None else after, *state, discount)
+        angle, velocity, reward = step(*state, torque)
+        return (angle, velocity), (*state, reward)
+
+    xs, length = (values, None) if values.ndim == 3 else (None, HORIZON)
+    return jax.lax.scan(forward, (angle, velocity), xs, length)[1]
+
+
+@jax.jit
+def episode_returns(
+    values: jax.Array, angle: jax.Array, velocity: jax.Array, discount: float = 1.0
+) -> tuple[jax.Array, jax.Array]:
+    """What the episodes of `follow`, whose arguments these are, bring: undiscounted and discounted returns [S]."""
+    reward = follow(values, angle, velocity, discount)[2]
+    weights = jnp.asarray(discount) ** jnp.arange(len(reward))
+    return jnp.sum(reward, axis=0), jnp.sum(weights[:, None] * reward, axis=0)
+
+
+def interpolate(values: jax.Array, angle: jax.Array, velocity: jax.Array) -> jax.Array:
+    """The values of a table [angles, velocities] at states of any shape: linear in both directions.
+
+    Linear, because cubic convolution may leave the range of its points: the maximum over torques picks its overshoots,
+    and they grow from step to step.
+    """
+    num_angles, num_velocities = values.shape
+    row, row_weight = _split((angle + jnp.pi) * (num_angles / (2 * jnp.pi)))
+    column, weight = _column(velocity, num_velocities)
+    flat = values.ravel()
+    total = jnp.zeros_like(weight)
+    for i, share in enumerate((1 - row_weight, row_weight)):
+        index = jnp.mod(row + i, num_angles) * num_velocities + column
+        total += share * ((1 - weight) * _entry(flat, index) + weight * _entry(flat, index + 1))
+    return total
+
+
+def _search(value_of: Any, like: jax.Array, refinements: int) -> tuple[jax.Array, jax.Array]:
+    """The best torques and their values, of the shape of `like`: over a grid, then over finer ones about the best."""
+
+    def better(k: jax.Array, carry: tuple[jax.Array, ...], centre: jax.Array, spacing: float, half: int) -> tuple:
+        torque, best = carry
+        tried = jnp.clip(centre + (k - half) * spacing, -MAX_TORQUE, MAX_TORQUE)
+        value = value_of(tried)
+        return jnp.where(value > best, tried, torque), jnp.maximum(value, best)
+
+    carry = jnp.zeros_like(like), jnp.full_like(like, -jnp.inf)
+    spacing, num = 2 * MAX_TORQUE / (TORQUES - 1), TORQUES
+    for _ in range(1 + refinements):
+        try_one = partial(better, centre=carry[0], spacing=spacing, half=num // 2)
+        carry = jax.lax.fori_loop(0, num, try_one, carry)
+        num = REFINED_TORQUES
+        spacing /= (num + 1) / 2  # what is tried next lies between the neighbours, which have been
+    return carry
+
+
+def _turn(values: jax.Array, velocities: jax.Array) -> jax.Array:
+    """The values at the angles after a step with the velocity that the state has after it."""
+    num_angles, num_velocities = values.shape
+    row, weight = _split(velocities * (TIME_STEP * num_angles / (2 * jnp.pi)))
+    flat, columns = values.ravel(), jnp.arange(num_velocities)[None, :]
+    rows = jnp.arange(num_angles)[:, None] + row[None, :]
+    here, there = (_entry(flat, jnp.mod(rows + i, num_angles) * num_velocities + columns) for i in range(2))
+    return (1 - weight) * here + weight * there
+
+
+def _along_velocity(values: jax.Array, velocity: jax.Array) -> jax.Array:
+    """The values of each angle's row [angles, velocities] at velocities of the same shape."""
+    num_angles, num_velocities = values.shape
+    column, weight = _column(velocity, num_velocities)
+    flat, index = values.ravel(), column + (num_velocities * jnp.arange(num_angles))[:, None]
+    return (1 - weight) * _entry(flat, index) + weight * _entry(flat, index + 1)
+
+
+def _column(velocity: jax.Array, num_velocities: int) -> tuple[jax.Array, jax.Array]:
+    """The point of a table below a velocity, and the weight of the one above."""
+    place = (velocity + MAX_SPEED) * ((num_velocities - 1) / (2 * MAX_SPEED))
+    return _split(place, last=num_velocities - 2)
+
+
+def _split(place: jax.Array, last: int | None = None) -> tuple[jax.Array, jax.Array]:
+    """The whole number below a place (at most `last`), and what is left of it."""
+    below = jnp.floor(place)
+    if last is not None:
+        below = jnp.minimum(below, last)
+    return below.astype(jnp.int32), place - below
+
+
+def _entry(flat: jax.Array, index: jax.Array) -> jax.Array:
+    return flat.at[index].get(mode="promise_in_bounds")
