@@ -20,6 +20,7 @@ from ddpg_jax.checkpoint import Checkpoints, Saved
 from ddpg_jax.config import Config
 from ddpg_jax.design import Design, make_design
 from ddpg_jax.interruption import Interruption
+from ddpg_jax.logs import LOGS, Log, require
 from ddpg_jax.options import Request
 from ddpg_jax.plan import ANNOUNCED_SECONDS
 from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, compile_programs
@@ -58,6 +59,7 @@ def prepare(request: Request, interruption: Interruption, started: float) -> Lau
     Raises:
         ValueError: if the options cannot be carried out; the disk is then as it was.
     """
+    require(request.log)
     design = make_design(request)
     request = replace(request, points=design.points)
     console = Console(quiet=request.quiet, soft_wrap=True, highlight=False)
@@ -228,10 +230,10 @@ def _run(launch: Launch, interruption: Interruption) -> int:
         ]
     agent_steps = request.num_agents * config.total_steps
     reporter = Silent() if request.quiet else Bar(console, agent_steps, verbose=request.verbose)
-    job = _session(launch, interruption, reporter)
     interruption.defer(console.print)
     try:
-        with reporter:
+        with reporter, ExitStack() as stack:
+            job = _session(launch, interruption, reporter, _logs(launch, stack))
             results = session.train(job, programs, launch.saved)
     except Stopped as stop:
         number = interruption.number or signal.SIGTERM
@@ -246,7 +248,16 @@ def _run(launch: Launch, interruption: Interruption) -> int:
     return _status(summary, request)
 
 
-def _session(launch: Launch, interruption: Interruption, reporter: Silent) -> Session:
+def _logs(launch: Launch, stack: ExitStack) -> tuple[Log, ...]:
+    """The logs that were asked for, which the stack closes."""
+    settings = {"seeds": launch.request.seeds, "seed": launch.request.seed, **launch.request.config.to_dict()}
+    opened = tuple(LOGS[name][1](launch.folder.path, settings) for name in launch.request.log)
+    for log in opened:
+        stack.callback(log.close)
+    return opened
+
+
+def _session(launch: Launch, interruption: Interruption, reporter: Silent, logs: tuple[Log, ...]) -> Session:
     request = launch.request
     return Session(
         config=request.config,
@@ -260,6 +271,7 @@ def _session(launch: Launch, interruption: Interruption, reporter: Silent) -> Se
         reporter=reporter,
         stopwatch=launch.stopwatch,
         recorder=Recorder(launch.folder.path / "rollouts", request.record_every) if request.record_every else None,
+        logs=logs,
         stop_requested=lambda: interruption.number is not None,
     )
 
@@ -303,6 +315,7 @@ def describe(request: Request, design: Design) -> dict[str, Any]:
         "checkpoint_every": request.checkpoint_every,
         "record_every": request.record_every,
         "fail_on_divergence": request.fail_on_divergence,
+        "log": list(request.log),
     }
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -42,6 +43,8 @@ class Options:
     """Number of the checkpoint to resume from; None: the newest."""
     record_every: int | None = None
     """Record every so many training episodes of each agent in rollouts/; >= 1. None: record none."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where evaluations are logged besides: tensorboard (in the run folder), wandb (its own variables say where)."""
     fail_on_divergence: bool = False
     """End with status 1 if any agent's numbers are no longer finite, instead of only if all are."""
     plan: bool = False

@@ -31,11 +31,11 @@ PROGRAM = "python -m ddpg_jax.run"
 
 IN_ADDITION_TO_RESUME = {
     "resume", "checkpoint", "checkpoint_every", "total_steps", "record_every", "quiet", "verbose", "plan",
-    "fail_on_divergence",
+    "fail_on_divergence", "log",
 }  # fmt: skip
 """Flags that may stand beside --resume: the others would make it another run."""
 
-REMEMBERED = ("checkpoint_every", "record_every", "fail_on_divergence", "sweep", "samples")
+REMEMBERED = ("checkpoint_every", "record_every", "fail_on_divergence", "sweep", "samples", "log")
 """Options beside those of the run itself that a resumed run takes over."""
 
 COUNTS = {
@@ -43,6 +43,8 @@ COUNTS = {
     "checkpoint": (1, 2**31 - 1), "record_every": (1, 2**31 - 1), "samples": (1, 1_000_000),
 }  # fmt: skip
 """The least and the greatest value of the options that are whole numbers."""
+
+LOG_NAMES = ("tensorboard", "wandb")
 
 CONFIG_TYPES = typing.get_type_hints(Config)
 OPTION_TYPES = {name: kind for name, kind in typing.get_type_hints(Options).items() if name != "config"}
@@ -218,7 +220,7 @@ def _options_of(folder: str) -> Request:
             resume=Path(folder),
             config=config,
             points=points,
-            **remembered | {"sweep": tuple(remembered.get("sweep", ()))},
+            **remembered | {name: tuple(remembered.get(name, ())) for name in ("sweep", "log")},
         )
         _check(options, options)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -259,6 +261,10 @@ def _check_option(name: str, value: Any) -> None:
     elif name == "sweep":
         if not isinstance(value, tuple | list) or not all(isinstance(sweep, str) for sweep in value):
             raise ValueError(f"{name} is {value!r}, but must be FIELD=VALUE,VALUE,…")
+    elif name == "log":
+        for log in value if isinstance(value, tuple | list) else (value,):
+            if log not in LOG_NAMES:
+                raise ValueError(f"log is {log!r}, but must be one of {', '.join(LOG_NAMES)}")
     elif OPTION_TYPES[name] is bool and not isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}, but must be True or False")
 

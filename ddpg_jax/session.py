@@ -15,6 +15,7 @@ from ddpg_jax.checkpoint import Checkpoints, Saved, restore_state, state_arrays
 from ddpg_jax.config import Config
 from ddpg_jax.environment import Environment
 from ddpg_jax.history import Episodes, History
+from ddpg_jax.logs import Log, evaluation
 from ddpg_jax.population import Placement, Population, Programs, agent_keys
 from ddpg_jax.recording import Recorder
 from ddpg_jax.run_folder import RunFolder
@@ -118,6 +119,7 @@ class Session:
     reporter: Reporter
     stopwatch: Stopwatch
     recorder: Recorder | None = None
+    logs: tuple[Log, ...] = ()
     stop_requested: Callable[[], bool] = lambda: False
     """Asked after each chunk."""
 
@@ -305,6 +307,8 @@ class _Wave:
         history.add_evaluation(returns)
         self._report_diverged(known)
         session.reporter.evaluated(returns[history.sound()])
+        for log in session.logs:
+            log.write(history.env_steps, evaluation(history))
         session.write_tables([*(result.history for result in self.finished), history], can_wait=True)
 
     def _evaluate_finally(self, starts: Any) -> np.ndarray:

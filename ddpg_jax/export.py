@@ -1,0 +1,69 @@
+"""`python -m ddpg_jax.export RUN_FOLDER`: policies as one file that runs with JAX alone, without this package."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import tyro
+
+from ddpg_jax.policy import Policy, load_policy, write_whole
+
+PLATFORMS = ("cpu", "cuda")
+"""What an exported policy runs on."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Exports greedy policies of a finished run; needs flatbuffers (pip install 'ddpg_jax[export]').
+
+    The file holds the weights and the compiled form of the network for CPU and CUDA. JAX promises to read it for six
+    months after its release; the weights in policy/ are what lasts.
+    """
+
+    run_folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a finished run."""
+    agents: str = "best"
+    """The best (chosen on start states other than those that the run reports), all, or one agent's number."""
+    out: Path | None = None
+    """The file; None: policy.jax_export in the run folder."""
+
+
+def export_policy(policy: Policy) -> bytes:
+    """The policies as what `jax.export.deserialize` reads: observations [B, O] float32 to actions [N, B, A], any B."""
+    (num_observations,) = jax.export.symbolic_shape("B")
+    example = jax.ShapeDtypeStruct((num_observations, policy.observation_size), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda observations: policy(observations)), platforms=PLATFORMS)(example)
+    return bytes(exported.serialize())
+
+
+def _selected(options: Options) -> Policy:
+    if options.agents in ("all", "best"):
+        return load_policy(options.run_folder, "best" if options.agents == "best" else "all")
+    if not options.agents.isdecimal():
+        raise ValueError(f"agents is {options.agents!r}, but must be best, all or the number of an agent")
+    return load_policy(options.run_folder, int(options.agents))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = tyro.cli(Options, args=arguments, prog="python -m ddpg_jax.export")
+    out = options.out or options.run_folder / "policy.jax_export"
+    try:
+        policy = _selected(options)
+        write_whole(out, export_policy(policy))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ImportError:
+        print("error: flatbuffers is not installed: pip install 'ddpg_jax[export]'", file=sys.stderr)
+        return 2
+    print(f"{out}: {policy.num_agents} agent(s), observations [B, {policy.observation_size}] to actions")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Evaluations in TensorBoard's event files and in an offline run of Weights & Biases: the same as in metrics.csv."""
+
+import csv
+import json
+from unittest import mock
+
+import numpy as np
+import pytest
+from command import main, stopped_after
+from tensorboardX.proto.event_pb2 import Event
+
+from ddpg_jax import logs
+from ddpg_jax.config import Config
+from ddpg_jax.history import History
+from ddpg_jax.types import StepLog
+
+
+def scalars(folder):
+    """{(tag, step): value} of all event files: records are a length (8 bytes), its checksum (4), data, checksum (4)."""
+    found = {}
+    for path in sorted((folder / "tensorboard").iterdir()):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            size = int.from_bytes(data[at : at + 8], "little")
+            event = Event.FromString(data[at + 12 : at + 12 + size])
+            at += 16 + size
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    found[value.tag, event.step] = value.simple_value
+    return found
+
+
+def test_event_files_hold_what_the_table_holds(tmp_path):
+    assert main("--out", tmp_path / "run", "--seeds", 3, "--log", "tensorboard").status == 0
+    found = scalars(tmp_path / "run")
+    expected = {}
+    with open(tmp_path / "run/metrics.csv") as file:
+        for row in csv.DictReader(file):
+            for measure in logs.MEASURES:
+                if row[measure]:
+                    tag = f"{measure}/agent-{int(row['agent']):06d}"
+                    expected[tag, int(row["env_steps"])] = float(row[measure])
+    assert len(expected) > 30
+    for key, value in expected.items():
+        assert found.pop(key) == pytest.approx(value, rel=1e-6)
+    assert {tag.split("/")[1] for tag, _ in found} == {"iqm", "median", "worst"}
+    last = [value for (tag, step), value in expected.items() if tag.startswith("eval_return") and step == 200]
+    assert found["eval_return/worst", 200] == pytest.approx(min(last), rel=1e-6)
+    assert found["eval_return/median", 200] == pytest.approx(np.median(last), rel=1e-6)
+
+
+def test_logs_do_not_touch_the_results(tmp_path):
+    assert main("--out", tmp_path / "plain", "--seeds", 2).status == 0
+    assert main("--out", tmp_path / "logged", "--seeds", 2, "--log", "tensorboard").status == 0
+    assert (tmp_path / "plain/metrics.csv").read_bytes() == (tmp_path / "logged/metrics.csv").read_bytes()
+    assert not (tmp_path / "plain/tensorboard").exists()
+
+
+def test_resumed_run_goes_on_logging(tmp_path):
+    assert stopped_after(4, "--out", tmp_path / "run", "--seeds", 2, "--log", "tensorboard").status == 143
+    assert main("--resume", tmp_path / "run").status == 0
+    assert {step for _, step in scalars(tmp_path / "run")} == {60, 120, 180, 200}
+
+
+def test_offline_run_of_weights_and_biases(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert main("--out", tmp_path / "run", "--seeds", 2, "--log", "wandb").status == 0
+    (file,) = (tmp_path / "run/wandb").glob("offline-run-*/*.wandb")
+    data = file.read_bytes()
+    for name in (b"eval_return/agent-000001", b"eval_return/iqm", b"env_steps"):
+        assert name in data
+
+
+def test_rows_of_weights_and_biases(tmp_path):
+    """Their values, which its own file format hides."""
+    run = mock.Mock()
+    with mock.patch("wandb.init", return_value=run):
+        assert main("--out", tmp_path / "run", "--seeds", 2, "--log", "wandb").status == 0
+    rows = [call.args[0] for call in run.log.call_args_list]
+    assert [row["env_steps"] for row in rows] == [60, 120, 180, 200]
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["num_agents"] == 2
+    with open(tmp_path / "run/metrics.csv") as file:
+        table = [row for row in csv.DictReader(file) if row["agent"] == "1"]
+    assert [row["eval_return/agent-000001"] for row in rows] == [float(row["eval_return"]) for row in table]
+    run.finish.assert_called_once()
+
+
+def test_agents_without_a_number_are_left_out():
+    history = History(Config(), 3)
+    zeros = np.zeros((3, 10), np.float32)
+    history.add_chunk(StepLog(zeros, zeros, zeros, zeros, zeros))
+    history.add_evaluation(np.array([-3.0, np.nan, -1.0]))
+    values = logs.evaluation(history)
+    assert values["eval_return/agent-000000"] == -3.0
+    assert "eval_return/agent-000001" not in values
+    assert values["eval_return/median"] == -2.0
+    assert "train_return/iqm" not in values  # no episode has ended
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_missing_package_is_named_before_anything_is_written(name, tmp_path):
+    with mock.patch("importlib.util.find_spec", return_value=None):
+        outcome = main("--out", tmp_path / "run", "--log", name)
+    assert outcome.status == 2
+    assert f"pip install 'ddpg_jax[{name}]'" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_log_is_refused(tmp_path):
+    outcome = main("--out", tmp_path / "run", "--log", "tensorbord")
+    assert outcome.status == 2
+    assert outcome.err.startswith("error: log is 'tensorbord', but must be one of tensorboard, wandb")
