@@ -1,7 +1,8 @@
 """Deep Deterministic Policy Gradient in JAX: many agents in one compiled program.
 
 The pure core, to be driven by hand: `init`, `act` and `update` on an `AgentState`, with `Algorithm` naming its parts.
-`load_policy` gives back what a run has learned. The command is `python -m ddpg_jax.run`.
+`train` trains many of them in memory. `load_policy` gives back what a run has learned. The command is
+`python -m ddpg_jax.run`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ddpg_jax.agent import Algorithm, act, init, update
+    from ddpg_jax.api import train
     from ddpg_jax.assembly import make_algorithm, make_hyperparameters, make_setup
     from ddpg_jax.config import Config
     from ddpg_jax.environment import Environment, Step, make
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 # Where each public name lives. They are imported when they are asked for, so that `--help` need not wait for JAX.
 _HOMES = {
     "agent": ("Algorithm", "act", "init", "update"),
+    "api": ("train",),
     "assembly": ("make_algorithm", "make_hyperparameters", "make_setup"),
     "config": ("Config",),
     "environment": ("Environment", "Step", "make"),
@@ -52,6 +55,7 @@ __all__ = [
     "make_algorithm",
     "make_hyperparameters",
     "make_setup",
+    "train",
     "update",
 ]
 

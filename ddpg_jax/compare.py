@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from ddpg_jax import statistics
+from ddpg_jax.history import History
 from ddpg_jax.sweep import words
 
 
@@ -71,6 +72,13 @@ def read_runs(folder: Path) -> list[Run]:
         threshold = None if optimum is None else optimum - statistics.SOLVED_SHORTFALL
         runs.append(Run(name, env_id, steps, returns[:, fine], final[fine], len(agents) - len(fine), threshold))
     return runs
+
+
+def run_of(name: str, history: History, threshold: float | None = None) -> Run:
+    """What agents in memory (`ddpg_jax.train`) have shown, to be compared like a run folder."""
+    steps, returns = history.greedy_returns()
+    returns = returns[:, history.sound()]
+    return Run(name, history.config.env_id, steps, returns, returns[-1], len(history.diverged), threshold)
 
 
 def compare(runs: list[Run], threshold: float | None) -> list[dict[str, Any]]:

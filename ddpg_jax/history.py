@@ -107,6 +107,13 @@ class History:
             self.metrics_lines.append(",".join([str(agent), f"{self.env_steps},{updates}", *cells]))
         self._interval = []
 
+    def greedy_returns(self) -> tuple[np.ndarray, np.ndarray]:
+        """The steps [E] of the evaluations so far, and the agents' returns [E, N]; NaN from where an agent diverged."""
+        steps = np.array([step for step, _ in self.evaluations], int)
+        returns = np.array([returns for _, returns in self.evaluations]).reshape(len(steps), len(self.agents))
+        diverged_at = np.array([self.diverged.get(int(agent), np.inf) for agent in self.agents])
+        return steps, np.where(steps[:, None] < diverged_at, returns, np.nan)
+
     def sound(self) -> np.ndarray:
         """[N] bool: the agents that have not diverged."""
         return ~np.isin(self.agents, list(self.diverged))

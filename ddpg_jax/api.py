@@ -1,0 +1,60 @@
+"""Training from Python: what the command does, for any setup, in memory and without a run folder."""
+
+from functools import lru_cache
+
+import jax
+import numpy as np
+
+from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.config import Config
+from ddpg_jax.design import place
+from ddpg_jax.environment import make
+from ddpg_jax.history import History
+from ddpg_jax.options import Options
+from ddpg_jax.policy import Policy
+from ddpg_jax.population import Population, agent_keys, compile_programs
+from ddpg_jax.session import MAX_CHUNK, stops
+from ddpg_jax.training import Setup
+from ddpg_jax.types import Hyperparameters
+
+_compiled = lru_cache(maxsize=8)(compile_programs)  # what differs in hyperparameters alone compiles once
+
+
+def train(
+    config: Config,
+    *,
+    num_agents: int = 32,
+    seed: int = 0,
+    setup: Setup | None = None,
+    hyperparameters: Hyperparameters | None = None,
+) -> tuple[Policy, History]:
+    """Trains agents and evaluates them as they learn, all of them in memory together.
+
+    Equal arguments on an equal machine give the bits of `python -m ddpg_jax.run`, where that has as many devices.
+
+    Args:
+        config: the task, its length and its evaluations, and all that the other arguments leave open.
+        num_agents: N.
+        seed: of the root key, >= 0; agent i's key is the root key with i folded in. So agents of two calls with the
+            same seed share their random numbers, and can be compared in pairs.
+        setup: what is compiled: `make_setup` of the configuration, with other parts where the algorithm is varied.
+        hyperparameters: numbers that all agents share, or arrays [N] with one for each.
+
+    Returns:
+        The greedy policies of the N agents, and the measurements: `History.greedy_returns` has the learning curves.
+    """
+    setup = make_setup(config, make(config.env_id)) if setup is None else setup
+    scalars = make_hyperparameters(config) if hyperparameters is None else hyperparameters
+    each = jax.tree.map(lambda value: np.broadcast_to(np.asarray(value, np.float32), num_agents), scalars)
+    programs = _compiled(setup, place(setup, Options()), max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
+    population = Population(programs, agent_keys(seed, np.arange(num_agents)), each)
+    noise_scale = setup.exploration.noise_unit[0] * each.noise.scale
+    history = History(config, num_agents, noise_scale=noise_scale, noise_decay=each.noise.decay)
+    starts = setup.environment.evaluation_starts(config.eval_episodes)
+    for stop in stops(config)[0]:
+        while history.env_steps < stop:
+            history.add_chunk(population.train(min(MAX_CHUNK, stop - history.env_steps)))
+        history.add_evaluation(population.evaluate(starts).mean(axis=1, dtype=np.float64))
+    actors = population.agents(lambda state: {"params": state.actor_params, "batch_stats": state.actor_stats})
+    environment, diverged = setup.environment, tuple(sorted(history.diverged))
+    return Policy(environment.env_id, environment.observation_size, setup.algorithm.actor, actors, diverged), history
