@@ -1,0 +1,61 @@
+"""Fills the console blocks of a page: `python docs/run_console.py docs/reliability.md`.
+
+Each line `$ command` is run by bash, all of them in one empty folder, in their order; what it prints takes the place of
+the lines below it, followed by `[status N]` if that is not 0. `tests/test_reliability_page.py` compares them later.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[tuple[str, list[str], int]]:
+    """The commands of a block, each with the lines that it prints and its status."""
+    found: list[tuple[str, list[str], int]] = []
+    for line in block.splitlines():
+        status = re.fullmatch(r"\[status (\d+)\]", line)
+        if line.startswith("$ "):
+            found.append((line[2:], [], 0))
+        elif status:
+            found[-1] = (*found[-1][:2], int(status[1]))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def run(command: str, folder: Path) -> str:
+    """The command with what it prints, as it stands in a block."""
+    bin_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": bin_first, "PYTHONPATH": str(Path(__file__).parent.parent), "COLUMNS": "100"}
+    process = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    status = f"[status {process.returncode}]\n" if process.returncode else ""
+    return f"$ {command}\n{process.stdout}{status}"
+
+
+def main() -> None:
+    """Rewrites the page that the command line names."""
+    page = Path(sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder:
+
+        def fill(match: re.Match[str]) -> str:
+            filled = "".join(run(command, Path(folder)) for command, _, _ in commands(match[1]))
+            return f"```console\n{filled}```"
+
+        text = BLOCK.sub(fill, page.read_text())
+    page.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

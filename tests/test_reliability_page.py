@@ -1,0 +1,74 @@
+"""What docs/reliability.md shows is what the commands print: its console blocks are run again, in this process."""
+
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+import subprocess
+
+import command
+import pytest
+
+from ddpg_jax import evaluate
+
+SPEC = importlib.util.spec_from_file_location("run_console", command.REPOSITORY / "docs/run_console.py")
+run_console = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(run_console)
+
+PAGE = command.REPOSITORY / "docs/reliability.md"
+RUN, EVALUATE = ["python", "-m", "ddpg_jax.run"], ["python", "-m", "ddpg_jax.evaluate"]
+SHOWN = re.compile(r"error: |stopped by |agent \d+ diverged|resuming |.* is finished at ")
+"""The lines that are compared; figures of time and the devices' names differ from machine to machine."""
+
+
+def perform(line, folder):
+    """The status of a shown command, and what it prints."""
+    words = shlex.split(line)
+    if words[:3] == RUN:
+        outcome = command.main(*words[3:], config=())
+    elif words[:3] == EVALUATE:
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            status = evaluate.main(words[3:])
+        outcome = command.Outcome(status, out.getvalue(), err.getvalue())
+    else:
+        process = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True)
+        outcome = command.Outcome(process.returncode, process.stdout, process.stderr)
+    return outcome.status, (outcome.out + outcome.err).splitlines()
+
+
+def compared(line, printed):
+    """Of what a command prints, what must be the same; how a library words the damage that it finds may differ."""
+    kept = [text for text in printed if SHOWN.match(text) or not line.startswith("python")]
+    return [re.sub(r"(?<= is damaged: )[^;]*", "…", text) for text in kept]
+
+
+@pytest.fixture(scope="module")
+def performed(tmp_path_factory):
+    """The commands of the page in their order, each with what the page shows and what has happened."""
+    folder = tmp_path_factory.mktemp("page")
+    blocks = run_console.BLOCK.findall(PAGE.read_text())
+    shown = [shown for block in blocks for shown in run_console.commands(block)]
+    with contextlib.chdir(folder):
+        return [(*case, *perform(case[0], folder)) for case in shown]
+
+
+def test_page_has_cases(performed):
+    assert len(performed) > 50
+
+
+def test_commands_end_as_the_page_says(performed):
+    assert [(line, now) for line, _, status, now, _ in performed if now != status] == []
+
+
+def test_commands_say_what_the_page_says(performed):
+    for line, shown, _, _, printed in performed:
+        assert compared(line, printed) == compared(line, shown), line
+
+
+def test_refused_commands_leave_nothing_behind(performed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = [line for line, _, status, _, _ in performed if status == 2 and "--resume" not in line]
+    for line in (line for line in refused if line.startswith(shlex.join(RUN)) and "--out" not in line):
+        assert perform(line, tmp_path)[0] == 2
+    assert list(tmp_path.iterdir()) == []
