@@ -1,0 +1,98 @@
+"""Draws `images/data_flow.png`: the journey of the data through a run, and through one step of an agent."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+HOST, CORE, FRAME, INK = "#e9eef6", "#fdf0dc", "#9aa5b1", "#1f2933"
+WIDTH, HEIGHT, GAP, LEFT = 2.3, 1.0, 3.2, 1.4
+
+
+def box(axes: Axes, x: float, y: float, title: str, text: str, color: str) -> None:
+    """A part at (x, y), its centre, with its file below its name."""
+    corner = (x - WIDTH / 2, y - HEIGHT / 2)
+    axes.add_patch(
+        FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle="round,pad=0.02,rounding_size=0.1", fc=color, ec=FRAME)
+    )
+    axes.text(x, y + 0.24, title, ha="center", va="center", fontsize=10.5, weight="bold", color=INK)
+    axes.text(x, y - 0.16, text, ha="center", va="center", fontsize=8.5, color=INK, linespacing=1.35)
+
+
+def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], text: str = "", bend: float = 0.0) -> None:
+    """From one point to another, with what flows along it."""
+    style = {"arrowstyle": "-|>", "mutation_scale": 13, "color": INK, "lw": 1.1}
+    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", **style))
+    if text:
+        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+        axes.text(x, y + 0.13, text, ha="center", va="bottom", fontsize=8.5, style="italic", color=INK)
+
+
+def row(axes: Axes, y: float, parts: list[tuple[str, str]], flows: list[str], color: str) -> None:
+    """Parts from left to right, with what flows between them."""
+    for i, part in enumerate(parts):
+        box(axes, LEFT + GAP * i, y, *part, color)
+        if i:
+            arrow(axes, (LEFT + GAP * (i - 1) + WIDTH / 2, y), (LEFT + GAP * i - WIDTH / 2, y), flows[i - 1])
+
+
+def main() -> None:
+    """Writes the picture."""
+    figure, axes = plt.subplots(figsize=(13.6, 6.9))
+    axes.set_xlim(-0.2, 15.8)
+    axes.set_ylim(0.6, 8.6)
+    axes.axis("off")
+
+    axes.text(0, 8.25, "A run, on the host", fontsize=12, weight="bold", color=INK)
+    run = [
+        ("Command line", "run.py, options.py\npreset, flags"),
+        ("Config", "config.py, sweep.py\nchecked values, no JAX"),
+        ("Design", "design.py, plan.py\nparts, memory, waves"),
+        ("Programs", "population.py\nof a block of agents"),
+        ("Run folder", "session.py, launch.py\ntables, policies, figures"),
+    ]
+    row(axes, 7.3, run, ["words", "values", "Setup", "results"], HOST)
+
+    axes.add_patch(FancyBboxPatch((0, 0.85), 15.6, 5.0, boxstyle="round,pad=0.02", fc="#fffaf2", ec=FRAME, ls="--"))
+    axes.text(
+        0.2, 5.5, "One step of every agent of a block, compiled (training.py)", fontsize=12, weight="bold", color=INK
+    )
+    arrow(axes, (10.6, 6.78), (10.6, 5.9))
+    axes.text(10.45, 6.3, "chunk of steps", ha="right", va="center", fontsize=8.5, style="italic", color=INK)
+    arrow(axes, (11.4, 5.9), (11.4, 6.78))
+    axes.text(11.55, 6.3, "log [N, steps], states", ha="left", va="center", fontsize=8.5, style="italic", color=INK)
+
+    acting = [
+        ("TrainState", "types.py\nall that is carried"),
+        ("Act", "agent.py, noise.py\nline 8: a = μ(s) + noise"),
+        ("Execute", "environment.py\nline 9: r, s'"),
+        ("Store", "replay.py\nline 10: (s, a, r, d, s')"),
+        ("Sample", "replay.py\nline 11: minibatch [B]"),
+    ]
+    row(axes, 4.3, acting, ["s", "a", "r, d, s'", "rows"], CORE)
+    learning = [
+        ("Targets", "optimizers.py\nline 15: θ' moves by τ"),
+        ("Actor", "losses.py, agent.py\nline 14: policy gradient"),
+        ("Critic", "losses.py, agent.py\nline 13: (y − Q(s, a))²"),
+        ("TD target", "losses.py\nline 12: y = r + γ d Q'"),
+    ]
+    for i, part in enumerate(learning):
+        x = LEFT + GAP * i
+        box(axes, x, 1.75, *part, CORE)
+        if i:
+            arrow(axes, (x - WIDTH / 2, 1.75), (x - GAP + WIDTH / 2, 1.75), ("μ", "Q", "y")[i - 1])
+    arrow(axes, (LEFT + 4 * GAP, 3.78), (LEFT + 3 * GAP + WIDTH / 2, 1.75), bend=-0.25)
+    arrow(axes, (LEFT, 2.27), (LEFT, 3.78))
+    axes.text(LEFT + 0.15, 3.0, "the next step", ha="left", va="center", fontsize=8.5, style="italic", color=INK)
+    again = "lines 4–6: a new episode, where one ended (rollout.py)"
+    axes.text(7.8, 3.0, again, ha="center", va="center", fontsize=8.5, style="italic", color=INK)
+    figure.savefig(Path(__file__).parent / "images" / "data_flow.png", dpi=110, bbox_inches="tight", facecolor="white")
+
+
+if __name__ == "__main__":
+    main()
