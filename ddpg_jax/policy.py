@@ -222,7 +222,7 @@ def load_policy(run_folder: str | Path, agents: Literal["all", "best"] | int | S
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{folder / 'policy.json'} cannot be read: {error}") from error
     variables = load_weights(folder)
-    _check(variables, expected, num_agents, diverged, folder)
+    check_weights(variables, expected, num_agents, diverged, folder)
     policy = Policy(config.env_id, observation_size, actor, jax.tree.map(jnp.asarray, variables), diverged, best)
     if isinstance(agents, str):
         if agents == "best" and best is None:
@@ -240,8 +240,19 @@ def _bounds(values: Any) -> tuple[float, ...]:
     return bounds
 
 
-def _check(variables: Any, expected: Any, num_agents: int, diverged: tuple[int, ...], folder: Path) -> None:
-    """Refuses weights that are not the actor's, or not finite in an agent that is not known to have diverged."""
+def check_weights(variables: Any, expected: Any, num_agents: int, diverged: tuple[int, ...], folder: Path) -> None:
+    """Refuses weights that are not the networks', or not finite in an agent that is not known to have diverged.
+
+    Args:
+        variables: a tree of arrays [N, ...].
+        expected: shapes and dtypes of one agent's, by their names with slashes between them.
+        num_agents: N.
+        diverged: agents whose weights need not be finite.
+        folder: where the weights are from.
+
+    Raises:
+        ValueError: names the folder, the weights and what they must be.
+    """
     found = flatten_dict(variables, sep="/")
     for name in sorted(set(expected) | set(found)):
         here = f"{found[name].dtype}{list(found[name].shape)}" if name in found else "missing"
