@@ -28,13 +28,19 @@ class Algorithm:
     """
 
     actor: Actor
+    """Observations to actions."""
     critic: Critic
+    """Observations and actions to values."""
     optimizer: Optimizer = adam
+    """(learning_rate, eps, l2) -> an Optax transformation, of the actor and of the critic."""
     critic_first: bool = True
     """Let the actor's loss see the critic after its step, instead of both steps starting from the same critic."""
     td_target: Callable[..., jax.Array] = losses.td_target
+    """(reward [B], discount [B], next value, *, gamma) -> targets, of the critic's values."""
     critic_loss: Callable[[jax.Array, jax.Array], jax.Array] = losses.critic_loss
+    """(values, targets) -> what the critic minimises, []."""
     actor_loss: Callable[[jax.Array], jax.Array] = losses.actor_loss
+    """(values of the actor's actions) -> what the actor minimises, []."""
 
 
 @partial(jax.jit, static_argnames="algorithm")

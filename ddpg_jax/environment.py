@@ -38,7 +38,9 @@ class Environment:
     """An environment of one agent. Any functions of these signatures make one."""
 
     env_id: str
+    """Its name, for messages and files."""
     observation_size: int
+    """O."""
     low: tuple[float, ...]
     """Least action, in the environment's units; A numbers."""
     high: tuple[float, ...]
@@ -136,6 +138,7 @@ def _words(space: Any) -> str:
 
 
 NUM_PENDULUM_STARTS = 512
+"""Start states of Pendulum with a known optimum, that all evaluations share."""
 
 
 def _pendulum_evaluation(env: Any) -> dict[str, Any]:

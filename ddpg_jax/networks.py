@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 Initializer = Callable[..., jax.Array]
+"""(key, shape, dtype) -> an array of that shape; the key is consumed."""
 
 BATCH_NORM_MOMENTUM = 0.99
 """Weight of the past in batch normalisation's running statistics; the paper gives none (Flax's default)."""
-
 
 NARROW = 16
 """Networks no wider than this compute with the batch along the last axis (measured: `benchmarks/README.md`)."""

@@ -33,8 +33,11 @@ class Policy:
     """
 
     env_id: str
+    """Where they were trained."""
     observation_size: int
+    """O."""
     actor: Actor
+    """The network that all of them are."""
     variables: Any
     """The actors' parameters, and normalisation statistics where there are any, with a leading axis N."""
     diverged_agents: tuple[int, ...] = ()

@@ -91,3 +91,4 @@ PRESETS: dict[str, Config] = {
     "gist_corrected": GIST_CORRECTED,
     "paper": PAPER,
 }
+"""All of them, by the name that `--preset` takes."""

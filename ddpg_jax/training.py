@@ -19,11 +19,17 @@ class Setup:
     """Everything that a training program is compiled from. Hashable: equal setups share one compilation."""
 
     environment: Environment
+    """The task."""
     algorithm: Algorithm
+    """The networks, the losses and the form of the update."""
     exploration: Exploration
+    """How experience is gathered."""
     sampler: Sampler = replay.with_replacement
+    """Which rows of the replay make a minibatch."""
     batch_size: int = 64
+    """B."""
     replay_capacity: int = 50_000
+    """Transitions that the replay holds before it overwrites the oldest."""
     first_update: int = 1
     """The step, counted from 1, after which the first update may happen."""
     train_every: int = 1

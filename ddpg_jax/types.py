@@ -39,41 +39,65 @@ class NoiseProcess(NamedTuple):
     """
 
     coefficient: jax.Array | float
+    """Share of x that is left after a step: its lag-1 correlation."""
     drift: jax.Array | float
+    """What is added in every step."""
     innovation: jax.Array | float
+    """Standard deviation of what is drawn in every step."""
     initial: jax.Array | float = 0.0
+    """x at its start."""
     scale: jax.Array | float = 1.0
+    """Factor from x to the action, in the first episode."""
     decay: jax.Array | float = 1.0
+    """Factor on the scale after each episode."""
 
 
 class Hyperparameters(NamedTuple):
     """Scalars that shape no array: one compiled program serves all their values, and each agent may have its own."""
 
     actor_lr: jax.Array | float
+    """Adam's learning rate for the actor."""
     critic_lr: jax.Array | float
+    """Adam's learning rate for the critic."""
     lr_decay: jax.Array | float
+    """Factor on both learning rates after each episode; the loop applies it, not `update`."""
     adam_eps: jax.Array | float
+    """Adam's epsilon."""
     actor_l2: jax.Array | float
+    """L2 on the actor's kernels."""
     critic_l2: jax.Array | float
+    """L2 on the critic's kernels."""
     gamma: jax.Array | float
+    """Discount factor of a step."""
     tau: jax.Array | float
+    """Step of the target networks towards the online ones."""
     noise: NoiseProcess
+    """Exploration noise; the loop adds it, not `act`."""
 
 
 class AgentState(NamedTuple):
     """All that `update` advances. The dtype of the parameters is the dtype in which everything is computed."""
 
     actor_params: Params
+    """Of mu."""
     critic_params: Params
+    """Of Q."""
     target_actor_params: Params
+    """Of mu'."""
     target_critic_params: Params
+    """Of Q'."""
     actor_stats: Params
-    """Running statistics of batch normalisation; an empty tree without it. So are the next three."""
+    """Running statistics of the actor's batch normalisation; an empty tree without it."""
     critic_stats: Params
+    """Those of the critic."""
     target_actor_stats: Params
+    """Those of the target actor."""
     target_critic_stats: Params
+    """Those of the target critic."""
     actor_optimizer_state: optax.OptState
+    """Moments and counter of the actor's optimizer."""
     critic_optimizer_state: optax.OptState
+    """Those of the critic's."""
     step: jax.Array
     """[] int32: updates so far."""
 
@@ -113,7 +137,9 @@ class TrainState(NamedTuple):
     """All that a run carries for an agent from one step to the next; nothing else is needed to continue it."""
 
     agent: AgentState
+    """What it has learned."""
     replay: Replay
+    """What it remembers."""
     noise: jax.Array
     """[A] value of the exploration noise process, before its scale."""
     environment: Any
@@ -121,7 +147,9 @@ class TrainState(NamedTuple):
     observation: jax.Array
     """[O]."""
     episode: Episode
+    """The episode under way."""
     key: PRNGKey
+    """[] from which the next step's random numbers come; every step replaces it."""
     step: jax.Array
     """[] int32: environment steps so far; agents that advance together share it."""
 

@@ -181,6 +181,36 @@ def test_everything_public_says_what_it_is(name):
     assert without_docstring(SOURCES[name], name) == []
 
 
+def undocumented_fields(body: list[ast.stmt], where: str) -> list[str]:
+    """The public constants or fields in a piece of source that no string below them describes."""
+    found = []
+    for node, below in zip(body, [*body[1:], None], strict=True):
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
+        described = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        names = [target.id for target in targets if isinstance(target, ast.Name) and not target.id.startswith("_")]
+        found += [f"{where}.{name}" for name in names if not described]
+    return found
+
+
+def test_undescribed_fields_are_seen():
+    source = 'a = 1\n"""A."""\n_b = 2\nc: int = 3\nd = 4\n'
+    assert undocumented_fields(ast.parse(source).body, "module") == ["module.c", "module.d"]
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_constants_of_the_core_are_described(name):
+    assert undocumented_fields(SOURCES[name].body, name) == []
+
+
+def test_fields_of_what_is_exported_are_described():
+    classes = [
+        node for tree in SOURCES.values() for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name in {*ddpg_jax.__all__, "NoiseProcess", "Episode"}
+    ]  # fmt: skip
+    assert len(classes) >= 12
+    assert [field for node in classes for field in undocumented_fields(node.body, node.name)] == []
+
+
 def test_public_names_are_all_there_and_documented():
     for name in ddpg_jax.__all__:
         value = getattr(ddpg_jax, name)
