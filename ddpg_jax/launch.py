@@ -23,7 +23,7 @@ from ddpg_jax.interruption import Interruption
 from ddpg_jax.logs import LOGS, Log, require
 from ddpg_jax.options import Request
 from ddpg_jax.plan import ANNOUNCED_SECONDS
-from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, compile_programs
+from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, Programs, compile_programs
 from ddpg_jax.progress import Bar, Silent
 from ddpg_jax.recording import Recorder
 from ddpg_jax.run_folder import RunFolder, differences
@@ -223,11 +223,8 @@ def _run(launch: Launch, interruption: Interruption) -> int:
     if len(launch.waves) > len(launch.design.parts) or launch.design.seconds > ANNOUNCED_SECONDS:
         console.print(*launch.design.lines(), sep="\n")
     launch.checkpoints.prepare()
-    with console.status("compiling"), stopwatch.time("compiling"):
-        programs = [
-            compile_programs(part.setup, part.placement, max_steps=session.MAX_CHUNK, num_starts=config.eval_episodes)
-            for part in launch.design.parts
-        ]
+    with stopwatch.time("compiling"):
+        programs = _compile(launch)
     agent_steps = request.num_agents * config.total_steps
     reporter = Silent() if request.quiet else Bar(console, agent_steps, verbose=request.verbose)
     interruption.defer(console.print)
@@ -246,6 +243,20 @@ def _run(launch: Launch, interruption: Interruption) -> int:
         console.print(report.ranking_table(summary), report.conclusion(summary), sep="\n")
     console.print(report.result_table(summary, str(launch.folder.path)))
     return _status(summary, request)
+
+
+def _compile(launch: Launch) -> list[Programs]:
+    """The programs of each part."""
+    parts, programs = launch.design.parts, []
+    with launch.console.status("compiling") as status:
+        for index, part in enumerate(parts):
+            if len(parts) > 1:
+                status.update(f"compiling program {index + 1} of {len(parts)}")
+            num_starts = launch.request.config.eval_episodes
+            programs.append(
+                compile_programs(part.setup, part.placement, max_steps=session.MAX_CHUNK, num_starts=num_starts)
+            )
+    return programs
 
 
 def _logs(launch: Launch, stack: ExitStack) -> tuple[Log, ...]:
