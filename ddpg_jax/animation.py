@@ -17,9 +17,9 @@ FRAMES_PER_SECOND = 20
 
 _SCALE = 3  # drawn so many times larger, then reduced, which smooths the edges
 _PANEL, _GAP, _HEADER, _FOOTER = 300, 16, 58, 30  # pixels of the finished picture
-_GREY, _PALE, _BLACK, _WHITE = "#666666", "#EEEEEE", "#222222", "#FFFFFF"
+_GREY, _BLACK, _WHITE = "#666666", "#222222", "#FFFFFF"
 _PAUSE = 1.5  # seconds for which the last frame stays
-_COLORS = 64
+_BLENDS = 10
 
 
 @dataclass(frozen=True)
@@ -125,16 +125,30 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _gif(frames: list[Image.Image]) -> bytes:
-    """All frames in the colours of the middle one, so that what stands still is not stored again."""
-    palette = frames[len(frames) // 2].quantize(_COLORS, method=Image.Quantize.MEDIANCUT)
-    colors = np.array(palette.getpalette()).reshape(-1, 3)
-    colors[colors.min(axis=1) > 250] = 255  # the background, which the quantization has averaged with its edges
-    palette.putpalette(colors.ravel().tolist())
+    """All frames in the same few colours, so that what stands still is not stored again."""
+    palette = _palette()
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [1000 // FRAMES_PER_SECOND] * (len(frames) - 1) + [round(1000 * _PAUSE)]
     file = io.BytesIO()
     indexed[0].save(file, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=False)
     return file.getvalue()
+
+
+def _palette() -> Image.Image:
+    """White, what is drawn with, and the blends of both that smooth edges have."""
+    mixed = [(color, _WHITE) for color in (BLUE, ORANGE, _GREY, _BLACK)] + [(BLUE, ORANGE)]
+    colors = [
+        [round(share * a + (1 - share) * b) for a, b in zip(_rgb(color), _rgb(ground), strict=True)]
+        for color, ground in mixed
+        for share in np.linspace(0, 1, _BLENDS)
+    ]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.ravel(colors).tolist())
+    return palette
+
+
+def _rgb(color: str) -> list[int]:
+    return [int(color[i : i + 2], 16) for i in (1, 3, 5)]
 
 
 def _mp4(frames: list[Image.Image]) -> bytes:
