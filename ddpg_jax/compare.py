@@ -110,8 +110,8 @@ def _median_with_never(steps: np.ndarray) -> float:
     return float(np.median(np.where(np.isnan(steps), np.inf, steps)))
 
 
-def draw(path: Path, runs: list[Run], threshold: float | None) -> None:
-    """Learning curves on the left, performance profiles of the final returns on the right."""
+def draw(runs: list[Run], threshold: float | None) -> Any:
+    """A figure with learning curves on the left, performance profiles of the final returns on the right."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
@@ -129,8 +129,8 @@ def draw(path: Path, runs: list[Run], threshold: float | None) -> None:
     profiles.set(xlabel="final greedy return x", ylabel="share of agents above x", ylim=(-0.02, 1.02))
     for axes in (curves, profiles):
         axes.grid(alpha=0.25)
-    curves.legend(frameon=False, loc="lower right")
-    figure.savefig(path)
+    figure.legend(frameon=False, loc="outside lower center", ncols=min(len(runs) + 1, 3))
+    return figure
 
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
         figure = options.figure or Path("comparison.png")
         if figure.suffix not in (".png", ".pdf", ".svg"):
             raise ValueError(f"figure is {figure}, but must be a file *.png, *.pdf or *.svg")
-        draw(figure, runs, threshold)
+        draw(runs, threshold).savefig(figure)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
