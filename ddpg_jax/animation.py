@@ -97,7 +97,9 @@ def _pendulum(pen: ImageDraw.ImageDraw, x: float, y: float, cell: float, angle: 
     x, y, length = x * _SCALE, y * _SCALE, 0.44 * cell * _SCALE
     width = max(2, round(0.18 * length))
     tip = (x - length * np.sin(angle), y - length * np.cos(angle))
-    pen.line([(x, y), tip], fill=BLUE, width=width)
+    aside = width / 2 * np.array([np.cos(angle), -np.sin(angle)])
+    corners = [np.add(end, side) for end, side in ((tip, aside), (tip, -aside), ((x, y), -aside), ((x, y), aside))]
+    pen.polygon([tuple(corner) for corner in corners], fill=BLUE)
     for end in ((x, y), tip):
         pen.circle(end, width / 2, fill=BLUE)
     radius = 0.45 * length

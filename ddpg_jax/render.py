@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from ddpg_jax import animation, optimum, render_plots, trajectories
+from ddpg_jax import animation, command_line, optimum, render_plots, trajectories
 from ddpg_jax.environment import NUM_PENDULUM_STARTS, Environment, make
 from ddpg_jax.policy import write_whole
 from ddpg_jax.snapshots import Moment, Trained, load_trained
@@ -111,7 +111,7 @@ class Scene:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options = tyro.cli(Options, args=arguments, prog="python -m ddpg_jax.render")
+    options = command_line.parse(Options, arguments, "python -m ddpg_jax.render")
     folder = options.out or options.run_folder
     try:
         scene, wanted = prepare(options)

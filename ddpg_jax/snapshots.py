@@ -82,13 +82,17 @@ def load_trained(run_folder: Path, part: int | None) -> Trained:
     Raises:
         ValueError: if it is no finished run, is damaged, or has no such part.
     """
+    if not any(run_folder.glob("policy/**/policy.json")):
+        raise ValueError(
+            f"run_folder is {run_folder}, but must be the folder of a finished run: it has no policy/policy.json"
+        )
     name = _part_name(run_folder, part)
     policy = load_policy(run_folder / "policy" / name)
     config = Config.from_dict(json.loads((run_folder / "policy" / name / "policy.json").read_bytes())["config"])
     preset, discounts = _read_run(run_folder, name, policy.num_agents, config)
     folders = {int(folder.name): folder / name for folder in (run_folder / "snapshots").glob("[0-9]*")}
     if not folders:
-        raise ValueError(f"{run_folder} has no snapshots (snapshots/<environment steps>)")
+        raise ValueError(f"run_folder is {run_folder}, but must have snapshots/<environment steps>: it has none")
     return Trained(
         title=f"{preset} on {config.env_id}",
         config=config,

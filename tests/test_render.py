@@ -271,6 +271,26 @@ def test_options_are_refused_in_one_line(finished, capsys, arguments, words):
     assert files(finished) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--only", "film"), "invalid choice 'film' for argument '--only'"),
+        (("--agents", "many"), "--agents"),
+        (("--colour", "red"), "--colour"),
+        ((), "PATH Folder of a finished run"),
+    ],
+)
+def test_command_lines_that_cannot_be_read_are_refused_in_one_line(tmp_path, capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        draw(*([tmp_path] if arguments else []), *arguments)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+    assert "─" not in line
+    assert "│" not in line
+
+
 def test_mp4_needs_ffmpeg(finished, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "an .mp4 needs ffmpeg, which is not installed" in refused(capsys, finished, "--animation", "a.mp4")
@@ -295,9 +315,11 @@ def test_mp4_is_what_ffmpeg_makes_of_all_pixels(run_folder, tmp_path, capsys, mo
 
 
 def test_folders_that_are_no_finished_run_are_refused(run_folder, tmp_path, capsys):
-    assert "is it a finished run?" in refused(capsys, tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    for there in (tmp_path / "nowhere", tmp_path / "file", tmp_path):
+        assert f"run_folder is {there}, but must be the folder of a finished run" in refused(capsys, there)
     shutil.rmtree(run_folder / "snapshots")
-    assert "has no snapshots" in refused(capsys, run_folder)
+    assert "but must have snapshots/" in refused(capsys, run_folder)
 
 
 def test_damaged_runs_are_refused_and_nothing_is_written(run_folder, capsys):
