@@ -1,9 +1,10 @@
 # make run: set everything up and train 32 agents.  make test: set up, then every test, lint and type check.
+# make docs: set up, then the documentation as a site.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/installed
 
-.PHONY: run install test test-slow lint clean
+.PHONY: run install test test-slow lint docs clean
 
 run: install
 	$(VENV)/bin/python -m ddpg_jax.run --seeds 32
@@ -29,5 +30,10 @@ test: lint
 test-slow: lint
 	$(VENV)/bin/python -m pytest -m slow
 
+docs: install
+	rm -rf docs/api site
+	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . site
+	@echo "the documentation is in site/index.html"
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

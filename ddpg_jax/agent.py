@@ -36,7 +36,7 @@ class Algorithm:
     critic_first: bool = True
     """Let the actor's loss see the critic after its step, instead of both steps starting from the same critic."""
     td_target: Callable[..., jax.Array] = losses.td_target
-    """(reward [B], discount [B], next value, *, gamma) -> targets, of the critic's values."""
+    """(reward [B], discount [B], next values, gamma by its name) -> the targets of the critic's values."""
     critic_loss: Callable[[jax.Array, jax.Array], jax.Array] = losses.critic_loss
     """(values, targets) -> what the critic minimises, []."""
     actor_loss: Callable[[jax.Array], jax.Array] = losses.actor_loss
