@@ -129,7 +129,7 @@ def draw(runs: list[Run], threshold: float | None) -> Any:
     profiles.set(xlabel="final greedy return x", ylabel="share of agents above x", ylim=(-0.02, 1.02))
     for axes in (curves, profiles):
         axes.grid(alpha=0.25)
-    figure.legend(frameon=False, loc="outside lower center", ncols=min(len(runs) + 1, 3))
+    figure.legend(frameon=False, loc="outside lower center", ncols=min(len(runs) + 1, 4))
     return figure
 
 
@@ -141,12 +141,12 @@ def table(rows: list[dict[str, Any]], threshold: float | None) -> Any:
     """The rows for the terminal."""
     from rich.table import Table
 
-    result = Table(title="final greedy returns; improvement is over the first run")
-    columns = ["run", "agents", "IQM [95%]", "worst", "P(improvement) [95%]", "mean of curve"]
+    result = Table(title="final greedy returns; improvement: the probability to beat the first run", show_lines=True)
+    columns = ["run", "agents", "IQM [95%]", "worst", "improvement [95%]", "mean of curve"]
     if threshold is not None:
         columns += [f"reached {threshold:.1f}", "median steps"]
     for column in [*columns, "diverged"]:
-        result.add_column(column)
+        result.add_column(column, overflow="fold")
     for row in rows:
         cells = [
             row["run"],

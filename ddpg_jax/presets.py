@@ -84,11 +84,32 @@ PAPER = Config(
 )
 """Lillicrap et al. 2015, arXiv 1509.02971, section 7, for low-dimensional observations."""
 
+MOUNTAIN_CAR = Config(
+    env_id="MountainCarContinuous-v0",
+    total_steps=20_000,
+    hidden_sizes=(128, 64),
+    critic_final_init=0.003,
+    final_init_biases=True,
+    actor_lr=1e-4,
+    critic_lr=1e-3,
+    gamma=0.995,
+    tau=0.01,
+    replay_capacity=20_000,
+    learning_starts=2_000,
+    # Noise that keeps its sign for about half a swing of the car, 20 steps, rocks it up to the goal by chance.
+    noise_theta=0.05,
+    noise_sigma=0.4,
+    noise_reset=True,
+    eval_every=1_000,
+)
+"""Ours, for MountainCarContinuous-v0, whose reward comes at the goal alone."""
+
 PRESETS: dict[str, Config] = {
     "pendulum": PENDULUM,
     "keras": KERAS,
     "gist": GIST,
     "gist_corrected": GIST_CORRECTED,
     "paper": PAPER,
+    "mountain_car": MOUNTAIN_CAR,
 }
 """All of them, by the name that `--preset` takes."""

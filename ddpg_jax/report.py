@@ -97,9 +97,11 @@ def conclusion(summary: dict[str, Any]) -> str:
     test = f"Wilcoxon's signed-rank test over {seeds} pairs of seeds, adjusted for all pairs of points"
     if statistics.least_p_value(num_points, seeds) > statistics.SUPPORTED:
         return f"{seeds} seeds cannot support any difference among {num_points} points ({test}): use more seeds"
-    text = f"the seeds support at 5% that {worse} of the {len(others)} other points are worse than the first"
-    rest = f"; the other {len(others) - worse} cannot be told from it" if worse < len(others) else ""
-    return f"{text}{rest} ({test})"
+    if worse == 0:
+        return f"{seeds} seeds cannot tell any other point from the first ({test}, at 5%)"
+    rest = len(others) - worse
+    text = f"the seeds support at 5% that {worse} of the {len(others)} other points rank below the first"
+    return f"{text}{f', and cannot tell {rest} from it' if rest else ''} ({test})"
 
 
 def result_table(summary: dict[str, Any], folder: str) -> Table:
