@@ -158,9 +158,14 @@ def trainer_of(config: Config, machine: Machine) -> Trainer:
     return compile_trainer(config, machine)
 
 
-def new_population(trainer: Trainer, num_agents: int) -> Population:
-    """Agents at the moment when they start to learn, with replays full of what they have gathered."""
-    hyperparameters = jax.tree.map(lambda x: np.full(num_agents, x, np.float32), make_hyperparameters(trainer.config))
+def new_population(trainer: Trainer, num_agents: int, configs: Sequence[Config] = ()) -> Population:
+    """Agents at the moment when they start to learn, with replays full of what they have gathered.
+
+    `configs` are those of a sweep's points, which the agents share evenly; none given: all have the trainer's.
+    """
+    points = [make_hyperparameters(config) for config in configs or [trainer.config]]
+    each = [points[agent * len(points) // num_agents] for agent in range(num_agents)]
+    hyperparameters = jax.tree.map(lambda *values: np.asarray(values, np.float32), *each)
     population = Population(trainer.programs, agent_keys(0, np.arange(num_agents)), hyperparameters)
     gathered = min(GATHERED, trainer.setup.replay_capacity)
     # The counter of steps decides whether a step learns: these do not.
@@ -362,11 +367,41 @@ def replacement(machine: Machine, options: argparse.Namespace) -> dict[str, Any]
     return found
 
 
+def sweep_cost(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    """A grid of 12 points x 8 seeds of `pendulum` against as many agents without a sweep."""
+    trainer = trainer_of(CASES["pendulum"], machine)
+    grid = [
+        trainer.config.replace(actor_lr=actor_lr, tau=tau)
+        for actor_lr in (1e-4, 3e-4, 1e-3, 3e-3)
+        for tau in (0.005, 0.01, 0.02)
+    ]
+    populations = {"grid": new_population(trainer, 96, grid), "alike": new_population(trainer, 96)}
+    result = interleaved(populations, options.repeats, options.steps)
+    found = result | {"ratio": ratio(result["seconds_a_step"], "grid", "alike")}
+    print(f"  a grid of 12 points takes {found['ratio']:.2f} times as long as agents that are alike", flush=True)
+    return found
+
+
+def one_agent(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    """One small agent as the command places it, against `--devices 1 --group-size 1`."""
+    usual = trainer_of(CASES["pendulum"], machine)
+    alone = compile_trainer(usual.config, machine._replace(devices=machine.devices[:1], group_size=1))
+    populations = {"usual": new_population(usual, 1), "alone": new_population(alone, 1)}
+    result = interleaved(populations, options.repeats, options.steps)
+    found = result | {"ratio": ratio(result["seconds_a_step"], "usual", "alone")}
+    print(
+        f"  one agent as usual takes {found['ratio']:.2f} times as long as with --devices 1 --group-size 1", flush=True
+    )
+    return found
+
+
 EXPERIMENTS: dict[str, Callable[[Machine, argparse.Namespace], dict[str, Any]]] = {
     "capacity": capacity,
     "linearity": linearity,
     "start_up": start_up,
     "replacement": replacement,
+    "sweep_cost": sweep_cost,
+    "one_agent": one_agent,
 }
 
 
@@ -446,6 +481,12 @@ def experiment_lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"- Seconds to compile `keras` + to make the agents + for their first step: {words}.")
     if "replacement" in found:
         lines.append(f"- `gist` without replacement against with: {found['replacement']['ratio']:.2f} times.")
+    if "sweep_cost" in found:
+        words = f"{found['sweep_cost']['ratio']:.2f} times"
+        lines.append(f"- A grid of 12 points x 8 seeds of `pendulum` against 96 agents that are alike: {words}.")
+    if "one_agent" in found:
+        words = f"{found['one_agent']['ratio']:.2f} times"
+        lines.append(f"- A step of one `pendulum` agent, against `--devices 1 --group-size 1`: {words}.")
     return lines
 
 
