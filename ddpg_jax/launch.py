@@ -62,7 +62,8 @@ def prepare(request: Request, interruption: Interruption, started: float) -> Lau
     require(request.log)
     design = make_design(request)
     request = replace(request, points=design.points)
-    console = Console(quiet=request.quiet, soft_wrap=True, highlight=False)
+    # FORCE_COLOR, which notebooks and some build servers set, does not make a terminal of a file.
+    console = Console(quiet=request.quiet, soft_wrap=True, highlight=False, force_terminal=sys.stdout.isatty())
     if request.plan:
         announce(console, request, design)
         console.print(*design.lines(), sep="\n")

@@ -419,3 +419,11 @@ def test_every_choice_is_in_the_help_of_its_field():
         if get_origin(kind) is Literal:
             for choice in get_args(kind):
                 assert isinstance(parsed([f"--{name}", choice]), Options)
+
+
+def test_what_goes_into_a_file_has_no_control_characters(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks set it
+    outcome = main("--seeds", 1, "--out", tmp_path / "run")
+    assert outcome.status == 0
+    assert "200 of 200 steps" in outcome.out
+    assert "\x1b" not in outcome.out
