@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from ddpg_jax.config import Config
 from ddpg_jax.environment import make
 from ddpg_jax.plots import BLUE, GREEN, ORANGE
-from ddpg_jax.statistics import iqm, iqm_interval
+from ddpg_jax.statistics import iqm, iqm_interval, probability_of_improvement
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "presets"
@@ -38,8 +38,22 @@ RUNS: dict[str, list[str]] = {
     "keras-textbook_noise": ["--preset", "keras", "--noise-dt", "1", "--total-steps", "10000", "--seed", "1"],
     "keras-terminal": ["--preset", "keras", "--time-limit-terminal", "--total-steps", "10000", "--seed", "1"],
     "paper": ["--preset", "paper", "--total-steps", "12000", "--seed", "1"],
+    "mountain_car": ["--preset", "mountain_car", "--seed", "1"],
+    "swimmer": ["--preset", "continuous", "--env-id", "Swimmer-misc", "--seed", "1"],
+    "reacher": ["--preset", "continuous", "--env-id", "Reacher-misc", "--seed", "1"],
+    "point_robot": ["--preset", "continuous", "--env-id", "PointRobot-misc", "--seed", "1"],
 }
 """Name of the result: flags beside `--seeds 32`."""
+
+CORRECTIONS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
+    ("tutorial: bootstrap at the time limit instead of counting it as terminal", "keras-terminal", "keras-root1",
+     (4_000, 10_000)),
+    ("tutorial: textbook noise (dt 1) instead of its slow noise (dt 0.01)", "keras-root1", "keras-textbook_noise",
+     (4_000, 10_000)),
+    ("gist: bootstrap at the time limit, alone", "gist", "gist-bootstrapped", (10_000, 40_000)),
+    ("gist: all three (`gist_corrected`)", "gist", "gist_corrected", (10_000, 40_000)),
+)  # fmt: skip
+"""A correction, the results without and with it, and the steps at which they are compared."""
 
 COMPARISONS: dict[str, tuple[str, ...]] = {
     "preset_pendulum": ("pendulum-root1", "pendulum-root2", "pendulum-root3"),
@@ -88,6 +102,37 @@ def draw(figure_name: str, names: tuple[str, ...]) -> None:
     figure.savefig(IMAGES / f"{figure_name}.png")
 
 
+def at(name: str, env_steps: int) -> np.ndarray:
+    """Greedy returns [N] of a result at a moment of training."""
+    steps, returns = learning_curve(name)
+    return returns[list(steps).index(env_steps)]
+
+
+def correction_rows(words: str, without: str, corrected: str, moments: tuple[int, ...]) -> list[str]:
+    """The lines of a correction; the last has the probability that an agent with it beats one without it."""
+    lines = []
+    for env_steps in moments:
+        values = [at(without, env_steps), at(corrected, env_steps)]
+        cells = ["{:.1f} [{:.1f}, {:.1f}]".format(float(iqm(each)), *iqm_interval(each)) for each in values]
+        better = "{:.2f} [{:.2f}, {:.2f}]".format(*probability_of_improvement(values[1], values[0]))
+        last = env_steps == moments[-1]
+        lines.append(f"| {words if env_steps == moments[0] else ''} | {env_steps:,} | {cells[0]} | {cells[1]} "
+                     f"| {better if last else ''} |")  # fmt: skip
+    return lines
+
+
+def environment_row(name: str, summary: dict[str, Any]) -> str:
+    """A line of the table of other environments: the first evaluation of training beside the end."""
+    final = summary["final_return"]
+    low, high = final["iqm_ci95"]
+    steps, returns = learning_curve(name)
+    return (
+        f"| {summary['env_id']} | `{summary['preset']}` | {summary['num_agents']} x {summary['env_steps_per_agent']:,} "
+        f"| {float(iqm(returns[0])):.1f} at {int(steps[0]):,} | {final['iqm']:.1f} [{low:.1f}, {high:.1f}] "
+        f"| {final['worst']:.1f} | {final['best']:.1f} |"
+    )
+
+
 def row(name: str, summary: dict[str, Any]) -> str:
     """A line of the table."""
     final, shortfall, last = summary["final_return"], summary["final_shortfall"], summary["train_return_last_40"]
@@ -115,8 +160,21 @@ def main() -> None:
     print("| result | agents x steps | final return: IQM [95%] | mean | worst | shortfall: IQM | solved "
           "| above -200 | last 40 training returns |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
-    for name in there:
-        print(row(name, json.loads((RESULTS / f"{name}.json").read_text())))
+    summaries = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in there}
+    for name, summary in summaries.items():
+        if "final_shortfall" in summary:
+            print(row(name, summary))
+    print("\n| correction | steps | without | with | P [95%] |\n|---|---|---|---|---|")
+    for words, without, corrected, moments in CORRECTIONS:
+        if without in there and corrected in there:
+            print(*correction_rows(words, without, corrected, moments), sep="\n")
+    print(
+        "\n| environment | preset | agents x steps | first evaluation: IQM | final return: IQM [95%] | worst | best |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for name, summary in summaries.items():
+        if "final_shortfall" not in summary:
+            print(environment_row(name, summary))
     for figure_name, names in COMPARISONS.items():
         if all(name in there for name in names):
             draw(figure_name, names)

@@ -19,7 +19,7 @@ class Options:
     """
 
     preset: str = "pendulum"
-    """Named configuration to start from: pendulum, keras, gist, gist_corrected, paper or mountain_car."""
+    """Named configuration to start from: pendulum, keras, gist, gist_corrected, paper, mountain_car or continuous."""
     seeds: int = 32
     """Number of agents, in a sweep of each point; >= 1. Seed i's key is the root key with i folded in."""
     seed: int = 0

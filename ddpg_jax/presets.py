@@ -104,6 +104,23 @@ MOUNTAIN_CAR = Config(
 )
 """Ours, for MountainCarContinuous-v0, whose reward comes at the goal alone."""
 
+CONTINUOUS = Config(
+    total_steps=20_000,
+    max_episode_steps=100,
+    hidden_sizes=(128, 64),
+    critic_final_init=0.003,
+    final_init_biases=True,
+    actor_lr=3e-4,
+    critic_lr=1e-3,
+    replay_capacity=20_000,
+    learning_starts=500,
+    noise_sigma=0.4,
+    noise_relative=True,
+    noise_reset=True,
+    eval_every=1_000,
+)
+"""Ours, a start for other environments: noise in units of the action's range, no schedule tuned to one task."""
+
 PRESETS: dict[str, Config] = {
     "pendulum": PENDULUM,
     "keras": KERAS,
@@ -111,5 +128,6 @@ PRESETS: dict[str, Config] = {
     "gist_corrected": GIST_CORRECTED,
     "paper": PAPER,
     "mountain_car": MOUNTAIN_CAR,
+    "continuous": CONTINUOUS,
 }
 """All of them, by the name that `--preset` takes."""
