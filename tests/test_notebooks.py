@@ -1,0 +1,102 @@
+"""The notebooks run from top to bottom, on fewer agents and steps, and what they show is what they gave."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+SMALLER = {
+    "01_quickstart": {"num_agents": 4, "total_steps": 700},
+    "02_algorithm_1": {"num_agents": 4, "total_steps": 700, "num_updates": 120},
+    "03_research": {"num_seeds": 2, "num_agents": 4, "total_steps": 700},
+}
+"""What the tests put in the place of a notebook's parameters."""
+
+LARGEST = 600_000
+"""Bytes of a notebook."""
+
+PATH_OF_A_MACHINE = re.compile(
+    r"(?<![\w./:])/(home|root|tmp|usr|opt|work|mnt|Users|private|var)/|[A-Z]:\\\\|ipykernel_\d"
+)
+
+
+@pytest.fixture(params=SMALLER)
+def name(request):
+    return request.param
+
+
+def read(name):
+    return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def with_parameters(notebook, values):
+    """The notebook with other numbers in its cell of parameters, each of which must be there."""
+    (cell,) = [cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    for parameter, value in values.items():
+        cell.source, count = re.subn(rf"^{parameter} = [\d_]+", f"{parameter} = {value}", cell.source, flags=re.M)
+        assert count == 1, f"{parameter} is no parameter"
+    return notebook
+
+
+def test_every_notebook_is_tested():
+    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == sorted(SMALLER)
+
+
+def test_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parent))
+    monkeypatch.setenv("PYTHONWARNINGS", "default")  # the kernel is not pytest
+    notebook = with_parameters(read(name), SMALLER[name])
+    # A failed cell raises; the folder of runs lies where the notebook is executed.
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    stderr = [output.text for cell in code_cells(notebook) for output in cell.outputs if output.get("name") == "stderr"]
+    assert stderr == []
+
+
+def test_outputs_are_of_the_code_that_is_there(name):
+    notebook = read(name)
+    digest = runpy.run_path(str(NOTEBOOKS / "execute.py"))["digest"]
+    assert notebook.metadata["outputs_of"] == digest(notebook), "execute it: python notebooks/execute.py"
+
+
+def test_shows_the_outputs_of_one_execution_in_order(name):
+    cells = code_cells(read(name))
+    assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
+    kinds = {output.output_type for cell in cells for output in cell.outputs}
+    assert "error" not in kinds
+    assert not [output.text for cell in cells for output in cell.outputs if output.get("name") == "stderr"]
+
+
+def test_shows_its_figures(name):
+    shown = [kind for cell in code_cells(read(name)) for output in cell.outputs for kind in output.get("data", {})]
+    assert sum(kind.startswith("image/") for kind in shown) >= 2
+
+
+def test_is_small_and_names_no_path_of_a_machine(name):
+    text = (NOTEBOOKS / f"{name}.ipynb").read_text()
+    assert len(text) <= LARGEST
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            output["data"] = {kind: data for kind, data in output.get("data", {}).items() if "image/" not in kind}
+    found = PATH_OF_A_MACHINE.search(json.dumps(notebook["cells"]))
+    assert found is None, found
+
+
+def test_links_lead_to_files(name):
+    text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https://") or (NOTEBOOKS / target).exists(), target
+
+
+def test_cells_are_short(name):
+    for cell in code_cells(read(name)):
+        assert len(cell.source.splitlines()) <= 25, cell.source
