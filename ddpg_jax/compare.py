@@ -145,7 +145,8 @@ def table(rows: list[dict[str, Any]], threshold: float | None) -> Any:
     columns = ["run", "agents", "IQM [95%]", "worst", "improvement [95%]", "mean of curve"]
     if threshold is not None:
         columns += [f"reached {threshold:.1f}", "median steps"]
-    for column in [*columns, "diverged"]:
+    any_diverged = any(row["num_diverged"] for row in rows)
+    for column in [*columns, *(["diverged"] if any_diverged else [])]:
         result.add_column(column, overflow="fold")
     for row in rows:
         cells = [
@@ -159,7 +160,7 @@ def table(rows: list[dict[str, Any]], threshold: float | None) -> Any:
         if threshold is not None:
             never = not np.isfinite(row["median_steps"])
             cells += [f"{row['num_reached']} of {row['agents']}", "never" if never else f"{row['median_steps']:,.0f}"]
-        result.add_row(*cells, str(row["num_diverged"]))
+        result.add_row(*cells, *([str(row["num_diverged"])] if any_diverged else []))
     return result
 
 

@@ -46,6 +46,9 @@ def test_table_and_figure_of_three_runs(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "reached -160.0" in out
     assert "never" in out
+    assert "diverged" in out
+    assert compare.main([*map(str, runs[:2]), "--figure", str(tmp_path / "figure.png")]) == 0
+    assert "diverged" not in capsys.readouterr().out
 
 
 def test_points_of_a_sweep_are_compared_one_by_one(tmp_path):
