@@ -1,10 +1,10 @@
 # make run: set everything up and train 32 agents.  make test: set up, then every test, lint and type check.
-# make docs: set up, then the documentation as a site.
+# make docs: set up, then the documentation as a site.  make notebooks: set up, then execute the notebooks in place.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/installed
 
-.PHONY: run install test test-slow lint docs clean
+.PHONY: run install test test-slow lint docs notebooks clean
 
 run: install
 	$(VENV)/bin/python -m ddpg_jax.run --seeds 32
@@ -34,6 +34,9 @@ docs: install
 	rm -rf docs/api site
 	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . site
 	@echo "the documentation is in site/index.html"
+
+notebooks: install
+	$(VENV)/bin/python notebooks/execute.py
 
 clean:
 	rm -rf $(VENV) build site docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`python notebooks/execute.py`: executes the notebooks in place, and notes in each which code its outputs are of."""
+"""`make notebooks`: executes the notebooks in place, and notes in each which code its outputs are of."""
 
 import hashlib
 import sys

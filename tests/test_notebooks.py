@@ -64,7 +64,7 @@ def test_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
 def test_outputs_are_of_the_code_that_is_there(name):
     notebook = read(name)
     digest = runpy.run_path(str(NOTEBOOKS / "execute.py"))["digest"]
-    assert notebook.metadata["outputs_of"] == digest(notebook), "execute it: python notebooks/execute.py"
+    assert notebook.metadata["outputs_of"] == digest(notebook), "execute it: make notebooks"
 
 
 def test_shows_the_outputs_of_one_execution_in_order(name):
