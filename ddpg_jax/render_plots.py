@@ -112,15 +112,14 @@ def q_estimates(title: str, observed_label: str, panels: list[Estimates]) -> byt
             panel.observed, panel.estimate, gridsize=45, extent=(low, high, low, high), mincnt=1, cmap="viridis",
             norm=LogNorm(1, most / 10), linewidths=0.1,
         )  # fmt: skip
-        axes.plot([low, high], [low, high], color=ORANGE, ls="--", lw=1.5, label="estimate = return")
+        axes.plot([low, high], [low, high], color=ORANGE, ls="--", lw=1.5)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.set_title(f"{panel.title}\n{_accuracy(panel)}", fontsize=10)
         axes.grid(alpha=0.25)
     row[0].set_ylabel("estimated Q(s, a)")
-    row[0].legend(loc="lower right", frameon=False, fontsize=9)
-    figure.supxlabel(observed_label, fontsize=10)
+    figure.supxlabel(f"{observed_label}; on the dashed line, estimate and return are equal", fontsize=10)
     figure.colorbar(density, ax=row, label="pairs in a hexagon", pad=0.02)
     figure.suptitle(title, fontsize=12)
     return _png(figure)
@@ -136,7 +135,9 @@ def _range(panel: Estimates) -> tuple[float, float]:
 def _accuracy(panel: Estimates) -> str:
     """Mean and spread of what the estimates are off by."""
     error = panel.estimate.astype(np.float64) - panel.observed
-    return f"error: mean {error.mean():+.1f}, rms {np.sqrt(np.mean(error**2)):.1f}".replace("-", "−")
+    mean, spread = error.mean(), np.sqrt(np.mean(error**2))
+    digits = 1 if spread >= 10 else 2 if spread >= 0.1 else 4
+    return f"error: mean {mean:+,.{digits}f}, rms {spread:,.{digits}f}".replace("-", "−")
 
 
 def _png(figure: Any) -> bytes:
