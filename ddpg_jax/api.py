@@ -42,7 +42,12 @@ def train(
 
     Returns:
         The greedy policies of the N agents, and the measurements: `History.greedy_returns` has the learning curves.
+
+    Raises:
+        ValueError: if there are no agents, or an array of hyperparameters has not one number for each.
     """
+    if num_agents < 1:
+        raise ValueError(f"num_agents is {num_agents}, but must be a whole number >= 1")
     setup = make_setup(config, make(config.env_id)) if setup is None else setup
     scalars = make_hyperparameters(config) if hyperparameters is None else hyperparameters
     each = jax.tree.map(lambda value: np.broadcast_to(np.asarray(value, np.float32), num_agents), scalars)

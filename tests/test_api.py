@@ -60,6 +60,14 @@ def test_each_agent_may_have_its_own_number():
             np.testing.assert_array_equal(one[agent], other[agent])
 
 
+def test_agents_that_are_none_or_too_few_for_their_numbers_are_refused():
+    with pytest.raises(ValueError, match="num_agents is 0, but must be a whole number >= 1"):
+        ddpg_jax.train(CONFIG, num_agents=0)
+    three = ddpg_jax.make_hyperparameters(CONFIG)._replace(tau=np.array([0.1, 0.2, 0.3]))
+    with pytest.raises(ValueError, match="broadcast"):
+        ddpg_jax.train(CONFIG, num_agents=2, hyperparameters=three)
+
+
 def not_a_number(value, target):
     return jnp.mean(value) * jnp.nan
 
