@@ -51,7 +51,9 @@ class TensorBoard:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"), flush_secs=10)
+        events = folder / "tensorboard"
+        number = len(list(events.iterdir())) if events.is_dir() else 0  # a resumed run writes another file
+        self._writer = SummaryWriter(str(events), flush_secs=10, filename_suffix=f".{number}")
         self._writer.add_text("settings", "\n".join(f"- {name}: {value}" for name, value in settings.items()))
 
     def write(self, env_steps: int, values: Mapping[str, float]) -> None:

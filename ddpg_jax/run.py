@@ -78,7 +78,7 @@ def _points(options: Options, default: Options, arguments: list[str]) -> tuple[P
         return tuple(Point.from_dict(point.to_dict(default.config), options.config) for point in default.points)
     if not options.sweep:
         if options.samples is not None:
-            raise ValueError(f"samples is {options.samples}, but can only be given with sweep")
+            raise ValueError(f"samples is {options.samples}, but must not be given without sweep")
         return (Point((), options.config),)
     given = {name for name, _ in _flags(arguments)} & set(CONFIG_TYPES) | set(COMMON)
     kept = {name: getattr(options.config, name) for name in given}
@@ -159,6 +159,8 @@ def _explain(arguments: list[str], default: Options) -> None:
                 )
             continue
         is_list = "tuple" in str(TYPES[name])
+        if name == "sweep" and not words:
+            raise ValueError("sweep is '', but must be FIELD=VALUE,VALUE,…")
         if len(words) > 1 and not is_list:
             raise ValueError(f"{name} is {' '.join(words)!r}, but must be one value")
         numeric = any(kind in str(TYPES[name]) for kind in ("int", "float"))

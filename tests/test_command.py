@@ -63,7 +63,7 @@ def test_help_names_every_option_with_its_default_and_its_domain():
     text = out.getvalue()
     for name in run.TYPES:
         assert f"--{name.replace('_', '-')}" in text
-    assert text.count("(default:") + text.count("(required)") >= len(run.TYPES)
+    assert text.count("(default:") + text.count("(repeatable)") >= len(run.TYPES)
 
 
 def test_importing_the_package_leaves_jax_as_it_is():
@@ -354,7 +354,7 @@ def test_files_of_a_run(eight):
     names = {str(path.relative_to(eight)) for path in eight.rglob("*") if path.is_file()}
     assert {name for name in names if not name.startswith("checkpoints/")} == {
         ".lock", "config.json", "info.json", "metrics.csv", "episodes.csv", "summary.json", "learning_curve.png",
-        "training_returns.png", "policy/policy.json", "policy/agents-000000.safetensors",
+        "report.html", "training_returns.png", "policy/policy.json", "policy/agents-000000.safetensors",
         *(f"snapshots/{step:09d}/agents-000000.safetensors" for step in (0, 50, 100, 150, 200)),
     }  # fmt: skip
 

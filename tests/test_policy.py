@@ -248,5 +248,5 @@ def test_policy_holds_no_time_host_or_path(tmp_path):
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
     assert set(json.loads((tmp_path / "one/policy.json").read_text())) == {
-        "format", "num_agents", "observation_size", "low", "high", "diverged_agents", "config"
+        "format", "num_agents", "observation_size", "low", "high", "diverged_agents", "best_agent", "config"
     }  # fmt: skip

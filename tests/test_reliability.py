@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from command import REPOSITORY, copy, execute, main, results, start, stopped_after
 
-from ddpg_jax import launch, load_policy, session
+from ddpg_jax import design, launch, load_policy, session
 from ddpg_jax.checkpoint import Checkpoints, Saved
 from ddpg_jax.config import Config
 from ddpg_jax.environment import make
@@ -319,12 +319,12 @@ def test_drafts_that_a_kill_has_left_are_removed(stopped, tmp_path):
 
 def with_learning_rates(critic_lrs):
     """Agents that each have a critic_lr of their own."""
-    make_hyperparameters = session.make_hyperparameters
+    hyperparameters = session.hyperparameters
 
-    def each(config):
-        return make_hyperparameters(config)._replace(critic_lr=np.asarray(critic_lrs))
+    def each(job, agents):
+        return hyperparameters(job, agents)._replace(critic_lr=np.asarray(critic_lrs, np.float32)[list(agents)])
 
-    return mock.patch.object(session, "make_hyperparameters", each)
+    return mock.patch.object(session, "hyperparameters", each)
 
 
 def rows(folder, name, *, without=(), only=None):
@@ -427,7 +427,7 @@ def poisoned(agent: int, step: int, value: float):
         return (states, jnp.zeros(num, bool), jnp.zeros(num, jnp.int32)), observations
 
     environment = launch.replace(whole, reset=reset, step=advance, starts=starts)
-    return mock.patch.object(launch, "make", return_value=environment)
+    return mock.patch.object(design, "make", return_value=environment)
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,7 @@ def test_bad_sweep_is_refused_in_one_line(flags, message, tmp_path):
 def test_samples_without_a_sweep_is_refused():
     outcome = main("--samples", 3)
     assert outcome.status == 2
-    assert outcome.err.startswith("error: samples is 3, but can only be given with sweep")
+    assert outcome.err.startswith("error: samples is 3, but must not be given without sweep")
 
 
 def test_swept_preset_keeps_the_flags_and_what_points_share():
