@@ -33,7 +33,8 @@ def learning_curves(path: Path, histories: list[History], summary: dict[str, Any
     sound = np.concatenate([history.sound() for history in histories])
     curves = np.where(sound, returns, np.nan).reshape(len(steps), len(summary["points"]), -1)
     title = f"{summary['preset']} on {summary['env_id']}: {len(summary['points'])} points x {curves.shape[2]} seeds"
-    figure, axes = new_figure(title, "environment steps of each agent", "greedy return: IQM of a point's seeds")
+    y_label = "greedy return: IQM of a point's seeds"
+    figure, axes = new_figure(title, "environment steps of each agent", y_label, size=(10, 4.8))
     ranked = sorted(summary["points"], key=lambda point: point["rank"])
     colors = colormaps["viridis"](np.linspace(0, 0.9, min(MOST_CURVES, len(ranked))))
     for point in ranked[MOST_CURVES:]:
@@ -44,7 +45,7 @@ def learning_curves(path: Path, histories: list[History], summary: dict[str, Any
     _band(axes, steps, curves[:, ranked[0]["point"]], colors[0])
     if optimum is not None:
         axes.axhline(optimum, color=ORANGE, linestyle="--", linewidth=1.2, label=f"optimum, {optimum:.1f}")
-    axes.legend(loc="lower right", frameon=False, fontsize="small")
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     figure.savefig(path)
 
 
