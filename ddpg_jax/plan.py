@@ -20,6 +20,12 @@ USABLE_SHARE = 0.85
 FIXED_BYTES = 900 * 2**20
 """What Python, JAX and the compiled programs take besides the agents."""
 
+CHECKPOINT_COPIES = 2
+"""Copies of an agent while a checkpoint is written: one on the host, one on its way through Orbax (measured)."""
+
+WEIGHT_FILES = 6
+"""Times that the run folder holds parameters: five moments of training, and the policy."""
+
 ANNOUNCED_SECONDS = 3600.0
 """A run that is expected to take longer is announced with its plan."""
 
@@ -42,7 +48,7 @@ class Plan:
     parameter_bytes: int
     """Parameters, targets and moments."""
     host_bytes: int
-    """Copies of the parameters on their way to the disk."""
+    """Copies of it all on their way into a checkpoint, of the replay the part that is ever filled."""
     available_bytes: int
     """Memory for agents: a share of what is free."""
     waves: tuple[range, ...]
@@ -89,13 +95,15 @@ def make_plan(config: Config, setup: Setup, placement: Placement, agents: range)
     """
     state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS)
     replay_bytes, parameter_bytes = num_bytes(state.replay), num_bytes(state.agent)
-    host_bytes = 2 * num_bytes((state.agent.actor_params, state.agent.critic_params))
+    saved_replay_bytes = replay_bytes * min(config.total_steps, config.replay_capacity) // config.replay_capacity
+    host_bytes = CHECKPOINT_COPIES * (parameter_bytes + saved_replay_bytes)
     available = available_memory(placement)
     agent_bytes = replay_bytes + parameter_bytes + host_bytes
     block = placement.block_size
     if block * agent_bytes > available:
-        rows = (available / block - parameter_bytes - host_bytes) * config.replay_capacity / replay_bytes
-        fits = f"a replay_capacity of {int(rows):,} would fit" if rows >= config.batch_size else "no replay would fit"
+        left = available / block - (1 + CHECKPOINT_COPIES) * parameter_bytes
+        rows = _rows_that_fit(left * config.replay_capacity / replay_bytes, config.total_steps)
+        fits = f"a replay_capacity of {rows:,} would fit" if rows >= config.batch_size else "no replay would fit"
         raise ValueError(
             f"replay_capacity is {config.replay_capacity:,}, but {block} agents, the fewest that train at a time, "
             f"would take {_amount(block * agent_bytes)} of {_amount(available)} available; {fits}"
@@ -108,10 +116,16 @@ def make_plan(config: Config, setup: Setup, placement: Placement, agents: range)
         host_bytes=host_bytes,
         available_bytes=available,
         waves=portions(agents, size),
-        disk_bytes=len(agents) * 3 * host_bytes,
-        checkpoint_bytes=size * (replay_bytes + parameter_bytes),
+        disk_bytes=len(agents) * WEIGHT_FILES * num_bytes((state.agent.actor_params, state.agent.critic_params)),
+        checkpoint_bytes=size * (parameter_bytes + saved_replay_bytes),
         seconds=estimate_seconds(config, setup, placement, len(agents), state.agent),
     )
+
+
+def _rows_that_fit(rows: float, total_steps: int) -> int:
+    """The capacity of a replay, if there is room for so many rows, those counted that a checkpoint copies."""
+    never_full = rows - CHECKPOINT_COPIES * total_steps
+    return int(max(never_full, rows / (1 + CHECKPOINT_COPIES)))
 
 
 def portions(agents: range, size: int) -> tuple[range, ...]:

@@ -1,0 +1,60 @@
+"""What a run will take, before it takes it."""
+
+import re
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+from ddpg_jax import plan, training
+from ddpg_jax.assembly import make_setup
+from ddpg_jax.config import Config
+from ddpg_jax.environment import make
+from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, Placement
+
+MiB = 2**20
+
+
+def planned(config, num_agents, available, group_size=2):
+    setup = make_setup(config, make("Pendulum-v1"))
+    placement = Placement((jax.devices()[0],), group_size)
+    with mock.patch.object(plan, "available_memory", return_value=available):
+        return plan.make_plan(config, setup, placement, range(num_agents))
+
+
+@pytest.mark.parametrize("total_steps", [500, 5_000, 50_000])
+def test_agents_are_planned_with_what_a_checkpoint_copies(total_steps):
+    """A replay row of Pendulum has 9 float32; a checkpoint holds the rows that are ever filled."""
+    config = Config(total_steps=total_steps, replay_capacity=5_000, hidden_sizes=(8,))
+    found = planned(config, 4, 100 * MiB)
+    state = training.init(jax.random.key(0), EXAMPLE_HYPERPARAMETERS, setup=make_setup(config, make("Pendulum-v1")))
+    parameters = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state.agent))
+    replay, filled = 5_000 * 36 + 4, min(total_steps, 5_000) * 36
+    assert found.agent_bytes == pytest.approx(parameters + replay + 2 * (parameters + filled), abs=16)
+
+
+@pytest.mark.parametrize(("num_agents", "available"), [(1, 40), (7, 40), (100, 40), (1_000, 200)])
+def test_waves_hold_all_agents_in_order_and_fit(num_agents, available):
+    found = planned(Config(total_steps=1_000), num_agents, available * MiB)
+    assert [agent for wave in found.waves for agent in wave] == list(range(num_agents))
+    assert found.wave_bytes <= available * MiB
+    assert all(len(wave) % 2 == 0 for wave in found.waves[:-1])
+    if len(found.waves) > 1:
+        assert (found.wave_size + 2) * found.agent_bytes > available * MiB
+
+
+@pytest.mark.parametrize("total_steps", [2_000, 1_000_000])
+def test_capacity_that_is_said_to_fit_does(total_steps):
+    config = Config(total_steps=total_steps, replay_capacity=10_000_000, eval_every=1_000)
+    with pytest.raises(ValueError, match=r"a replay_capacity of [0-9,]+ would fit") as refusal:
+        planned(config, 4, 50 * MiB)
+    rows = int(re.search("a replay_capacity of ([0-9,]+) would fit", str(refusal.value))[1].replace(",", ""))
+    assert planned(config.replace(replay_capacity=rows - 1), 4, 50 * MiB).waves
+    with pytest.raises(ValueError, match="would fit"):
+        planned(config.replace(replay_capacity=rows + 100), 4, 50 * MiB)
+
+
+def test_nothing_fits_into_next_to_nothing():
+    with pytest.raises(ValueError, match="no replay would fit"):
+        planned(Config(), 4, 1_000)
