@@ -29,7 +29,7 @@ MAX_CHUNK = 250
 FIRST_CHUNK = 32
 """Length of the first chunk, before the pace is known."""
 
-CHUNK_SECONDS = 10.0
+CHUNK_SECONDS = 5.0
 """Chunks are shortened towards this, so that many agents, too, can be stopped. It does not touch the results."""
 
 FINAL_EPISODES = 512
