@@ -137,29 +137,35 @@ COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 """Okabe & Ito 2008."""
 
 
+WIDTHS = {"IQM [95%]": 18, "improvement [95%]": 12, "run": 9}
+"""Least widths of columns in characters: an interval stays on its line."""
+
+
 def table(rows: list[dict[str, Any]], threshold: float | None) -> Any:
     """The rows for the terminal."""
+    from rich.box import SIMPLE_HEAVY
     from rich.table import Table
 
-    result = Table(title="final greedy returns; improvement: the probability to beat the first run", show_lines=True)
-    columns = ["run", "agents", "IQM [95%]", "worst", "improvement [95%]", "mean of curve"]
+    result = Table(title="final greedy returns; improvement: probability to beat the first", show_lines=True,
+                   box=SIMPLE_HEAVY, padding=(0, 1, 0, 0))  # fmt: skip
+    columns = ["run", "IQM [95%]", "worst", "improvement [95%]", "mean of curve"]
     if threshold is not None:
-        columns += [f"reached {threshold:.1f}", "median steps"]
+        columns += [f"reached {threshold:.1f}, median step"]
     any_diverged = any(row["num_diverged"] for row in rows)
     for column in [*columns, *(["diverged"] if any_diverged else [])]:
-        result.add_column(column, overflow="fold")
+        result.add_column(column, overflow="fold", min_width=WIDTHS.get(column))
     for row in rows:
         cells = [
-            row["run"],
-            str(row["agents"]),
-            f"{row['iqm']:.1f} [{row['iqm_ci95'][0]:.1f}, {row['iqm_ci95'][1]:.1f}]",
+            f"{row['run']}\n{row['agents']} agents",
+            f"{row['iqm']:.1f}\n[{row['iqm_ci95'][0]:.1f}, {row['iqm_ci95'][1]:.1f}]",
             f"{row['worst']:.1f}",
-            "{:.2f} [{:.2f}, {:.2f}]".format(*row["improvement"]),
+            "{:.2f}\n[{:.2f}, {:.2f}]".format(*row["improvement"]),
             f"{row['area']:.1f}",
         ]
         if threshold is not None:
             never = not np.isfinite(row["median_steps"])
-            cells += [f"{row['num_reached']} of {row['agents']}", "never" if never else f"{row['median_steps']:,.0f}"]
+            when = "never" if never else f"{row['median_steps']:,.0f}"
+            cells += [f"{row['num_reached']} of {row['agents']}\n{when}"]
         result.add_row(*cells, *([str(row["num_diverged"])] if any_diverged else []))
     return result
 
