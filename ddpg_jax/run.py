@@ -159,8 +159,8 @@ def _explain(arguments: list[str], default: Options) -> None:
                 )
             continue
         is_list = "tuple" in str(TYPES[name])
-        if name == "sweep" and not words:
-            raise ValueError("sweep is '', but must be FIELD=VALUE,VALUE,…")
+        if name == "sweep" and (len(words) != 1 or "=" not in words[0]):
+            raise ValueError(f"sweep is {' '.join(words)!r}, but must be one FIELD=VALUE,VALUE,… without spaces")
         if len(words) > 1 and not is_list:
             raise ValueError(f"{name} is {' '.join(words)!r}, but must be one value")
         numeric = any(kind in str(TYPES[name]) for kind in ("int", "float"))
