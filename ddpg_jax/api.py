@@ -13,7 +13,7 @@ from ddpg_jax.history import History
 from ddpg_jax.options import Options
 from ddpg_jax.policy import Policy
 from ddpg_jax.population import Population, agent_keys, compile_programs
-from ddpg_jax.session import MAX_CHUNK, stops
+from ddpg_jax.session import MAX_CHUNK, acting, stops
 from ddpg_jax.training import Setup
 from ddpg_jax.types import Hyperparameters
 
@@ -60,6 +60,7 @@ def train(
         while history.env_steps < stop:
             history.add_chunk(population.train(min(MAX_CHUNK, stop - history.env_steps)))
         history.add_evaluation(population.evaluate(starts).mean(axis=1, dtype=np.float64))
-    actors = population.agents(lambda state: {"params": state.actor_params, "batch_stats": state.actor_stats})
     environment, diverged = setup.environment, tuple(sorted(history.diverged))
-    return Policy(environment.env_id, environment.observation_size, setup.algorithm.actor, actors, diverged), history
+    return Policy(
+        environment.env_id, environment.observation_size, setup.algorithm.actor, acting(population), diverged
+    ), history

@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from ddpg_jax import statistics
+from ddpg_jax.command_line import parse
 from ddpg_jax.history import History
 from ddpg_jax.sweep import words
 
@@ -172,7 +173,7 @@ def table(rows: list[dict[str, Any]], threshold: float | None) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options = tyro.cli(Options, args=arguments, prog="python -m ddpg_jax.compare")
+    options = parse(Options, arguments, "python -m ddpg_jax.compare")
     try:
         if not options.runs:
             raise ValueError("runs is empty, but must name at least one run folder")

@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from ddpg_jax import statistics
+from ddpg_jax.command_line import parse
 from ddpg_jax.environment import make
 from ddpg_jax.policy import Policy, load_policy
 
@@ -93,7 +94,7 @@ def _begin(environment: Any, seed: int, state: np.ndarray | None) -> np.ndarray:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options = tyro.cli(Options, args=arguments, prog="python -m ddpg_jax.evaluate")
+    options = parse(Options, arguments, "python -m ddpg_jax.evaluate")
     try:
         if not 1 <= options.episodes <= 512:
             raise ValueError(f"episodes is {options.episodes}, but must be a whole number from 1 to 512")

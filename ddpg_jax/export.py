@@ -10,6 +10,7 @@ import jax.export
 import jax.numpy as jnp
 import tyro
 
+from ddpg_jax.command_line import parse
 from ddpg_jax.policy import Policy, load_policy, write_whole
 
 PLATFORMS = ("cpu", "cuda")
@@ -50,7 +51,7 @@ def _selected(options: Options) -> Policy:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options = tyro.cli(Options, args=arguments, prog="python -m ddpg_jax.export")
+    options = parse(Options, arguments, "python -m ddpg_jax.export")
     out = options.out or options.run_folder / "policy.jax_export"
     try:
         policy = _selected(options)

@@ -44,10 +44,9 @@ COUNTS = {
 }  # fmt: skip
 """The least and the greatest value of the options that are whole numbers."""
 
-LOG_NAMES = ("tensorboard", "wandb")
-
 CONFIG_TYPES = typing.get_type_hints(Config)
 OPTION_TYPES = {name: kind for name, kind in typing.get_type_hints(Options).items() if name != "config"}
+LOG_NAMES: tuple[str, ...] = typing.get_args(typing.get_args(OPTION_TYPES["log"])[0])
 TYPES: dict[str, Any] = OPTION_TYPES | CONFIG_TYPES
 
 

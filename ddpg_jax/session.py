@@ -259,7 +259,7 @@ class _Wave:
             final_returns = self._evaluate_finally(self.session.environment.evaluation_starts(FINAL_EPISODES))
             selection = self._evaluate_finally(self.session.environment.selection_starts(FINAL_EPISODES))
         self._note_unsound(final_returns)
-        self.session.folder.write_policy_weights(self.part.name, self._first_in_part(), _acting(self.population))
+        self.session.folder.write_policy_weights(self.part.name, self._first_in_part(), acting(self.population))
         return WaveResult(self.history, final_returns, selection.mean(axis=1, dtype=np.float64))
 
     def _first_in_part(self) -> int:
@@ -380,5 +380,6 @@ def _parameters(population: Population) -> dict[str, Any]:
     )
 
 
-def _acting(population: Population) -> dict[str, Any]:
+def acting(population: Population) -> dict[str, Any]:
+    """The actors' variables [N, ...]: parameters, and normalisation statistics where there are any."""
     return population.agents(lambda state: {"params": state.actor_params, "batch_stats": state.actor_stats})
