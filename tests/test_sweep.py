@@ -184,14 +184,15 @@ def test_each_point_is_what_a_run_of_its_own_would_be(swept, tmp_path, index):
         np.testing.assert_array_equal(whole[name][3 * within : 3 * within + 3], array)
 
 
-def test_points_of_one_shape_share_a_program(swept):
+def test_points_of_one_shape_share_a_program(swept, tmp_path):
     assert [len(values["hidden_sizes"]) and values["hidden_sizes"][0] for values in points_of(swept)] == [8] * 4 + [
         12
     ] * 4
-    before = _compiled.cache_info().misses
-    compiled = main("--plan", *SWEEP)
-    assert "8 points x 3 seeds, in 2 program(s)" in compiled.out
-    assert _compiled.cache_info().misses == before
+    assert "8 points x 3 seeds, in 2 program(s)" in main("--plan", *SWEEP).out
+    before = _compiled.cache_info()
+    assert main("--out", tmp_path / "run", *SWEEP).status == 0
+    after = _compiled.cache_info()
+    assert after.hits + after.misses - before.hits - before.misses == 2
 
 
 @pytest.mark.parametrize("num_chunks", [2, 9])
