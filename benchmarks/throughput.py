@@ -43,7 +43,7 @@ from ddpg_jax.population import (
     compile_programs,
 )
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.session import CHUNK_SECONDS, MAX_CHUNK
+from ddpg_jax.wave import CHUNK_SECONDS, MAX_CHUNK
 from ddpg_jax.training import Setup
 
 CASES: dict[str, Config] = {

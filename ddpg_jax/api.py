@@ -10,7 +10,7 @@ from ddpg_jax.config import Config
 from ddpg_jax.design import place
 from ddpg_jax.environment import make
 from ddpg_jax.history import History
-from ddpg_jax.options import Options
+from ddpg_jax.options import Request
 from ddpg_jax.policy import Policy
 from ddpg_jax.population import Population, agent_keys, compile_programs
 from ddpg_jax.session import MAX_CHUNK, acting, stops
@@ -51,7 +51,7 @@ def train(
     setup = make_setup(config, make(config.env_id)) if setup is None else setup
     scalars = make_hyperparameters(config) if hyperparameters is None else hyperparameters
     each = jax.tree.map(lambda value: np.broadcast_to(np.asarray(value, np.float32), num_agents), scalars)
-    programs = _compiled(setup, place(setup, Options()), max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
+    programs = _compiled(setup, place(setup, Request()), max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
     population = Population(programs, agent_keys(seed, np.arange(num_agents)), each)
     noise_scale = setup.exploration.noise_unit[0] * each.noise.scale
     history = History(config, num_agents, noise_scale=noise_scale, noise_decay=each.noise.decay)
@@ -62,5 +62,5 @@ def train(
         history.add_evaluation(population.evaluate(starts).mean(axis=1, dtype=np.float64))
     environment, diverged = setup.environment, tuple(sorted(history.diverged))
     return Policy(
-        environment.env_id, environment.observation_size, setup.algorithm.actor, acting(population), diverged
+        environment.env_id, environment.observation_size, setup.algorithm.actor, population.agents(acting), diverged
     ), history

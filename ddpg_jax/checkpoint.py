@@ -1,7 +1,9 @@
 """Everything that a run carries, on disk: what was saved and is loaded again continues in the same bits.
 
-Orbax writes a checkpoint beside the others and renames it when it is whole, so that a kill at any moment leaves the
-last good one. A checksum over all arrays tells a damaged one, and the run's own description tells another run's.
+A checkpoint is written beside the others and renamed when it is whole, so that a kill at any moment leaves the last
+good one. It holds the agents in portions, each of which Orbax writes as soon as it has been copied from the devices: so
+it takes little memory, every process writes its own agents, and another number of processes can read what each needs.
+Checksums tell a damaged one, and the run's own description tells another run's.
 """
 
 import functools
@@ -15,19 +17,21 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.config import Config
 from ddpg_jax.history import History
+from ddpg_jax.state_arrays import require_fit
+from ddpg_jax.team import ALONE, Team
 
-FORMAT = 1
-"""Version of the content; a newer one is refused."""
+FORMAT = 2
+"""Version of the content; another one is refused."""
 
 KEEP = 2
 """The newest checkpoints that are kept."""
@@ -41,36 +45,69 @@ COST_SHARE = 0.05
 BYTES_PER_SECOND = 150e6
 """What a checkpoint's bytes are expected to cost before one has been written (measured: `docs/reliability.md`)."""
 
-REPLAY = ".replay.rows"
-"""Of the replay only the rows that have been written are saved."""
+RUN, HISTORY, AGENTS = "run", "history", "agents"
+"""The folders of a checkpoint: one of the run, one of each process, and one of each portion of agents."""
 
 
 class Saved(NamedTuple):
-    """The content of a checkpoint."""
+    """The content of a checkpoint, but for the agents' states and the history of the wave under way."""
 
-    finished: list[tuple[History, np.ndarray, np.ndarray]]
-    """History, final returns and selection returns of the waves that have ended (see `session.WaveResult`)."""
-    history: History
+    finished: list[tuple[History, np.ndarray, np.ndarray, np.ndarray]]
+    """What the waves that have ended have given (see `session.WaveResult`)."""
+    agents: range
     """Of the wave under way."""
-    states: list[dict[str, np.ndarray]]
-    """Of its blocks: the arrays of a training state by their path in the tree."""
+    env_steps: int
+    """Of each of them."""
     seconds: dict[str, float]
     """What the stopwatch counted."""
 
 
+class Checkpoint:
+    """One that has been read and found sound; what belongs to agents is read again when it is asked for."""
+
+    def __init__(self, path: Path, saved: Saved, config_of: Callable[[int], Config]) -> None:
+        self.saved = saved
+        self._path, self._config_of = path, config_of
+        self._read = functools.lru_cache(maxsize=2)(_read_item)  # neighbours lie in the same portion
+
+    def history(self, agents: range) -> History:
+        """What these agents of the wave under way had measured."""
+        histories = []
+        for path, _ in _items(self._path, HISTORY, agents):
+            histories.append(_history(_archive(_read_item(path)["bytes"]), "", self._config_of))
+        return History.join(histories).of(agents)
+
+    def states(self, agents: range) -> dict[str, np.ndarray]:
+        """Their training states, as `state_arrays` gave them."""
+        parts = []
+        for path, there in _items(self._path, AGENTS, agents):
+            within = slice(max(agents.start - there.start, 0), agents.stop - there.start)
+            state = self._read(path)["state"]
+            parts.append({name: array[within] if array.ndim else array for name, array in state.items()})
+        return {name: np.concatenate([part[name] for part in parts]) if array.ndim else array
+                for name, array in parts[0].items()}  # fmt: skip
+
+
 class Checkpoints:
-    """The checkpoints of a run folder."""
+    """The checkpoints of a run folder, which the processes of a run write and read together."""
 
     def __init__(
-        self, folder: Path, *, every: float | None, run: Mapping[str, Any] | None = None, expected_bytes: float = 0.0
+        self,
+        folder: Path,
+        *,
+        every: float | None,
+        run: Mapping[str, Any] | None = None,
+        expected_bytes: float = 0.0,
+        team: Team = ALONE,
     ) -> None:
         """Args:
         folder: where they go.
         every: seconds between two of them; None: a minute, or as many as keep their cost within `COST_SHARE`.
         run: what makes this run the one that it is; the checkpoints of a run with other values are refused.
-        expected_bytes: what one will hold, to guess the cost of the first.
+        expected_bytes: what each process will write, to guess the cost of the first.
+        team: the processes, each of which writes what it holds.
         """
-        self._folder, self._every, self._run = folder, every, dict(run or {})
+        self._folder, self._every, self._run, self._team = folder.absolute(), every, dict(run or {}), team
         self._start = self._last = time.perf_counter()
         self._cost, self._spent = expected_bytes / BYTES_PER_SECOND, 0.0
         self._abandoned: list[int] = []
@@ -84,45 +121,74 @@ class Checkpoints:
         affordable = self._spent + 2 * self._cost <= COST_SHARE * (now - self._start)
         return affordable and now - self._last >= DEFAULT_SECONDS
 
-    def save(self, saved: Saved) -> None:
+    def save(self, saved: Saved, history: History, states: Iterable[tuple[range, dict[str, np.ndarray]]]) -> None:
         """Writes one, and removes the oldest beyond those that are kept.
+
+        Args:
+            saved: of the whole run; that of the first process counts.
+            history: of this process's agents in the wave under way.
+            states: their training states in portions, with the agents' numbers.
 
         Raises:
             OSError: if it cannot be written; the earlier ones are as they were.
         """
         start = time.perf_counter()
-        self._write(saved)
-        for other in self._abandoned:
-            self._remove(other)
+        self._write(saved, history, states)
+        self._team.first(self._remove_others)
         self._abandoned = []
-        for other in self.numbers()[:-KEEP]:
-            self._remove(other)
         self._last = time.perf_counter()
         self._cost = self._last - start
         self._spent += self._cost
 
-    def _write(self, saved: Saved) -> None:
+    def _remove_others(self) -> None:
+        """Removes those that were gone back behind, and the oldest."""
+        for other in self._abandoned:
+            self._remove(other)
+        for other in self.numbers()[:-KEEP]:
+            self._remove(other)
+
+    def _write(self, saved: Saved, history: History, states: Iterable[tuple[range, dict[str, np.ndarray]]]) -> None:
+        number = self._team.first(self._begin)
+        draft = self._draft(number)
+
+        def write() -> None:
+            if self._team.is_first:
+                self._write_item(draft / RUN, {"bytes": _pack_run(saved, self._run)})
+            if len(history.agents):
+                name = _item_name(HISTORY, history.agents[0], len(history.agents))
+                self._write_item(draft / name, {"bytes": _pack({}, history.to_arrays())})
+            for agents, state in states:
+                self._write_item(draft / _item_name(AGENTS, agents.start, len(agents)), {"state": state})
+
+        try:
+            self._team.every(partial(_as_os_error, write))
+            self._team.first(lambda: draft.rename(self._path(number)))
+        except OSError as error:
+            self._team.first(self._remove_drafts)
+            raise OSError(f"the checkpoint could not be written: {error}") from error
+
+    def _begin(self) -> int:
         self._remove_drafts()
         number = max(self.numbers(), default=0) + 1
-        states = {f"{index:06d}": state for index, state in enumerate(saved.states)}
-        host = _to_bytes(saved, self._run)
-        tree = {"states": states, "host": host, "checksum": np.array([_checksum(states, host)], np.uint32)}
-        size = host.nbytes + sum(array.nbytes for state in saved.states for array in state.values())
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self._folder).free
-            if free < size:
-                raise OSError(f"it takes {size / 2**20:,.1f} MiB, the disk has {free / 2**20:,.1f} MiB")
-            with self._manager() as manager:
-                if not manager.save(number, args=_orbax().args.PyTreeSave(tree)):
-                    raise OSError(f"Orbax has not written number {number}")
-                manager.wait_until_finished()
-        except Exception as error:  # Orbax and TensorStore raise errors of their own
-            self._remove_drafts()
+            self._draft(number).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
             raise OSError(f"the checkpoint could not be written: {_reason(error)}") from error
+        return number
 
-    def load(self, number: int, config_of: Callable[[int], Config], like: Callable[[int], Any] | None = None) -> Saved:
-        """The content of the checkpoint of that number. Those after it are removed once a new one has been written.
+    def _write_item(self, path: Path, content: dict[str, Any]) -> None:
+        """A folder that Orbax fills; this process does it alone."""
+        free, size = shutil.disk_usage(self._folder).free, sum(leaf.nbytes for leaf in jax.tree.leaves(content))
+        if free < size:
+            raise OSError(f"it takes {size / 2**20:,.1f} MiB, the disk has {free / 2**20:,.1f} MiB")
+        tree = content | {"checksum": np.array([_checksum(content)], np.uint32)}
+        with _checkpointer(self._team.index) as checkpointer:
+            checkpointer.save(path, args=_orbax().args.PyTreeSave(tree))
+
+    def load(
+        self, number: int, config_of: Callable[[int], Config], like: Callable[[int], Any] | None = None
+    ) -> Checkpoint:
+        """The checkpoint of that number. Those after it are removed once a new one has been written.
 
         Args:
             number: one of `numbers()`.
@@ -130,15 +196,26 @@ class Checkpoints:
             like: an agent's training state, arrays or shapes; None: it is not compared.
 
         Raises:
-            ValueError: if it is damaged, of a newer format, or of another run.
+            ValueError: if it is damaged, of another format, or of another run.
         """
-        name = f"checkpoint {self._path(number)}"
+        path = self._path(number)
+        opened: list[Saved] = []  # in each process, which need not tell the others
+        self._team.every(lambda: opened.append(self._open(path, config_of)))
+        self._team.every(lambda: self._check(path, opened[0].agents, like))
+        self._abandoned = [other for other in self.numbers() if other > number]
+        return Checkpoint(path, opened[0], config_of)
+
+    def _open(self, path: Path, config_of: Callable[[int], Config]) -> Saved:
+        """Reads what belongs to the whole run.
+
+        Raises:
+            ValueError: if it is damaged, of another format, or of another run.
+        """
+        name = f"checkpoint {path}"
+        if (path / "default").exists():
+            raise ValueError(f"{name} has format 1, older than {FORMAT}: resume it with the version that wrote it")
         try:
-            with self._manager() as manager:
-                tree = manager.restore(number, args=_orbax().args.PyTreeRestore())
-            if _checksum(tree["states"], tree["host"]) != tree["checksum"].item():
-                raise ValueError("its checksum does not match")
-            archive = _archive(tree["host"])
+            archive = _archive(_read_item(path / RUN)["bytes"])
             meta = json.loads(archive["meta"].tobytes())
         except Exception as error:  # whatever a damaged file makes Orbax, TensorStore, zip or JSON raise
             raise ValueError(f"{name} is damaged: {_reason(error)}") from error
@@ -147,13 +224,29 @@ class Checkpoints:
         for field, value in meta["run"].items():
             if field in self._run and value != self._run[field]:
                 raise ValueError(f"{name} belongs to another run: its {field} is {value}, here {self._run[field]}")
-        states = [tree["states"][block] for block in sorted(tree["states"])]
-        saved = _from_archive(archive, meta, states, config_of)
-        if like is not None:
-            for state in states:
-                _require_fit(state, like(int(saved.history.agents[0])), name)
-        self._abandoned = [other for other in self.numbers() if other > number]
-        return saved
+        return _unpack_run(archive, meta, config_of)
+
+    def _check(self, path: Path, agents: range, like: Callable[[int], Any] | None) -> None:
+        """Reads what belongs to agents, of which every process takes some.
+
+        Raises:
+            ValueError: if it is damaged, incomplete, or not what the run needs.
+        """
+        name = f"checkpoint {path}"
+        for kind in (HISTORY, AGENTS):
+            there = [agent for _, some in _items(path, kind, agents) for agent in some]
+            if there != list(agents):
+                raise ValueError(f"{name} is damaged: it has {kind} of {len(there)} of {len(agents)} agents")
+            for item, some in _items(path, kind, agents)[self._team.index :: self._team.size]:
+                try:
+                    content = _read_item(item)
+                except Exception as error:
+                    raise ValueError(f"{name} is damaged: {_reason(error)}") from error
+                if kind == AGENTS and like is not None:
+                    try:
+                        require_fit(content["state"], like(some.start))
+                    except ValueError as error:
+                        raise ValueError(f"{name} does not fit: {error}") from error
 
     def numbers(self) -> list[int]:
         """The numbers of the checkpoints that are there, oldest first."""
@@ -179,12 +272,54 @@ class Checkpoints:
         for draft in self._folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(draft, ignore_errors=True)
 
-    def _manager(self) -> Any:
-        ocp = _orbax()
-        options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
-        # Uncompressed, because these numbers hardly shrink and compressing them takes half of the time.
-        handler = ocp.PyTreeCheckpointHandler(use_compression=False)
-        return ocp.CheckpointManager(self._folder.absolute(), options=options, item_handlers=handler)
+    def _draft(self, number: int) -> Path:
+        return self._folder / f"{number}.orbax-checkpoint-tmp"
+
+
+def _item_name(kind: str, first: int, num_agents: int) -> str:
+    return f"{kind}-{first:06d}-{first + num_agents:06d}"
+
+
+def _items(path: Path, kind: str, agents: range) -> list[tuple[Path, range]]:
+    """The folders of a checkpoint that hold something of these agents, with the agents that they hold."""
+    found = []
+    for item in path.glob(f"{kind}-*-*"):
+        numbers = item.name.removeprefix(f"{kind}-").split("-")
+        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
+            there = range(int(numbers[0]), int(numbers[1]))
+            if max(there.start, agents.start) < min(there.stop, agents.stop):
+                found.append((item, there))
+    return sorted(found, key=lambda pair: pair[1].start)
+
+
+def _read_item(path: Path) -> dict[str, Any]:
+    """What `Checkpoints._write_item` wrote; raises whatever Orbax does, or ValueError, if that is no longer there."""
+    with _checkpointer(jax.process_index()) as checkpointer:
+        content: dict[str, Any] = checkpointer.restore(path, args=_orbax().args.PyTreeRestore())
+    checksum = content.pop("checksum").item()
+    if _checksum(content) != checksum:
+        raise ValueError("its checksum does not match")
+    return content
+
+
+def _checkpointer(process: int) -> Any:
+    """Orbax, writing or reading in this process alone; uncompressed, because these numbers hardly shrink and
+    compressing them takes half of the time.
+    """
+    ocp = _orbax()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _as_os_error(action: Callable[[], None]) -> None:
+    """Does it; Orbax and TensorStore raise errors of their own."""
+    try:
+        action()
+    except Exception as error:
+        raise OSError(_reason(error)) from error
 
 
 @functools.cache
@@ -208,121 +343,57 @@ def _orbax() -> Any:
     return orbax.checkpoint
 
 
-def state_arrays(state: Any) -> dict[str, np.ndarray]:
-    """A training state as NumPy arrays by their path in the tree, keys as their data, the replay as far as filled."""
-    filled = min(int(state.replay.added), state.replay.rows.shape[1])
-    paths, _ = jax.tree_util.tree_flatten_with_path(jax.tree.map(_key_data, state))
-    arrays = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
-    return {name: _on_host(leaf, filled if name == REPLAY else None) for name, leaf in arrays.items()}
-
-
-def _on_host(array: jax.Array, rows: int | None) -> np.ndarray:
-    """The array [n, ...], or the first rows of its second axis, from the devices that hold its parts."""
-    if array.is_fully_replicated:
-        return np.asarray(array)[:, :rows] if rows is not None else np.asarray(array)
-    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    parts = [np.asarray(shard.data) for shard in shards]
-    return np.concatenate([part if rows is None else part[:, :rows] for part in parts])
-
-
-def restore_state(arrays: dict[str, np.ndarray], like: Any) -> Any:
-    """The tree with the structure and the dtypes of `like` (arrays or shapes) that `state_arrays` took apart.
-
-    Raises:
-        ValueError: if an array is missing, or has another shape or dtype.
-    """
-    paths, structure = jax.tree_util.tree_flatten_with_path(like)
-    leaves = []
-    for path, leaf in paths:
-        name = jax.tree_util.keystr(path)
-        expected = jax.eval_shape(_key_data, leaf)
-        found = arrays.get(name)
-        if name == REPLAY and found is not None:
-            empty = np.zeros((found.shape[0], expected.shape[1] - found.shape[1], *found.shape[2:]), found.dtype)
-            found = np.concatenate([found, empty], axis=1)
-        if found is None or found.shape != expected.shape or found.dtype != expected.dtype:
-            there = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
-            raise ValueError(f"{name} is {there}, but must be {expected.dtype}{list(expected.shape)}")
-        leaves.append(jax.random.wrap_key_data(jnp.asarray(found)) if _is_key(leaf) else found)
-    return jax.tree.unflatten(structure, leaves)
-
-
-def _require_fit(arrays: dict[str, np.ndarray], like: Any, name: str) -> None:
-    """Refuses arrays that are not those of a block of agents, each of which is `like` this one.
-
-    Raises:
-        ValueError: if one is missing, is not known, or has another shape or dtype.
-    """
-    paths, _ = jax.tree_util.tree_flatten_with_path(like)
-    expected = {jax.tree_util.keystr(path): jax.eval_shape(_key_data, leaf) for path, leaf in paths}
-    for path in sorted(set(expected) | set(arrays)):
-        here, there = arrays.get(path), expected.get(path)
-        if here is None or there is None:
-            raise ValueError(f"{name} does not fit: {path} is {'missing' if here is None else 'not known'}")
-        shape = list(here.shape[here.ndim - len(there.shape) :])
-        wanted = list(there.shape)
-        if path == REPLAY and shape[0] <= wanted[0]:
-            shape[0] = wanted[0]
-        if here.dtype != there.dtype or shape != wanted:
-            raise ValueError(f"{name} does not fit: {path} is {here.dtype}{shape}, but must be {there.dtype}{wanted}")
-
-
-def _is_key(leaf: Any) -> bool:
-    return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _key_data(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _checksum(states: dict[str, dict[str, np.ndarray]], host: np.ndarray) -> int:
-    checksum = zlib.crc32(host.tobytes())
-    for block in sorted(states):
-        for name in sorted(states[block]):
-            array = np.ascontiguousarray(states[block][name])
-            checksum = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), checksum)
-            checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
+def _checksum(content: dict[str, Any]) -> int:
+    checksum = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(content):
+        array = np.ascontiguousarray(leaf)
+        checksum = zlib.crc32(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode(), checksum)
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
     return checksum
 
 
-def _to_bytes(saved: Saved, run: Mapping[str, Any]) -> np.ndarray:
+def _pack(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """What the host holds, as the bytes of a NumPy archive."""
-    meta = {"format": FORMAT, "run": run, "seconds": saved.seconds, "num_finished": len(saved.finished)}
-    arrays: dict[str, np.ndarray] = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
-    for index, (history, final_returns, selection_returns) in enumerate(saved.finished):
-        arrays |= {f"finished/{index}/{name}": array for name, array in history.to_arrays().items()}
-        arrays[f"finished/{index}/final_returns"] = final_returns
-        arrays[f"finished/{index}/selection_returns"] = selection_returns
-    arrays |= {f"history/{name}": array for name, array in saved.history.to_arrays().items()}
     file = io.BytesIO()
-    np.savez(file, **arrays)  # type: ignore[arg-type]
+    content = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays}
+    np.savez(file, **content)  # type: ignore[arg-type]
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
 def _archive(data: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays that `_to_bytes` packed."""
+    """The arrays that `_pack` packed."""
     with np.load(io.BytesIO(np.asarray(data).tobytes()), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
-def _from_archive(
-    archive: dict[str, np.ndarray],
-    meta: dict[str, Any],
-    states: list[dict[str, np.ndarray]],
-    config_of: Callable[[int], Config],
-) -> Saved:
-    def below(prefix: str) -> dict[str, np.ndarray]:
-        return {name.removeprefix(prefix): array for name, array in archive.items() if name.startswith(prefix)}
+def _pack_run(saved: Saved, run: Mapping[str, Any]) -> np.ndarray:
+    meta = {
+        "format": FORMAT,
+        "run": run,
+        "seconds": saved.seconds,
+        "num_finished": len(saved.finished),
+        "agents": [saved.agents.start, saved.agents.stop],
+        "env_steps": saved.env_steps,
+    }
+    arrays: dict[str, np.ndarray] = {}
+    for index, (history, *measured) in enumerate(saved.finished):
+        arrays |= {f"finished/{index}/{name}": array for name, array in history.to_arrays().items()}
+        arrays |= {f"finished/{index}/measured/{place}": array for place, array in enumerate(measured)}
+    return _pack(meta, arrays)
 
-    def history(prefix: str) -> History:
-        arrays = below(prefix)
-        return History.from_arrays(arrays, config_of(int(arrays["agents"][0])))
 
+def _unpack_run(archive: dict[str, np.ndarray], meta: dict[str, Any], config_of: Callable[[int], Config]) -> Saved:
     finished = []
     for index in range(meta["num_finished"]):
         prefix = f"finished/{index}/"
-        finished.append((history(prefix), archive[f"{prefix}final_returns"], archive[f"{prefix}selection_returns"]))
-    return Saved(finished, history("history/"), states, meta["seconds"])
+        final, shortfall, selection = (archive[f"{prefix}measured/{place}"] for place in range(3))
+        finished.append((_history(archive, prefix, config_of), final, shortfall, selection))
+    return Saved(finished, range(*meta["agents"]), meta["env_steps"], meta["seconds"])
+
+
+def _history(archive: dict[str, np.ndarray], prefix: str, config_of: Callable[[int], Config]) -> History:
+    arrays = {name.removeprefix(prefix): array for name, array in archive.items() if name.startswith(prefix)}
+    return History.from_arrays(arrays, config_of(int(arrays["agents"][0])))
 
 
 def _reason(error: Exception) -> str:

@@ -6,12 +6,14 @@ import jax
 
 from ddpg_jax.assembly import make_setup
 from ddpg_jax.checkpoint import KEEP
+from ddpg_jax.devices import devices_each
 from ddpg_jax.environment import Environment, make
-from ddpg_jax.options import Options, Request
+from ddpg_jax.options import Request
 from ddpg_jax.plan import Plan, make_plan, portions
 from ddpg_jax.population import Placement, choose_group_size
 from ddpg_jax.session import Part
 from ddpg_jax.sweep import Point
+from ddpg_jax.team import ALONE, Team
 from ddpg_jax.training import Setup
 
 MAX_EVALUATIONS = 100_000
@@ -43,8 +45,10 @@ class Design:
 
     @property
     def device(self) -> str:
-        """Such as "2 x cpu"."""
-        return f"{self.num_devices} x {self.parts[0].placement.devices[0].device_kind}"
+        """Such as "2 x cpu", or "4 x cpu in 2 processes"."""
+        placement = self.parts[0].placement
+        where = f" in {placement.num_processes} processes" if placement.num_processes > 1 else ""
+        return f"{self.num_devices} x {placement.devices[0].device_kind}{where}"
 
     @property
     def group_sizes(self) -> list[int]:
@@ -88,10 +92,11 @@ class Design:
         return (*begun, *rest)
 
 
-def make_design(request: Request) -> Design:
+def make_design(request: Request, team: Team = ALONE) -> Design:
     """What was asked for, as parts that each compile once.
 
-    Points whose fields differ in nothing that a program is compiled from share one; they are put side by side.
+    Points whose fields differ in nothing that a program is compiled from share one; they are put side by side. Every
+    process of the team comes to the same design.
 
     Raises:
         ValueError: if it cannot be carried out here.
@@ -107,7 +112,7 @@ def make_design(request: Request) -> Design:
         agents = range(first, first + len(points) * request.seeds)
         part = Part(f"part-{len(parts)}" if len(by_setup) > 1 else "", agents, setup, place(setup, request))
         parts.append(part)
-        plans.append(make_plan(points[0].config, setup, part.placement, agents))
+        plans.append(make_plan(points[0].config, setup, part.placement, agents, team))
         first = agents.stop
     ordered = tuple(point for points in by_setup.values() for point in points)
     return Design(ordered, tuple(parts), tuple(plans))
@@ -131,10 +136,14 @@ def _environment(request: Request) -> Environment:
     return environment
 
 
-def place(setup: Setup, options: Options) -> Placement:
-    """The devices and the group size that the options ask for, or that suit the networks."""
-    available = jax.devices()
-    if options.devices is not None and options.devices > len(available):
-        raise ValueError(f"devices is {options.devices}, but there are {len(available)}")
-    devices = tuple(available[: options.devices])
-    return Placement(devices, options.group_size or choose_group_size(setup, devices[0].platform))
+def place(setup: Setup, request: Request) -> Placement:
+    """The devices and the group size that are asked for, or that suit the networks; of all processes as many."""
+    of_process: dict[int, list[jax.Device]] = {}
+    for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
+        of_process.setdefault(device.process_index, []).append(device)
+    available = min(map(len, of_process.values()))
+    each = devices_each(request, len(of_process)) or available
+    if request.devices is not None and each > available:
+        raise ValueError(f"devices is {request.devices}, but there are {available * len(of_process)}")
+    devices = tuple(device for some in of_process.values() for device in some[:each])
+    return Placement(devices, request.group_size or choose_group_size(setup, devices[0].platform))

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from ddpg_jax.options import Request
+
 
 def usable_cores() -> int:
     """Cores that this process may use: its affinity, within the CPU quota of its control group."""
@@ -48,6 +50,22 @@ def usable_memory() -> int:
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return free
+
+
+def devices_each(request: Request, num_processes: int) -> int | None:
+    """Devices that each process takes: of those asked for, or else of those that the run has had; None: all.
+
+    Raises:
+        ValueError: if those asked for cannot be divided.
+    """
+    if request.devices is None:
+        return None if request.earlier_devices is None else max(1, request.earlier_devices // num_processes)
+    if request.devices % num_processes:
+        raise ValueError(
+            f"devices is {request.devices}, but must be a multiple of num_processes, {num_processes}: "
+            f"every process takes as many as the others"
+        )
+    return request.devices // num_processes
 
 
 def prepare(num_devices: int | None) -> None:

@@ -1,5 +1,6 @@
 """What a run has measured so far, on the host: the rows of `metrics.csv` and `episodes.csv`."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -107,6 +108,10 @@ class History:
             self.metrics_lines.append(",".join([str(agent), f"{self.env_steps},{updates}", *cells]))
         self._interval = []
 
+    def last_rows(self) -> list[str]:
+        """The rows of `metrics.csv` of the last evaluation."""
+        return self.metrics_lines[len(self.metrics_lines) - len(self.agents) :]
+
     def greedy_returns(self) -> tuple[np.ndarray, np.ndarray]:
         """The steps [E] of the evaluations so far, and the agents' returns [E, N]; NaN from where an agent diverged."""
         steps = np.array([step for step, _ in self.evaluations], int)
@@ -157,11 +162,12 @@ class History:
         }
 
     @staticmethod
-    def from_arrays(arrays: dict[str, np.ndarray], config: Config) -> "History":
-        """What `to_arrays` took apart."""
+    def from_arrays(arrays: dict[str, np.ndarray], config: Config, *, first_agent: int | None = None) -> "History":
+        """What `to_arrays` took apart; the first agent must be given where there may be none."""
         agents = arrays["agents"]
         noise = {name: arrays[name] for name in ("noise_scale", "noise_decay")}
-        history = History(config, len(agents), first_agent=int(agents[0]), **noise)
+        first_agent = int(agents[0]) if first_agent is None else first_agent
+        history = History(config, len(agents), first_agent=first_agent, **noise)
         history.env_steps = int(arrays["env_steps"])
         text = arrays["metrics"].tobytes().decode()
         history.metrics_lines = text.split("\n") if text else []
@@ -173,6 +179,43 @@ class History:
         interval = StepLog(**{name: arrays[f"interval/{name}"] for name in StepLog._fields})
         history._interval = [interval] if interval.critic_loss.size else []
         return history
+
+    @staticmethod
+    def join(histories: Sequence["History"]) -> "History":
+        """The histories of agents that follow one another and have advanced together, as one."""
+        histories = [history for history in histories if len(history.agents)]
+        if len(histories) == 1:
+            return histories[0]
+        arrays = [history.to_arrays() for history in histories]
+        joined = {}
+        for name, array in arrays[0].items():
+            parts = [other[name] for other in arrays]
+            if name not in ("env_steps", "evaluation_steps"):
+                array = np.concatenate(parts, axis=1 if name == "evaluation_returns" else 0)
+            joined[name] = array
+        rows = [row for history in histories for row in history.metrics_lines]
+        rows.sort(key=_step_and_agent)
+        joined["metrics"] = np.frombuffer("\n".join(rows).encode(), np.uint8)
+        return History.from_arrays(joined, histories[0].config)
+
+    def of(self, agents: range) -> "History":
+        """What concerns some of the agents."""
+        if len(agents) == len(self.agents):
+            return self
+        arrays, mine = self.to_arrays(), slice(agents.start - self.agents[0], agents.stop - self.agents[0])
+        rows = [row for row in self.metrics_lines if int(row.split(",", 1)[0]) in agents]
+        chosen = {
+            "metrics": np.frombuffer("\n".join(rows).encode(), np.uint8),
+            "evaluation_returns": arrays["evaluation_returns"][:, mine],
+            "diverged": arrays["diverged"][np.isin(arrays["diverged"][:, 0], agents)],
+        }
+        ended = np.isin(arrays["episodes/agent"], agents)
+        for name, array in arrays.items():
+            if name.startswith("episodes/"):
+                chosen[name] = array[ended]
+            elif name.startswith("interval/") or name in ("agents", "noise_scale", "noise_decay", "num_episodes"):
+                chosen[name] = array[mine]
+        return History.from_arrays(arrays | chosen, self.config, first_agent=agents.start)
 
     def _look_for_divergence(self, values: np.ndarray) -> None:
         bad = ~np.isfinite(values)
@@ -194,8 +237,13 @@ def metrics_csv(histories: list[History], num_seeds: int | None = None) -> str:
     """
     lines = [line for history in histories for line in history.metrics_lines]
     if len(histories) > 1:
-        lines.sort(key=lambda line: [int(cell) for cell in line.split(",", 2)[1::-1]])
+        lines.sort(key=_step_and_agent)
     return _table(METRICS_COLUMNS, lines, num_seeds)
+
+
+def _step_and_agent(line: str) -> list[int]:
+    """By which the rows of `metrics.csv` are sorted."""
+    return [int(cell) for cell in line.split(",", 2)[1::-1]]
 
 
 def _table(columns: tuple[str, ...], lines: list[str], num_seeds: int | None) -> str:

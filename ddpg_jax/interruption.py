@@ -21,8 +21,8 @@ class Interruption:
     def __init__(self) -> None:
         self.number: int | None = None
         """The first signal that was received."""
-        self.advice: Callable[[], str] = lambda: "nothing has been written"
-        """Called before the process is ended at once; what it returns is the last thing that is said."""
+        self.advice: Callable[[], str | None] = lambda: "nothing has been written"
+        """Called before the process is ended at once; what it returns is the last thing that is said, if anything."""
         self._announce: Callable[[str], None] | None = None
         self._ends: tuple[int, int] | None = None
         self._before: dict[int, Any] = {}
@@ -74,7 +74,9 @@ class Interruption:
             if sys.stdout.isatty():
                 sys.__stdout__.write("\x1b[?25h\n")  # type: ignore[union-attr]  # the cursor, which a progress bar hides
                 sys.__stdout__.flush()  # type: ignore[union-attr]
-            os.write(2, f"ended by {_name(number)}; {self.advice()}\n".encode())
+            advice = self.advice()
+            if advice is not None:
+                os.write(2, f"ended by {_name(number)}; {advice}\n".encode())
         finally:
             os._exit(128 + number)
 

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from ddpg_jax import page, plots, report, session, sweep_plots, training
-from ddpg_jax.checkpoint import Checkpoints, Saved
+from ddpg_jax import page, plots, report, session, sweep_plots, training, wave
+from ddpg_jax.checkpoint import Checkpoint, Checkpoints, Saved
 from ddpg_jax.config import Config
 from ddpg_jax.design import Design, make_design
 from ddpg_jax.interruption import Interruption
@@ -27,9 +27,11 @@ from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, Programs, compile_progr
 from ddpg_jax.progress import Bar, Silent
 from ddpg_jax.recording import Recorder
 from ddpg_jax.run_folder import RunFolder, differences
-from ddpg_jax.session import Session, Stopped, Stopwatch
+from ddpg_jax.session import Session, Stopwatch, WaveResult
 from ddpg_jax.summary import LAST_EPISODES, best_agent, points_csv, summarize
+from ddpg_jax.team import ALONE, LOST, LostProcessError, Team
 from ddpg_jax.types import TrainState
+from ddpg_jax.wave import Stopped
 
 FIGURES_BYTES = 2**20
 """What figures and descriptions take on the disk."""
@@ -47,50 +49,74 @@ class Launch:
     waves: tuple[range, ...]
     folder: RunFolder
     checkpoints: Checkpoints
-    saved: Saved | None
+    checkpoint: Checkpoint | None
     """What it continues from."""
     console: Console
     stopwatch: Stopwatch
+    team: Team
 
 
-def prepare(request: Request, interruption: Interruption, started: float) -> Launch | None:
+def prepare(request: Request, interruption: Interruption, started: float, team: Team = ALONE) -> Launch | None:
     """Checks what can be checked before a run starts; None where there is nothing to do.
+
+    The processes of the team do this together: what concerns files, the first one does for all.
 
     Raises:
         ValueError: if the options cannot be carried out; the disk is then as it was.
     """
     require(request.log)
-    design = make_design(request)
+    design = make_design(request, team)
     request = replace(request, points=design.points)
     # FORCE_COLOR, which notebooks and some build servers set, does not make a terminal of a file.
-    console = Console(quiet=request.quiet, soft_wrap=True, highlight=False, force_terminal=sys.stdout.isatty())
+    quiet = request.quiet or not team.is_first
+    console = Console(quiet=quiet, soft_wrap=True, highlight=False, force_terminal=sys.stdout.isatty())
     if request.plan:
         announce(console, request, design)
         console.print(*design.lines(), sep="\n")
         return None
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(_folder(request))
-            interruption.advice = partial(_nothing_done, folder)
-            if request.resume is not None and folder.is_finished(request.config.total_steps):
+            folder = _enter(request, stack, team)
+            interruption.advice = partial(_nothing_done, folder, team)
+            if request.resume is not None and team.first(lambda: folder.is_finished(request.config.total_steps)):
                 steps = f"{request.config.total_steps:,}"
                 console.print(f"{folder.path} is finished at {steps} steps: there is nothing left to do")
                 return None
-            _require_space(request, folder, design)
-            checkpoints = _checkpoints(request, design, folder)
-            saved = _load(request, design, folder, checkpoints)
+            team.first(lambda: _require_space(request, folder, design))
+            checkpoints = _checkpoints(request, design, folder, team)
+            checkpoint = _load(request, design, folder, checkpoints, team)
+            saved = checkpoint.saved if checkpoint is not None else None
             waves = _waves(saved, request, design)
             if request.resume is not None:
                 console.print(*_resumption(saved, folder, design), sep="\n")
-            folder.write_config(request.config, describe(request, design))
+            team.first(lambda: folder.write_config(request.config, describe(request, design)))
         except OSError as error:
             reason = error.strerror or error
             raise ValueError(
                 f"{_field(request)} is {request.out}, but must be a folder that can be written: {reason}"
             ) from error
         stack.pop_all()
-    interruption.advice = partial(_how_to_resume, folder)
-    return Launch(request, design, waves, folder, checkpoints, saved, console, Stopwatch(started=started))
+    interruption.advice = partial(how_to_resume, request, folder) if team.is_first else lambda: None
+    return Launch(request, design, waves, folder, checkpoints, checkpoint, console, Stopwatch(started=started), team)
+
+
+def _enter(request: Request, stack: ExitStack, team: Team) -> RunFolder:
+    """The run's folder, which the first process holds for all.
+
+    Raises:
+        ValueError: if it cannot be used, or the others do not see it.
+    """
+    entered: list[RunFolder] = []
+
+    def enter() -> Path:
+        entered.append(stack.enter_context(_folder(request)))
+        return entered[0].path
+
+    path = team.first(enter)
+    folder = entered[0] if entered else RunFolder(path)
+    if not all(team.gather(folder.is_entered())):
+        raise ValueError(f"{_field(request)} is {path}, but must be on a file system that all processes share")
+    return folder
 
 
 def _folder(request: Request) -> RunFolder:
@@ -122,7 +148,7 @@ def _require_space(request: Request, folder: RunFolder, design: Design) -> None:
         )
 
 
-def _checkpoints(request: Request, design: Design, folder: RunFolder) -> Checkpoints:
+def _checkpoints(request: Request, design: Design, folder: RunFolder, team: Team) -> Checkpoints:
     config, plan = request.config, design.plans[0]
     filled = min(1.0, config.total_steps / config.replay_capacity)
     sweep = [point.to_dict(config)["changes"] for point in design.points]
@@ -132,22 +158,24 @@ def _checkpoints(request: Request, design: Design, folder: RunFolder) -> Checkpo
         run={
             "seeds": request.seeds,
             "seed": request.seed,
-            "devices": design.num_devices,
             "group_sizes": design.group_sizes,
             "sweep": sweep,
             **config.replace(total_steps=1).to_dict(),  # the one field in which a resumed run may differ
         },
-        expected_bytes=plan.wave_size * (filled * plan.replay_bytes + plan.parameter_bytes),
+        expected_bytes=plan.wave_size / team.size * (filled * plan.replay_bytes + plan.parameter_bytes),
+        team=team,
     )
 
 
-def _load(request: Request, design: Design, folder: RunFolder, checkpoints: Checkpoints) -> Saved | None:
+def _load(
+    request: Request, design: Design, folder: RunFolder, checkpoints: Checkpoints, team: Team
+) -> Checkpoint | None:
     """The checkpoint to continue from, if there is one.
 
     Raises:
         ValueError: if it is not there or cannot be used; it names one that can.
     """
-    numbers = checkpoints.numbers()
+    numbers = team.first(checkpoints.numbers)
     if request.resume is None or not (numbers or request.checkpoint):
         return None
     number = request.checkpoint or numbers[-1]
@@ -167,7 +195,7 @@ def _load(request: Request, design: Design, folder: RunFolder, checkpoints: Chec
     except ValueError as error:
         for other in sorted(set(numbers) - {number}, reverse=True):
             try:
-                step = checkpoints.load(other, config_of, like).history.env_steps
+                step = checkpoints.load(other, config_of, like).saved.env_steps
             except ValueError:
                 continue
             raise ValueError(
@@ -180,8 +208,8 @@ def _waves(saved: Saved | None, request: Request, design: Design) -> tuple[range
     """The agents in portions, of which an earlier process may have begun some."""
     if saved is None:
         return design.waves
-    begun = [history.agents for history in (*(history for history, *_ in saved.finished), saved.history)]
-    waves = tuple(range(int(agents[0]), int(agents[-1]) + 1) for agents in begun)
+    begun = [history.agents for history, *_ in saved.finished]
+    waves = (*(range(int(agents[0]), int(agents[-1]) + 1) for agents in begun), saved.agents)
     size = next(plan.wave_size for plan in design.plans if waves[-1].start in plan.agents)
     if len(waves[-1]) > size:
         raise ValueError(
@@ -198,7 +226,7 @@ def _waves(saved: Saved | None, request: Request, design: Design) -> tuple[range
 
 def _resumption(saved: Saved | None, folder: RunFolder, design: Design) -> list[str]:
     """What a user should know about a run that is resumed."""
-    where = f"at step {saved.history.env_steps:,}" if saved else "at its beginning: it has no checkpoint"
+    where = f"at step {saved.env_steps:,}" if saved else "at its beginning: it has no checkpoint"
     return [f"resuming {folder.path} {where}", *differences(folder.path, design.device)]
 
 
@@ -206,11 +234,13 @@ def carry_out(launch: Launch, interruption: Interruption) -> int:
     """Trains, evaluates and reports; returns the exit status."""
     try:
         return _run(launch, interruption)
+    except LostProcessError:
+        return LOST  # whoever has started the processes knows which one is gone
     except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "there is not enough memory"
-        print(f"error: {reason}; {_how_to_resume(launch.folder)}", file=sys.stderr)
+        print(f"error: {reason}; {how_to_resume(launch.request, launch.folder)}", file=sys.stderr)
         return 1
     finally:
         launch.folder.leave()
@@ -218,8 +248,8 @@ def carry_out(launch: Launch, interruption: Interruption) -> int:
 
 def _run(launch: Launch, interruption: Interruption) -> int:
     request, config, console, stopwatch = launch.request, launch.request.config, launch.console, launch.stopwatch
-    if launch.saved is not None:
-        stopwatch.restore(launch.saved.seconds)
+    if launch.checkpoint is not None:
+        stopwatch.restore(launch.checkpoint.saved.seconds)
     announce(console, request, launch.design)
     if len(launch.waves) > len(launch.design.parts) or launch.design.seconds > ANNOUNCED_SECONDS:
         console.print(*launch.design.lines(), sep="\n")
@@ -227,17 +257,24 @@ def _run(launch: Launch, interruption: Interruption) -> int:
     with stopwatch.time("compiling"):
         programs = _compile(launch)
     agent_steps = request.num_agents * config.total_steps
-    reporter = Silent() if request.quiet else Bar(console, agent_steps, verbose=request.verbose)
+    reporter = Silent() if console.quiet else Bar(console, agent_steps, verbose=request.verbose)
     interruption.defer(console.print)
     try:
         with reporter, ExitStack() as stack:
             job = _session(launch, interruption, reporter, _logs(launch, stack))
-            results = session.train(job, programs, launch.saved)
+            results = wave.train(job, programs, launch.checkpoint)
     except Stopped as stop:
         number = interruption.number or signal.SIGTERM
         where = f"by {signal.Signals(number).name} at step {stop.env_steps:,}"
-        print(f"stopped {where}; {_how_to_resume(launch.folder)}", file=sys.stderr)
+        if launch.team.is_first:
+            print(f"stopped {where}; {how_to_resume(request, launch.folder)}", file=sys.stderr)
         return 128 + number
+    return launch.team.first(lambda: _report(launch, job, results))
+
+
+def _report(launch: Launch, job: Session, results: list[WaveResult]) -> int:
+    """What a finished run leaves and shows; returns the exit status."""
+    request, console = launch.request, launch.console
     summary = summarize(job, request.preset, results, launch.design.device)
     finish(job, results, summary)
     if request.sweep:
@@ -263,7 +300,8 @@ def _compile(launch: Launch) -> list[Programs]:
 def _logs(launch: Launch, stack: ExitStack) -> tuple[Log, ...]:
     """The logs that were asked for, which the stack closes."""
     settings = {"seeds": launch.request.seeds, "seed": launch.request.seed, **launch.request.config.to_dict()}
-    opened = tuple(LOGS[name][1](launch.folder.path, settings) for name in launch.request.log)
+    names = launch.request.log if launch.team.is_first else ()
+    opened = tuple(LOGS[name][1](launch.folder.path, settings) for name in names)
     for log in opened:
         stack.callback(log.close)
     return opened
@@ -285,6 +323,8 @@ def _session(launch: Launch, interruption: Interruption, reporter: Silent, logs:
         recorder=Recorder(launch.folder.path / "rollouts", request.record_every) if request.record_every else None,
         logs=logs,
         stop_requested=lambda: interruption.number is not None,
+        team=launch.team,
+        verbose=request.verbose,
     )
 
 
@@ -298,15 +338,21 @@ def _status(summary: dict[str, Any], request: Request) -> int:
     return 1
 
 
-def _how_to_resume(folder: RunFolder) -> str:
+def how_to_resume(request: Request, folder: RunFolder) -> str:
+    """Advice for someone whose run has ended early."""
     command = [sys.orig_argv[0], "-m", "ddpg_jax.run", "--resume", str(folder.path)]
+    if request.distributed:
+        command.append("--distributed")
+    for name in ("coordinator", "num_processes", "process_id"):
+        if getattr(request, name) is not None:
+            command += [f"--{name.replace('_', '-')}", str(getattr(request, name))]
     return f"resume with: {shlex.join(command)}"
 
 
-def _nothing_done(folder: RunFolder) -> str:
+def _nothing_done(folder: RunFolder, team: Team) -> str | None:
     """Leaves no trace of a run that is stopped before it has begun."""
     folder.leave()
-    return "nothing has been written"
+    return "nothing has been written" if team.is_first else None
 
 
 def describe(request: Request, design: Design) -> dict[str, Any]:
@@ -323,6 +369,7 @@ def describe(request: Request, design: Design) -> dict[str, Any]:
         "seed": request.seed,
         "device": design.device,
         "num_devices": design.num_devices,
+        "num_processes": design.parts[0].placement.num_processes,
         "group_size": design.group_sizes[0] if len(design.parts) == 1 else request.group_size,
         "checkpoint_every": request.checkpoint_every,
         "record_every": request.record_every,
@@ -350,7 +397,7 @@ def announce(console: Console, request: Request, design: Design) -> None:
     )
 
 
-def finish(job: Session, results: list[session.WaveResult], summary: dict[str, Any]) -> None:
+def finish(job: Session, results: list[WaveResult], summary: dict[str, Any]) -> None:
     """Writes what a finished run leaves: policies, figures, and last the summary."""
     histories = [result.history for result in results]
     folder, environment = job.folder, job.environment

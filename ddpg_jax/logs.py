@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ddpg_jax.history import METRICS_COLUMNS, History
+from ddpg_jax.history import METRICS_COLUMNS
 from ddpg_jax.statistics import iqm
 
 MEASURES = METRICS_COLUMNS[3:]
@@ -24,19 +24,23 @@ class Log(Protocol):
         """Nothing more will come."""
 
 
-def evaluation(history: History) -> dict[str, float]:
-    """The last evaluation: what was measured of each agent, and the statistics over the sound ones.
+def evaluation(agents: np.ndarray, metrics_rows: Sequence[str]) -> dict[str, float]:
+    """An evaluation: what was measured of each agent, and the statistics over the sound ones.
+
+    Args:
+        agents: [N] numbers.
+        metrics_rows: their rows in `metrics.csv`.
 
     Names are "measure/agent-000003", and "measure/iqm", "…/median" and "…/worst" over all agents that train together.
     What has no number (no episode ended, the agent diverged) is left out.
     """
-    rows = [line.split(",") for line in history.metrics_lines[-len(history.agents) :]]
+    rows = [line.split(",") for line in metrics_rows]
     columns = {measure: [row[METRICS_COLUMNS.index(measure)] for row in rows] for measure in MEASURES}
     values = {}
     for measure, cells in columns.items():
         numbers = np.array([float(cell) if cell else np.nan for cell in cells])
         found = np.isfinite(numbers)
-        for agent, number in zip(history.agents[found], numbers[found], strict=True):
+        for agent, number in zip(agents[found], numbers[found], strict=True):
             values[f"{measure}/agent-{agent:06d}"] = float(number)
         if found.any():
             values[f"{measure}/iqm"] = float(iqm(numbers[found]))

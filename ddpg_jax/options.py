@@ -32,9 +32,17 @@ class Options:
     out: Path | None = None
     """The run folder itself, new or empty; None: runs/<time>-<preset>-<environment>."""
     devices: int | None = None
-    """Devices to spread the agents over; >= 1. None: every usable core, or every accelerator."""
+    """Devices to spread the agents over, of all processes; >= 1. None: every usable core, or every accelerator."""
     group_size: int | None = None
     """Agents that advance together on a device; >= 1. None: chosen for the networks and the device."""
+    distributed: bool = False
+    """Train with several processes. Which, is told by the next three; without any, by what JAX finds of a cluster."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process, which all others reach."""
+    num_processes: int | None = None
+    """Processes in all; >= 1. Without a coordinator all of them are started on this machine."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
     checkpoint_every: float | None = None
     """Seconds between checkpoints; > 0. None: 60, or as many as keep their cost within 5% of the run."""
     resume: Path | None = None
@@ -62,6 +70,8 @@ class Request(Options):
 
     points: tuple[Point, ...] = ()
     """The configurations to train, each with `seeds` agents; without a sweep it is one."""
+    earlier_devices: int | None = None
+    """Devices of the run that is resumed."""
 
     @property
     def num_agents(self) -> int:

@@ -12,16 +12,14 @@ from ddpg_jax import training
 from ddpg_jax.config import Config
 from ddpg_jax.devices import usable_memory
 from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, Placement
+from ddpg_jax.team import ALONE, Team, processes_on_this_host
 from ddpg_jax.training import Setup
 
 USABLE_SHARE = 0.85
 """Share of the free memory that a run plans to fill."""
 
 FIXED_BYTES = 900 * 2**20
-"""What Python, JAX and the compiled programs take besides the agents."""
-
-CHECKPOINT_COPIES = 2
-"""Copies of an agent while a checkpoint is written: one on the host, one on its way through Orbax (measured)."""
+"""What Python, JAX, the compiled programs, and a portion of agents on its way into a file take besides the agents."""
 
 WEIGHT_FILES = 6
 """Times that the run folder holds parameters: five moments of training, and the policy."""
@@ -44,13 +42,11 @@ class Plan:
     agents: range
     """Their numbers."""
     replay_bytes: int
-    """Of an agent; so are the next two."""
+    """Of an agent; so is the next one."""
     parameter_bytes: int
     """Parameters, targets and moments."""
-    host_bytes: int
-    """Copies of it all on their way into a checkpoint, of the replay the part that is ever filled."""
     available_bytes: int
-    """Memory for agents: a share of what is free."""
+    """Memory for agents: a share of what is free, of all processes."""
     waves: tuple[range, ...]
     """The agents' numbers, in portions that train one after another."""
     disk_bytes: int
@@ -63,7 +59,7 @@ class Plan:
     @property
     def agent_bytes(self) -> int:
         """Memory that an agent takes."""
-        return self.replay_bytes + self.parameter_bytes + self.host_bytes
+        return self.replay_bytes + self.parameter_bytes
 
     @property
     def wave_bytes(self) -> int:
@@ -80,14 +76,14 @@ class Plan:
         portions = f"{len(self.waves):,} wave(s) of at most {self.wave_size:,} agents"
         return [
             f"memory: {_amount(self.agent_bytes)} an agent (replay {_amount(self.replay_bytes)}, parameters, targets "
-            f"and moments {_amount(self.parameter_bytes)}, copies {_amount(self.host_bytes)})",
+            f"and moments {_amount(self.parameter_bytes)})",
             f"        {_amount(self.agent_bytes * len(self.agents))} for {len(self.agents):,} agents; "
             f"{_amount(self.available_bytes)} available: {portions}, {_amount(self.wave_bytes)} at a time",
             f"time:   about {duration(self.seconds)} of training (an estimate)",
         ]
 
 
-def make_plan(config: Config, setup: Setup, placement: Placement, agents: range) -> Plan:
+def make_plan(config: Config, setup: Setup, placement: Placement, agents: range, team: Team = ALONE) -> Plan:
     """What these agents will take.
 
     Raises:
@@ -96,13 +92,11 @@ def make_plan(config: Config, setup: Setup, placement: Placement, agents: range)
     state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS)
     replay_bytes, parameter_bytes = num_bytes(state.replay), num_bytes(state.agent)
     saved_replay_bytes = replay_bytes * min(config.total_steps, config.replay_capacity) // config.replay_capacity
-    host_bytes = CHECKPOINT_COPIES * (parameter_bytes + saved_replay_bytes)
-    available = available_memory(placement)
-    agent_bytes = replay_bytes + parameter_bytes + host_bytes
+    available = available_memory(placement, team)
+    agent_bytes = replay_bytes + parameter_bytes
     block = placement.block_size
     if block * agent_bytes > available:
-        left = available / block - (1 + CHECKPOINT_COPIES) * parameter_bytes
-        rows = _rows_that_fit(left * config.replay_capacity / replay_bytes, config.total_steps)
+        rows = int((available / block - parameter_bytes) * config.replay_capacity / replay_bytes)
         fits = f"a replay_capacity of {rows:,} would fit" if rows >= config.batch_size else "no replay would fit"
         raise ValueError(
             f"replay_capacity is {config.replay_capacity:,}, but {block} agents, the fewest that train at a time, "
@@ -113,7 +107,6 @@ def make_plan(config: Config, setup: Setup, placement: Placement, agents: range)
         agents=agents,
         replay_bytes=replay_bytes,
         parameter_bytes=parameter_bytes,
-        host_bytes=host_bytes,
         available_bytes=available,
         waves=portions(agents, size),
         disk_bytes=len(agents) * WEIGHT_FILES * num_bytes((state.agent.actor_params, state.agent.critic_params)),
@@ -122,23 +115,19 @@ def make_plan(config: Config, setup: Setup, placement: Placement, agents: range)
     )
 
 
-def _rows_that_fit(rows: float, total_steps: int) -> int:
-    """The capacity of a replay, if there is room for so many rows, those counted that a checkpoint copies."""
-    never_full = rows - CHECKPOINT_COPIES * total_steps
-    return int(max(never_full, rows / (1 + CHECKPOINT_COPIES)))
-
-
 def portions(agents: range, size: int) -> tuple[range, ...]:
     """The agents in portions of at most that size."""
     return tuple(range(first, min(first + size, agents.stop)) for first in range(agents.start, agents.stop, size))
 
 
-def available_memory(placement: Placement) -> int:
-    """Bytes for agents on the devices of a placement."""
+def available_memory(placement: Placement, team: Team = ALONE) -> int:
+    """Bytes for agents on the devices of a placement; every process counts for as much as the one with the least."""
     if placement.devices[0].platform == "cpu":
-        return max(0, int(USABLE_SHARE * usable_memory()) - FIXED_BYTES)
-    free = [device.memory_stats() or {} for device in placement.devices]
-    return int(USABLE_SHARE * sum(stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0) for stats in free))
+        own = int(USABLE_SHARE * usable_memory() / processes_on_this_host(team)) - FIXED_BYTES
+    else:
+        free = [device.memory_stats() or {} for device in placement.devices if device.process_index == team.index]
+        own = int(USABLE_SHARE * sum(stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0) for stats in free))
+    return team.size * max(0, min(team.gather(own)))
 
 
 def estimate_seconds(config: Config, setup: Setup, placement: Placement, num_agents: int, agent: Any) -> float:

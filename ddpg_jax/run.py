@@ -9,7 +9,7 @@ import sys
 import time
 import typing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,7 +31,7 @@ PROGRAM = "python -m ddpg_jax.run"
 
 IN_ADDITION_TO_RESUME = {
     "resume", "checkpoint", "checkpoint_every", "total_steps", "record_every", "quiet", "verbose", "plan",
-    "fail_on_divergence", "log",
+    "fail_on_divergence", "log", "devices", "distributed", "coordinator", "num_processes", "process_id",
 }  # fmt: skip
 """Flags that may stand beside --resume: the others would make it another run."""
 
@@ -41,6 +41,7 @@ REMEMBERED = ("checkpoint_every", "record_every", "fail_on_divergence", "sweep",
 COUNTS = {
     "seeds": (1, 1_000_000), "seed": (0, 2**31 - 1), "devices": (1, 1024), "group_size": (1, 1_000_000),
     "checkpoint": (1, 2**31 - 1), "record_every": (1, 2**31 - 1), "samples": (1, 1_000_000),
+    "num_processes": (1, 100_000), "process_id": (0, 99_999),
 }  # fmt: skip
 """The least and the greatest value of the options that are whole numbers."""
 
@@ -66,7 +67,8 @@ def parse(arguments: list[str]) -> Request:
                     f"a resumed run keeps everything but total_steps"
                 )
         _check(options, default)
-        return Request(**vars(options), points=_points(options, default, arguments))
+        earlier = default.earlier_devices if isinstance(default, Request) else None
+        return Request(**vars(options), points=_points(options, default, arguments), earlier_devices=earlier)
     except ValueError as error:
         refuse(str(error))
 
@@ -216,7 +218,7 @@ def _options_of(folder: str) -> Request:
             seeds=run["num_agents"] // len(points),
             seed=run["seed"],
             out=Path(folder),
-            devices=run["num_devices"],
+            earlier_devices=run["num_devices"],
             group_size=run["group_size"],
             resume=Path(folder),
             config=config,
@@ -239,6 +241,19 @@ def _check(options: Options, default: Options) -> None:
             f"total_steps is {options.config.total_steps}, but must be at least {default.config.total_steps}, "
             f"the length of the run that is resumed"
         )
+    _check_processes(options)
+
+
+def _check_processes(options: Options) -> None:
+    """Refuses what does not tell which processes a run has."""
+    for name in ("coordinator", "num_processes", "process_id"):
+        if getattr(options, name) is not None and not options.distributed:
+            raise ValueError(f"{name} is {getattr(options, name)}, but must not be given without distributed")
+    index, size = options.process_id, options.num_processes
+    if index is not None and options.coordinator is None:
+        raise ValueError(f"process_id is {index}, but must be given with coordinator, which it joins")
+    if index is not None and size is not None and index >= size:
+        raise ValueError(f"process_id is {index}, but must be less than num_processes, {size}")
 
 
 def _check_option(name: str, value: Any) -> None:
@@ -259,6 +274,10 @@ def _check_option(name: str, value: Any) -> None:
     elif name in ("out", "resume"):
         if not str(value) or "\0" in str(value):
             raise ValueError(f"{name} is {str(value)!r}, but must be a folder")
+    elif name == "coordinator":
+        host, _, port = str(value).rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError(f"{name} is {value!r}, but must be HOST:PORT")
     elif name == "sweep":
         if not isinstance(value, tuple | list) or not all(isinstance(sweep, str) for sweep in value):
             raise ValueError(f"{name} is {value!r}, but must be FIELD=VALUE,VALUE,…")
@@ -270,25 +289,48 @@ def _check_option(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}, but must be True or False")
 
 
-def refuse(reason: str) -> NoReturn:
+def refuse(reason: str, *, silently: bool = False) -> NoReturn:
     """Ends the command on bad input."""
-    print(f"error: {' '.join(reason.splitlines())} (see {PROGRAM} --help)", file=sys.stderr)
+    if not silently:
+        print(f"error: {' '.join(reason.splitlines())} (see {PROGRAM} --help)", file=sys.stderr)
     raise SystemExit(2)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options = parse(sys.argv[1:] if arguments is None else arguments)
-    with Interruption() as interruption:
-        from ddpg_jax import devices, launch  # JAX is imported from here on
+    arguments = sys.argv[1:] if arguments is None else arguments
+    request = parse(arguments)
+    if request.distributed:
+        from ddpg_jax import job
 
-        devices.prepare(options.devices)
-        # A cache on a full or read-only disk, or an entry that a kill has cut short, costs time, no more.
-        warnings.filterwarnings("ignore", message="Error .* persistent compilation cache entry")
+        return job.supervise(request, arguments)
+    return work(request)
+
+
+def work(request: Request, join: Callable[[], Any] | None = None, advise: Callable[[str], None] | None = None) -> int:
+    """Carries out what was asked for, alone or as one of several processes; returns the exit status.
+
+    Args:
+        request: what was asked for.
+        join: gives the processes of the run (`team.Team`), if it is not this one alone.
+        advise: is told how the run can be resumed, once it can be.
+    """
+    with Interruption() as interruption:
+        from ddpg_jax import devices, launch, team  # JAX is imported from here on
+
+        processes = team.ALONE
         try:
-            launched = launch.prepare(options, interruption, _STARTED)
+            devices.prepare(devices.devices_each(request, request.num_processes or 1))
+            processes = processes if join is None else join()
+            # A cache on a full or read-only disk, or an entry that a kill has cut short, costs time, no more.
+            warnings.filterwarnings("ignore", message="Error .* persistent compilation cache entry")
+            launched = launch.prepare(request, interruption, _STARTED, processes)
         except ValueError as error:
-            refuse(str(error))
+            refuse(str(error), silently=not processes.is_first)
+        except team.LostProcessError:
+            return team.LOST
+        if launched is not None and advise is not None:
+            advise(launch.how_to_resume(request, launched.folder))
         return launch.carry_out(launched, interruption) if launched is not None else 0
 
 

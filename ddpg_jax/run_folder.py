@@ -29,6 +29,9 @@ CONFIG_FIELDS: dict[str, Any] = {
 }  # fmt: skip
 """What resuming a run reads from `config.json`."""
 
+SHARED_SECONDS = 10
+"""How long it may take until all processes of a run see a file that one of them has made."""
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
 
 
@@ -120,6 +123,14 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
+    def is_entered(self) -> bool:
+        """Whether this process sees that one is in it."""
+        for _ in range(SHARED_SECONDS):
+            if (self.path / ".lock").exists():
+                return True
+            time.sleep(1)  # a file system over a network may take a while
+        return False
+
     def is_finished(self, total_steps: int) -> bool:
         """Whether a run of that length has left its summary here."""
         try:
@@ -151,14 +162,16 @@ class RunFolder:
         params = config.to_dict()
         self.write_text("info.json", _json({"env_id": params.pop("env_id"), "params": params}))
 
-    def write_tables(self, histories: list[History], num_seeds: int | None, *, can_wait: bool = False) -> None:
-        """`metrics.csv` and `episodes.csv`, as a whole; with `can_wait` only if that costs little of the run's time.
+    def tables_due(self) -> bool:
+        """Whether `write_tables` would cost little of the run's time."""
+        return time.perf_counter() >= self._tables_due
+
+    def write_tables(self, histories: list[History], num_seeds: int | None) -> None:
+        """`metrics.csv` and `episodes.csv`, as a whole.
 
         `num_seeds` is given in a sweep: the agents of each of its points.
         """
         start = time.perf_counter()
-        if can_wait and start < self._tables_due:
-            return
         self.write_text("metrics.csv", metrics_csv(histories, num_seeds))
         self.write_text("episodes.csv", episodes_csv(histories, num_seeds))
         end = time.perf_counter()

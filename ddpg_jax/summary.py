@@ -18,9 +18,8 @@ LAST_EPISODES = 40
 def summarize(session: Session, preset: str, results: list[WaveResult], device: str) -> dict[str, Any]:
     """The content of `summary.json`, but for `wall_seconds`. Agents that diverged are left out of its statistics."""
     config, watch = session.config, session.stopwatch
-    final_returns = np.concatenate([result.final_returns for result in results])
     sound = np.concatenate([result.history.sound() for result in results])
-    per_agent = final_returns.mean(axis=1, dtype=np.float64)
+    per_agent = np.concatenate([result.final_return for result in results])
     updates = [point.config.num_updates(config.total_steps) for point in session.points]
     summary = {
         "preset": preset,
@@ -41,13 +40,13 @@ def summarize(session: Session, preset: str, results: list[WaveResult], device: 
     optimal_returns = session.environment.optimal_returns
     shortfall = None
     if optimal_returns is not None:
-        shortfall = statistics.shortfall(final_returns, np.asarray(optimal_returns[:FINAL_EPISODES]))
+        shortfall = np.concatenate([result.final_shortfall for result in results])
         summary["final_shortfall"] = statistics.describe_shortfall(shortfall[sound])
         summary["per_agent_final_shortfall"] = shortfall
         summary["eval_optimum"] = float(np.mean(optimal_returns[: config.eval_episodes]))
     summary["train_return_last_40"] = _last_training_returns([result.history for result in results])
     summary["per_agent_final_return"] = per_agent
-    summary["per_agent_selection_return"] = np.concatenate([result.selection_returns for result in results])
+    summary["per_agent_selection_return"] = np.concatenate([result.selection_return for result in results])
     diverged: dict[int, int] = {}
     for result in results:
         diverged |= result.history.diverged
