@@ -43,8 +43,8 @@ from ddpg_jax.population import (
     compile_programs,
 )
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.wave import CHUNK_SECONDS, MAX_CHUNK
 from ddpg_jax.training import Setup
+from ddpg_jax.wave import CHUNK_SECONDS, MAX_CHUNK
 
 CASES: dict[str, Config] = {
     "keras": PRESETS["keras"],

@@ -9,24 +9,20 @@ Checksums tell a damaged one, and the run's own description tells another run's.
 import functools
 import io
 import json
-import logging
-import os
-import re
 import shutil
-import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from ddpg_jax import orbax_items
 from ddpg_jax.config import Config
 from ddpg_jax.history import History
+from ddpg_jax.orbax_items import as_os_error, read_item, reason, write_item
 from ddpg_jax.state_arrays import require_fit
 from ddpg_jax.team import ALONE, Team
 
@@ -68,13 +64,13 @@ class Checkpoint:
     def __init__(self, path: Path, saved: Saved, config_of: Callable[[int], Config]) -> None:
         self.saved = saved
         self._path, self._config_of = path, config_of
-        self._read = functools.lru_cache(maxsize=2)(_read_item)  # neighbours lie in the same portion
+        self._read = functools.lru_cache(maxsize=2)(read_item)  # neighbours lie in the same portion
 
     def history(self, agents: range) -> History:
         """What these agents of the wave under way had measured."""
         histories = []
         for path, _ in _items(self._path, HISTORY, agents):
-            histories.append(_history(_archive(_read_item(path)["bytes"]), "", self._config_of))
+            histories.append(_history(_archive(read_item(path)["bytes"]), "", self._config_of))
         return History.join(histories).of(agents)
 
     def states(self, agents: range) -> dict[str, np.ndarray]:
@@ -153,15 +149,15 @@ class Checkpoints:
 
         def write() -> None:
             if self._team.is_first:
-                self._write_item(draft / RUN, {"bytes": _pack_run(saved, self._run)})
+                write_item(draft / RUN, {"bytes": _pack_run(saved, self._run)})
             if len(history.agents):
                 name = _item_name(HISTORY, history.agents[0], len(history.agents))
-                self._write_item(draft / name, {"bytes": _pack({}, history.to_arrays())})
+                write_item(draft / name, {"bytes": _pack({}, history.to_arrays())})
             for agents, state in states:
-                self._write_item(draft / _item_name(AGENTS, agents.start, len(agents)), {"state": state})
+                write_item(draft / _item_name(AGENTS, agents.start, len(agents)), {"state": state})
 
         try:
-            self._team.every(partial(_as_os_error, write))
+            self._team.every(partial(as_os_error, write))
             self._team.first(lambda: draft.rename(self._path(number)))
         except OSError as error:
             self._team.first(self._remove_drafts)
@@ -173,17 +169,8 @@ class Checkpoints:
         try:
             self._draft(number).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(f"the checkpoint could not be written: {_reason(error)}") from error
+            raise OSError(f"the checkpoint could not be written: {reason(error)}") from error
         return number
-
-    def _write_item(self, path: Path, content: dict[str, Any]) -> None:
-        """A folder that Orbax fills; this process does it alone."""
-        free, size = shutil.disk_usage(self._folder).free, sum(leaf.nbytes for leaf in jax.tree.leaves(content))
-        if free < size:
-            raise OSError(f"it takes {size / 2**20:,.1f} MiB, the disk has {free / 2**20:,.1f} MiB")
-        tree = content | {"checksum": np.array([_checksum(content)], np.uint32)}
-        with _checkpointer(self._team.index) as checkpointer:
-            checkpointer.save(path, args=_orbax().args.PyTreeSave(tree))
 
     def load(
         self, number: int, config_of: Callable[[int], Config], like: Callable[[int], Any] | None = None
@@ -215,10 +202,10 @@ class Checkpoints:
         if (path / "default").exists():
             raise ValueError(f"{name} has format 1, older than {FORMAT}: resume it with the version that wrote it")
         try:
-            archive = _archive(_read_item(path / RUN)["bytes"])
+            archive = _archive(read_item(path / RUN)["bytes"])
             meta = json.loads(archive["meta"].tobytes())
         except Exception as error:  # whatever a damaged file makes Orbax, TensorStore, zip or JSON raise
-            raise ValueError(f"{name} is damaged: {_reason(error)}") from error
+            raise ValueError(f"{name} is damaged: {reason(error)}") from error
         if meta["format"] > FORMAT:
             raise ValueError(f"{name} has format {meta['format']}, newer than {FORMAT}: update ddpg_jax")
         for field, value in meta["run"].items():
@@ -239,9 +226,9 @@ class Checkpoints:
                 raise ValueError(f"{name} is damaged: it has {kind} of {len(there)} of {len(agents)} agents")
             for item, some in _items(path, kind, agents)[self._team.index :: self._team.size]:
                 try:
-                    content = _read_item(item)
+                    content = read_item(item)
                 except Exception as error:
-                    raise ValueError(f"{name} is damaged: {_reason(error)}") from error
+                    raise ValueError(f"{name} is damaged: {reason(error)}") from error
                 if kind == AGENTS and like is not None:
                     try:
                         require_fit(content["state"], like(some.start))
@@ -256,7 +243,7 @@ class Checkpoints:
 
     def prepare(self) -> None:
         """Begins to load what writing one takes, beside whatever the caller does next."""
-        threading.Thread(target=_orbax, daemon=True).start()
+        threading.Thread(target=orbax_items.prepare, daemon=True).start()
 
     def _path(self, number: int) -> Path:
         return self._folder / str(number)
@@ -290,66 +277,6 @@ def _items(path: Path, kind: str, agents: range) -> list[tuple[Path, range]]:
             if max(there.start, agents.start) < min(there.stop, agents.stop):
                 found.append((item, there))
     return sorted(found, key=lambda pair: pair[1].start)
-
-
-def _read_item(path: Path) -> dict[str, Any]:
-    """What `Checkpoints._write_item` wrote; raises whatever Orbax does, or ValueError, if that is no longer there."""
-    with _checkpointer(jax.process_index()) as checkpointer:
-        content: dict[str, Any] = checkpointer.restore(path, args=_orbax().args.PyTreeRestore())
-    checksum = content.pop("checksum").item()
-    if _checksum(content) != checksum:
-        raise ValueError("its checksum does not match")
-    return content
-
-
-def _checkpointer(process: int) -> Any:
-    """Orbax, writing or reading in this process alone; uncompressed, because these numbers hardly shrink and
-    compressing them takes half of the time.
-    """
-    ocp = _orbax()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
-    )
-    handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-def _as_os_error(action: Callable[[], None]) -> None:
-    """Does it; Orbax and TensorStore raise errors of their own."""
-    try:
-        action()
-    except Exception as error:
-        raise OSError(_reason(error)) from error
-
-
-@functools.cache
-def _orbax() -> Any:
-    """Orbax, which takes a while to import and is not always needed.
-
-    It and TensorStore report an error that they raise several times more, on their own, from threads and from event
-    loops that are closed by then. That is silenced: one line is what the user needs.
-    """
-    report = sys.unraisablehook
-
-    def report_others(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            report(unraisable)
-
-    import orbax.checkpoint
-
-    sys.unraisablehook = report_others
-    logging.getLogger("asyncio").addFilter(lambda record: not re.search("orbax|OCDBT", record.getMessage()))
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    return orbax.checkpoint
-
-
-def _checksum(content: dict[str, Any]) -> int:
-    checksum = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(content):
-        array = np.ascontiguousarray(leaf)
-        checksum = zlib.crc32(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode(), checksum)
-        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
-    return checksum
 
 
 def _pack(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -394,14 +321,3 @@ def _unpack_run(archive: dict[str, np.ndarray], meta: dict[str, Any], config_of:
 def _history(archive: dict[str, np.ndarray], prefix: str, config_of: Callable[[int], Config]) -> History:
     arrays = {name.removeprefix(prefix): array for name, array in archive.items() if name.startswith(prefix)}
     return History.from_arrays(arrays, config_of(int(arrays["agents"][0])))
-
-
-def _reason(error: Exception) -> str:
-    """What an error comes down to: TensorStore wraps that of the operating system in a page of text."""
-    found = re.search(r"os_error_code='(\d+)'", str(error))
-    if found is not None:
-        return os.strerror(int(found[1]))
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].partition(" [tensorstore_spec")[0].rpartition('": ')[2][:200]

@@ -142,7 +142,7 @@ def place(setup: Setup, request: Request) -> Placement:
     for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
         of_process.setdefault(device.process_index, []).append(device)
     available = min(map(len, of_process.values()))
-    each = devices_each(request, len(of_process)) or available
+    each = devices_each(request.devices, request.earlier_devices, len(of_process)) or available
     if request.devices is not None and each > available:
         raise ValueError(f"devices is {request.devices}, but there are {available * len(of_process)}")
     devices = tuple(device for some in of_process.values() for device in some[:each])

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-from ddpg_jax.options import Request
-
 
 def usable_cores() -> int:
     """Cores that this process may use: its affinity, within the CPU quota of its control group."""
@@ -52,20 +50,20 @@ def usable_memory() -> int:
     return free
 
 
-def devices_each(request: Request, num_processes: int) -> int | None:
+def devices_each(devices: int | None, earlier_devices: int | None, num_processes: int) -> int | None:
     """Devices that each process takes: of those asked for, or else of those that the run has had; None: all.
 
     Raises:
         ValueError: if those asked for cannot be divided.
     """
-    if request.devices is None:
-        return None if request.earlier_devices is None else max(1, request.earlier_devices // num_processes)
-    if request.devices % num_processes:
+    if devices is None:
+        return None if earlier_devices is None else max(1, earlier_devices // num_processes)
+    if devices % num_processes:
         raise ValueError(
-            f"devices is {request.devices}, but must be a multiple of num_processes, {num_processes}: "
-            f"every process takes as many as the others"
+            f"devices is {devices}, but must be a multiple of num_processes, {num_processes}: every process takes as "
+            f"many as the others"
         )
-    return request.devices // num_processes
+    return devices // num_processes
 
 
 def prepare(num_devices: int | None) -> None:

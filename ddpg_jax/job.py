@@ -1,7 +1,8 @@
 """A run of several processes, seen from outside: starts those of this machine, and says what has become of them.
 
-JAX ends a process that has lost the others from C++, after a trace that tells a user nothing. So each process that trains
-is a *worker* (`worker.py`), started by one that does not use JAX: it passes signals on, and knows who ended and how.
+JAX ends a process that has lost the others from C++, with a trace that tells a user nothing. So each process that
+trains is a *worker* (`worker.py`), started by one that does not use JAX: it passes signals on, and knows who has ended
+and how.
 """
 
 import json

@@ -1,6 +1,5 @@
 """From checked options to a finished run folder."""
 
-import shlex
 import shutil
 import signal
 import sys
@@ -15,22 +14,20 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from ddpg_jax import page, plots, report, session, sweep_plots, training, wave
-from ddpg_jax.checkpoint import Checkpoint, Checkpoints, Saved
-from ddpg_jax.config import Config
+from ddpg_jax import page, plots, report, resuming, session, sweep_plots, wave
+from ddpg_jax.checkpoint import Checkpoint, Checkpoints
 from ddpg_jax.design import Design, make_design
 from ddpg_jax.interruption import Interruption
 from ddpg_jax.logs import LOGS, Log, require
 from ddpg_jax.options import Request
 from ddpg_jax.plan import ANNOUNCED_SECONDS
-from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, Programs, compile_programs
+from ddpg_jax.population import Programs, compile_programs
 from ddpg_jax.progress import Bar, Silent
 from ddpg_jax.recording import Recorder
-from ddpg_jax.run_folder import RunFolder, differences
+from ddpg_jax.run_folder import RunFolder
 from ddpg_jax.session import Session, Stopwatch, WaveResult
 from ddpg_jax.summary import LAST_EPISODES, best_agent, points_csv, summarize
 from ddpg_jax.team import ALONE, LOST, LostProcessError, Team
-from ddpg_jax.types import TrainState
 from ddpg_jax.wave import Stopped
 
 FIGURES_BYTES = 2**20
@@ -84,11 +81,11 @@ def prepare(request: Request, interruption: Interruption, started: float, team: 
                 return None
             team.first(lambda: _require_space(request, folder, design))
             checkpoints = _checkpoints(request, design, folder, team)
-            checkpoint = _load(request, design, folder, checkpoints, team)
+            checkpoint = resuming.load(request, design, folder, checkpoints, team)
             saved = checkpoint.saved if checkpoint is not None else None
-            waves = _waves(saved, request, design)
+            waves = resuming.waves(saved, request, design)
             if request.resume is not None:
-                console.print(*_resumption(saved, folder, design), sep="\n")
+                console.print(*resuming.notes(saved, folder, design), sep="\n")
             team.first(lambda: folder.write_config(request.config, describe(request, design)))
         except OSError as error:
             reason = error.strerror or error
@@ -96,7 +93,7 @@ def prepare(request: Request, interruption: Interruption, started: float, team: 
                 f"{_field(request)} is {request.out}, but must be a folder that can be written: {reason}"
             ) from error
         stack.pop_all()
-    interruption.advice = partial(how_to_resume, request, folder) if team.is_first else lambda: None
+    interruption.advice = partial(resuming.how_to_resume, request, folder) if team.is_first else lambda: None
     return Launch(request, design, waves, folder, checkpoints, checkpoint, console, Stopwatch(started=started), team)
 
 
@@ -167,69 +164,6 @@ def _checkpoints(request: Request, design: Design, folder: RunFolder, team: Team
     )
 
 
-def _load(
-    request: Request, design: Design, folder: RunFolder, checkpoints: Checkpoints, team: Team
-) -> Checkpoint | None:
-    """The checkpoint to continue from, if there is one.
-
-    Raises:
-        ValueError: if it is not there or cannot be used; it names one that can.
-    """
-    numbers = team.first(checkpoints.numbers)
-    if request.resume is None or not (numbers or request.checkpoint):
-        return None
-    number = request.checkpoint or numbers[-1]
-    if number not in numbers:
-        there = ", ".join(map(str, numbers)) or "none"
-        raise ValueError(f"checkpoint is {number}, but must be one of those in {folder.path}: {there}")
-
-    def config_of(agent: int) -> Config:
-        return request.points[agent // request.seeds].config
-
-    def like(agent: int) -> TrainState:
-        setup = next(part.setup for part in design.parts if agent in part.agents)
-        return jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS)
-
-    try:
-        return checkpoints.load(number, config_of, like)
-    except ValueError as error:
-        for other in sorted(set(numbers) - {number}, reverse=True):
-            try:
-                step = checkpoints.load(other, config_of, like).saved.env_steps
-            except ValueError:
-                continue
-            raise ValueError(
-                f"{error}; checkpoint {other}, at step {step:,}, is sound: add --checkpoint {other} to resume from it"
-            ) from error
-        raise ValueError(f"{error}; there is no sound one") from error
-
-
-def _waves(saved: Saved | None, request: Request, design: Design) -> tuple[range, ...]:
-    """The agents in portions, of which an earlier process may have begun some."""
-    if saved is None:
-        return design.waves
-    begun = [history.agents for history, *_ in saved.finished]
-    waves = (*(range(int(agents[0]), int(agents[-1]) + 1) for agents in begun), saved.agents)
-    size = next(plan.wave_size for plan in design.plans if waves[-1].start in plan.agents)
-    if len(waves[-1]) > size:
-        raise ValueError(
-            f"resume is {request.resume}, which trained {len(waves[-1])} agents at a time, but must be resumed with "
-            f"memory for as many; here is enough for {size}"
-        )
-    if any(history.env_steps < request.config.total_steps for history, *_ in saved.finished):
-        raise ValueError(
-            f"total_steps is {request.config.total_steps}, but must be {saved.finished[0][0].env_steps}: the run "
-            f"trains its agents in waves, and keeps the state of the last alone"
-        )
-    return design.waves_after(waves)
-
-
-def _resumption(saved: Saved | None, folder: RunFolder, design: Design) -> list[str]:
-    """What a user should know about a run that is resumed."""
-    where = f"at step {saved.env_steps:,}" if saved else "at its beginning: it has no checkpoint"
-    return [f"resuming {folder.path} {where}", *differences(folder.path, design.device)]
-
-
 def carry_out(launch: Launch, interruption: Interruption) -> int:
     """Trains, evaluates and reports; returns the exit status."""
     try:
@@ -240,7 +174,7 @@ def carry_out(launch: Launch, interruption: Interruption) -> int:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "there is not enough memory"
-        print(f"error: {reason}; {how_to_resume(launch.request, launch.folder)}", file=sys.stderr)
+        print(f"error: {reason}; {resuming.how_to_resume(launch.request, launch.folder)}", file=sys.stderr)
         return 1
     finally:
         launch.folder.leave()
@@ -267,7 +201,7 @@ def _run(launch: Launch, interruption: Interruption) -> int:
         number = interruption.number or signal.SIGTERM
         where = f"by {signal.Signals(number).name} at step {stop.env_steps:,}"
         if launch.team.is_first:
-            print(f"stopped {where}; {how_to_resume(request, launch.folder)}", file=sys.stderr)
+            print(f"stopped {where}; {resuming.how_to_resume(request, launch.folder)}", file=sys.stderr)
         return 128 + number
     return launch.team.first(lambda: _report(launch, job, results))
 
@@ -336,17 +270,6 @@ def _status(summary: dict[str, Any], request: Request) -> int:
     named = ", ".join(f"{agent} at step {step:,}" for agent, step in diverged.items())
     print(f"error: {len(diverged)} of {request.num_agents} agents diverged: {named}", file=sys.stderr)
     return 1
-
-
-def how_to_resume(request: Request, folder: RunFolder) -> str:
-    """Advice for someone whose run has ended early."""
-    command = [sys.orig_argv[0], "-m", "ddpg_jax.run", "--resume", str(folder.path)]
-    if request.distributed:
-        command.append("--distributed")
-    for name in ("coordinator", "num_processes", "process_id"):
-        if getattr(request, name) is not None:
-            command += [f"--{name.replace('_', '-')}", str(getattr(request, name))]
-    return f"resume with: {shlex.join(command)}"
 
 
 def _nothing_done(folder: RunFolder, team: Team) -> str | None:

@@ -21,6 +21,7 @@ if __name__ == "__main__":  # until `main` listens for it, Ctrl-C ends the proce
 import tyro  # noqa: E402  (the clock starts first)
 
 from ddpg_jax.config import Config  # noqa: E402
+from ddpg_jax.devices import devices_each  # noqa: E402
 from ddpg_jax.interruption import Interruption  # noqa: E402
 from ddpg_jax.options import Options, Request  # noqa: E402
 from ddpg_jax.presets import PRESETS  # noqa: E402
@@ -254,6 +255,7 @@ def _check_processes(options: Options) -> None:
         raise ValueError(f"process_id is {index}, but must be given with coordinator, which it joins")
     if index is not None and size is not None and index >= size:
         raise ValueError(f"process_id is {index}, but must be less than num_processes, {size}")
+    devices_each(options.devices, None, size or 1)
 
 
 def _check_option(name: str, value: Any) -> None:
@@ -316,11 +318,12 @@ def work(request: Request, join: Callable[[], Any] | None = None, advise: Callab
         advise: is told how the run can be resumed, once it can be.
     """
     with Interruption() as interruption:
-        from ddpg_jax import devices, launch, team  # JAX is imported from here on
+        from ddpg_jax import devices, launch, resuming, team  # JAX is imported from here on
 
         processes = team.ALONE
         try:
-            devices.prepare(devices.devices_each(request, request.num_processes or 1))
+            count = request.num_processes or 1
+            devices.prepare(devices.devices_each(request.devices, request.earlier_devices, count))
             processes = processes if join is None else join()
             # A cache on a full or read-only disk, or an entry that a kill has cut short, costs time, no more.
             warnings.filterwarnings("ignore", message="Error .* persistent compilation cache entry")
@@ -330,7 +333,7 @@ def work(request: Request, join: Callable[[], Any] | None = None, advise: Callab
         except team.LostProcessError:
             return team.LOST
         if launched is not None and advise is not None:
-            advise(launch.how_to_resume(request, launched.folder))
+            advise(resuming.how_to_resume(request, launched.folder))
         return launch.carry_out(launched, interruption) if launched is not None else 0
 
 

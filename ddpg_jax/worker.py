@@ -41,8 +41,8 @@ def _work(place: dict[str, Any]) -> int:
     from ddpg_jax import run, team
 
     def join() -> team.Team:
-        names = ("coordinator", "num_processes", "process_id", "device")
-        return team.join(**{name: place.get(name) for name in names})
+        which = (place["coordinator"], place["num_processes"], place["process_id"])
+        return team.join(*which, device=place.get("device"))
 
     def advise(advice: str) -> None:
         os.write(place["advice"], f"{advice}\n".encode())

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from command import REPOSITORY, copy, execute, main, results, start, stopped_after
 
-from ddpg_jax import design, launch, load_policy, session
+from ddpg_jax import design, launch, load_policy, wave
 from ddpg_jax.checkpoint import Checkpoints, Saved
 from ddpg_jax.config import Config
 from ddpg_jax.environment import make
@@ -60,7 +60,7 @@ def test_signal_ends_a_run_after_its_chunk_with_a_checkpoint_and_the_command_tha
     assert len(err.splitlines()) == 1
     saved = Checkpoints(tmp_path / "run/checkpoints", every=None)
     assert saved.numbers()[-1] > newest
-    assert saved.load(saved.numbers()[-1], lambda agent: Config()).history.env_steps == int(
+    assert saved.load(saved.numbers()[-1], lambda agent: Config()).saved.env_steps == int(
         words[5].strip(";").replace(",", "")
     )
 
@@ -161,7 +161,7 @@ def test_disk_that_fills_up_ends_a_run_with_one_line_and_its_last_checkpoint_int
     checkpoints = Checkpoints(tmp_path / "run/checkpoints", every=None)
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == set(map(str, checkpoints.numbers()))
     newest = checkpoints.load(checkpoints.numbers()[-1], lambda agent: Config())
-    assert 0 < newest.history.env_steps < 3000
+    assert 0 < newest.saved.env_steps < 3000
     assert execute("--resume", "run", "--quiet", folder=tmp_path) == (0, "", "")
 
 
@@ -188,7 +188,7 @@ def test_file_that_cannot_be_written_is_named_and_the_run_can_be_resumed(stopped
 
 def test_exhausted_memory_ends_a_run_with_one_line(tmp_path):
     error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nmore\nlines")
-    with mock.patch.object(session, "train", side_effect=error):
+    with mock.patch.object(wave, "train", side_effect=error):
         outcome = main("--out", tmp_path / "run")
     assert outcome.status == 1
     assert outcome.err.startswith("error: RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.; resume with: ")
@@ -295,8 +295,9 @@ def test_checkpoint_whose_arrays_have_other_shapes_is_named(stopped, tmp_path):
     identity = {"seeds": 2, "seed": 0, **content["config"]}
     del identity["total_steps"]
     history = History(Config(**content["config"]), 2)
-    saved = Saved([], history, [{".agent.step": np.zeros(4, np.int32)}], {})
-    Checkpoints(folder / "checkpoints", every=None, run=identity).save(saved)
+    states = [(range(2), {".agent.step": np.zeros(2, np.int32)})]
+    checkpoints = Checkpoints(folder / "checkpoints", every=None, run=identity)
+    checkpoints.save(Saved([], range(2), 0, {}), history, states)
     outcome = main("--resume", folder)
     assert outcome.status == 2
     assert f"checkpoint {folder}/checkpoints/{newest + 1} does not fit: " in outcome.err
@@ -308,7 +309,7 @@ def test_drafts_that_a_kill_has_left_are_removed(stopped, tmp_path):
     folder = copy(run, tmp_path / "run")
     draft = folder / f"checkpoints/{newest + 1}.orbax-checkpoint-tmp"
     shutil.copytree(folder / f"checkpoints/{newest}", draft)
-    (draft / "default/_METADATA").unlink()
+    (draft / "run/_METADATA").unlink()
     assert main("--resume", folder).status == 0
     assert results(folder) == expected
     assert not draft.exists()
@@ -319,12 +320,12 @@ def test_drafts_that_a_kill_has_left_are_removed(stopped, tmp_path):
 
 def with_learning_rates(critic_lrs):
     """Agents that each have a critic_lr of their own."""
-    hyperparameters = session.hyperparameters
+    hyperparameters = wave.hyperparameters
 
     def each(job, agents):
         return hyperparameters(job, agents)._replace(critic_lr=np.asarray(critic_lrs, np.float32)[list(agents)])
 
-    return mock.patch.object(session, "hyperparameters", each)
+    return mock.patch.object(wave, "hyperparameters", each)
 
 
 def rows(folder, name, *, without=(), only=None):
@@ -471,14 +472,14 @@ def test_diverged_agent_is_frozen(tmp_path):
 
 def test_infinite_parameters_are_seen_though_they_act_and_score(tmp_path):
     """A saturated tanh is finite."""
-    parameters = session._parameters
+    parameters = wave._parameters
 
-    def spoilt(population):
-        tree = jax.tree.map(np.array, parameters(population))
+    def spoilt(state):
+        tree = jax.tree.map(np.array, parameters(state))
         jax.tree.leaves(tree["actor"])[0][0] = math.inf
         return tree
 
-    with mock.patch.object(session, "_parameters", spoilt):
+    with mock.patch.object(wave, "_parameters", spoilt):
         outcome = main("--out", tmp_path / "run", "--seeds", 2)
     assert outcome.status == 0
     assert "agent 0 diverged at step 200" in outcome.out

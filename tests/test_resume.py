@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from command import copy, main, results, stopped_after
 
-from ddpg_jax import checkpoint, design, launch, plan, session, training
+from ddpg_jax import checkpoint, design, launch, plan, state_arrays, training, wave
 from ddpg_jax.assembly import make_setup
-from ddpg_jax.checkpoint import Checkpoints, Saved, restore_state, state_arrays
+from ddpg_jax.checkpoint import Checkpoints, Saved
 from ddpg_jax.config import Config
 from ddpg_jax.environment import make
 from ddpg_jax.history import History
 from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS
 from ddpg_jax.run_folder import RunFolder
+from ddpg_jax.state_arrays import restore_state
 
 AGENTS = ("--seeds", 5)
 
@@ -58,7 +59,7 @@ def test_run_that_is_stopped_again_and_again_ends_in_the_same_bits(whole, tmp_pa
 
 def test_length_of_the_chunks_does_not_matter(whole, tmp_path):
     """It follows the machine's pace, which is another in each process."""
-    with mock.patch.object(session, "FIRST_CHUNK", 1), mock.patch.object(session, "CHUNK_SECONDS", 0):
+    with mock.patch.object(wave, "FIRST_CHUNK", 1), mock.patch.object(wave, "CHUNK_SECONDS", 0):
         assert main("--out", tmp_path / "run", *AGENTS).status == 0
     assert results(tmp_path / "run") == results(whole)
 
@@ -155,7 +156,7 @@ def test_change_that_would_make_it_another_run_is_refused_by_name(whole, name):
 
 
 @pytest.mark.parametrize("flags", [("--seeds", 6), ("--seed", 1), ("--preset", "keras"), ("--out", "elsewhere"),
-                                   ("--devices", 7), ("--group-size", 3), ("--no-noise-reset",)])  # fmt: skip
+                                   ("--group-size", 3), ("--no-noise-reset",)])  # fmt: skip
 def test_other_options_are_refused_by_name(whole, flags):
     outcome = main("--resume", whole, *flags)
     assert outcome.status == 2
@@ -173,8 +174,8 @@ def in_waves(size: int):
     """Plans that have room for so many agents at a time."""
     make_plan = design.make_plan
 
-    def small(config, setup, placement, agents):
-        return replace(make_plan(config, setup, placement, agents), waves=plan.portions(agents, size))
+    def small(config, setup, placement, agents, team):
+        return replace(make_plan(config, setup, placement, agents, team), waves=plan.portions(agents, size))
 
     return mock.patch.object(design, "make_plan", small)
 
@@ -228,8 +229,8 @@ def state():
 
 
 def test_every_array_of_a_state_comes_back(state):
-    arrays = state_arrays(state)
-    assert arrays[checkpoint.REPLAY].shape == (2, 3, 9)  # only what has been written of the ten rows
+    arrays = state_arrays.state_arrays(state)
+    assert arrays[state_arrays.REPLAY].shape == (2, 3, 9)  # only what has been written of the ten rows
     back = restore_state(arrays, state)
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for there, here in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
@@ -255,7 +256,7 @@ def _retype_one(arrays):
 
 @pytest.mark.parametrize("change", [_drop_one, _reshape_one, _retype_one])
 def test_arrays_that_do_not_fit_are_refused(state, change):
-    arrays = state_arrays(state)
+    arrays = state_arrays.state_arrays(state)
     change(arrays)
     with pytest.raises(ValueError, match="but must be"):
         restore_state(arrays, state)
@@ -265,33 +266,34 @@ def config_of(agent: int) -> Config:
     return Config()
 
 
-def saved_at(step: int) -> Saved:
+def save(checkpoints: Checkpoints, step: int) -> None:
     history = History(Config(), 2)
     history.env_steps = step
-    return Saved([], history, [{".x": np.arange(4.0) + step}], {"training": 1.5})
+    states = [(range(2), {".x": np.arange(2.0) + step, ".step": np.array(step)})]
+    checkpoints.save(Saved([], range(2), step, {"training": 1.5}), history, states)
 
 
 def test_newest_checkpoints_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, every=1.0)
     for step in (10, 20, 30, 40):
-        checkpoints.save(saved_at(step))
+        save(checkpoints, step)
     assert checkpoints.numbers() == [3, 4]
-    assert [checkpoints.load(number, config_of).history.env_steps for number in (3, 4)] == [30, 40]
+    assert [checkpoints.load(number, config_of).saved.env_steps for number in (3, 4)] == [30, 40]
 
 
 def test_going_back_to_an_older_checkpoint_removes_the_newer_once_there_is_another(tmp_path):
-    Checkpoints(tmp_path, every=1.0).save(saved_at(10))
-    Checkpoints(tmp_path, every=1.0).save(saved_at(20))
+    save(Checkpoints(tmp_path, every=1.0), 10)
+    save(Checkpoints(tmp_path, every=1.0), 20)
     checkpoints = Checkpoints(tmp_path, every=1.0)
     checkpoints.load(1, config_of)
     assert checkpoints.numbers() == [1, 2]
-    checkpoints.save(saved_at(15))
+    save(checkpoints, 15)
     assert checkpoints.numbers() == [1, 3]
-    assert checkpoints.load(3, config_of).history.env_steps == 15
+    assert checkpoints.load(3, config_of).saved.env_steps == 15
 
 
 def test_checkpoint_of_another_run_is_named(tmp_path):
-    Checkpoints(tmp_path, every=1.0, run={"seed": 1, "gamma": 0.9}).save(saved_at(10))
+    save(Checkpoints(tmp_path, every=1.0, run={"seed": 1, "gamma": 0.9}), 10)
     with pytest.raises(ValueError, match="belongs to another run: its seed is 1, here 2"):
         Checkpoints(tmp_path, every=1.0, run={"seed": 2, "gamma": 0.9}).load(1, config_of)
     # A field that did not exist when it was written is no difference.
@@ -299,9 +301,9 @@ def test_checkpoint_of_another_run_is_named(tmp_path):
 
 
 def test_checkpoint_of_a_newer_format_is_named(tmp_path):
-    with mock.patch.object(checkpoint, "FORMAT", 2):
-        Checkpoints(tmp_path, every=1.0).save(saved_at(10))
-    with pytest.raises(ValueError, match="has format 2, newer than 1"):
+    with mock.patch.object(checkpoint, "FORMAT", 3):
+        save(Checkpoints(tmp_path, every=1.0), 10)
+    with pytest.raises(ValueError, match="has format 3, newer than 2"):
         Checkpoints(tmp_path, every=1.0).load(1, config_of)
 
 
@@ -324,13 +326,13 @@ def test_checkpoints_cost_at_most_a_twentieth_of_a_run_unless_the_user_says_how_
     clock, num = Clock(), 0
     with (
         mock.patch.object(checkpoint.time, "perf_counter", clock),
-        mock.patch.object(Checkpoints, "_write", side_effect=lambda _: clock.advance(cost)),
+        mock.patch.object(Checkpoints, "_write", side_effect=lambda *_: clock.advance(cost)),
     ):
         checkpoints = Checkpoints(tmp_path, every=None, expected_bytes=cost * checkpoint.BYTES_PER_SECOND)
         while clock.now < 4000:
             clock.advance(1.0)
             if checkpoints.due():
-                checkpoints.save(saved_at(10))
+                save(checkpoints, 10)
                 num += 1
                 assert (num + 1) * cost <= 0.05 * clock.now
     assert least <= num <= most
