@@ -103,7 +103,7 @@ class Checkpoints:
         expected_bytes: what each process will write, to guess the cost of the first.
         team: the processes, each of which writes what it holds.
         """
-        self._folder, self._every, self._run, self._team = folder.absolute(), every, dict(run or {}), team
+        self._folder, self._every, self._run, self._team = folder, every, dict(run or {}), team
         self._start = self._last = time.perf_counter()
         self._cost, self._spent = expected_bytes / BYTES_PER_SECOND, 0.0
         self._abandoned: list[int] = []

@@ -27,16 +27,20 @@ def write_item(path: Path, content: dict[str, Any]) -> None:
         raise OSError(f"it takes {size / 2**20:,.1f} MiB, the disk has {free / 2**20:,.1f} MiB")
     tree = content | {"checksum": np.array([_checksum(content)], np.uint32)}
     with _checkpointer() as checkpointer:
-        checkpointer.save(path, args=_orbax().args.PyTreeSave(_writable(tree)))
+        checkpointer.save(path.absolute(), args=_orbax().args.PyTreeSave(_writable(tree)))
 
 
 def read_item(path: Path) -> dict[str, Any]:
     """What `write_item` wrote; raises whatever Orbax does, or ValueError, if that is no longer there."""
     ocp = _orbax()
     with _checkpointer() as checkpointer:
-        there = checkpointer.metadata(path).item_metadata.tree
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), there)
-        content: dict[str, Any] = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        there = checkpointer.metadata(path.absolute()).item_metadata
+        if there is None:
+            raise ValueError("its description is missing or damaged")
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), there.tree)
+        content: dict[str, Any] = checkpointer.restore(
+            path.absolute(), args=ocp.args.PyTreeRestore(restore_args=as_numpy)
+        )
     checksum = content.pop("checksum").item()
     if _checksum(content) != checksum:
         raise ValueError("its checksum does not match")

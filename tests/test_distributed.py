@@ -3,6 +3,7 @@
 The processes are on this machine, on the loopback address and a free port, and compute on its CPU.
 """
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from command import copy, execute, main, start
+from command import REPOSITORY, copy, execute, main, start
 
 from ddpg_jax import job, team
 from ddpg_jax.config import Config
@@ -92,6 +93,15 @@ def test_two_processes_leave_what_one_would_have(alone, tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in alone.iterdir()}
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert (config["num_devices"], config["num_processes"]) == (2, 2)
+
+
+def test_page_shows_what_its_commands_do(tmp_path):
+    spec = importlib.util.spec_from_file_location("run_console", REPOSITORY / "docs/run_console.py")
+    run_console = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run_console)
+    (block,) = run_console.BLOCK.findall((REPOSITORY / "docs/scaling.md").read_text())
+    assert "the same bytes" in block
+    assert "".join(run_console.run(line, tmp_path) for line, _, _ in run_console.commands(block)) == block
 
 
 def test_killed_process_ends_the_job_and_another_number_of_processes_goes_on(alone, tmp_path):
