@@ -32,7 +32,7 @@ LOST = 70
 
 _NATIVE = re.compile(
     rb"^([IWEF]\d{4} \d\d:\d\d:\d\d|WARNING: All log messages before absl|\*\*\* |\s+@ +0x|PC: @"
-    rb"|Additional GRPC error information|:UNKNOWN:Error received)"
+    rb"|Additional GRPC error information|:UNKNOWN:Error received|RPC: /)"
 )
 """What C++ libraries write to standard error on their own."""
 
@@ -139,8 +139,10 @@ def _start(place: dict[str, Any], arguments: Sequence[str]) -> Worker:
 
 def _pass_on(stream: IO[bytes]) -> None:
     """Standard error of a worker, but for what C++ libraries write there."""
+    native = False
     for line in stream:
-        if not _NATIVE.match(line):
+        native = bool(_NATIVE.match(line)) or (native and not line.strip())
+        if not native:
             sys.stderr.buffer.write(line)
             sys.stderr.flush()
 

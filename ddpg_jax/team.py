@@ -145,6 +145,11 @@ def join(
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
+        if coordinator is None:
+            raise ValueError(
+                "distributed is given, but must come with num_processes, for processes on this machine, or with "
+                "coordinator, num_processes and process_id, where JAX finds no scheduler that tells them"
+            ) from error
         raise ValueError(
             f"coordinator is {coordinator}, but must be one that {num_processes or 'the'} processes reach within "
             f"{seconds} s: {str(error).splitlines()[0]}"

@@ -4,6 +4,7 @@ The processes are on this machine, on the loopback address and a free port, and 
 """
 
 import importlib.util
+import io
 import json
 import signal
 import subprocess
@@ -179,7 +180,7 @@ def test_job_that_nobody_has_started_is_refused_within_its_time(monkeypatch):
     """Without a scheduler JAX finds no coordinator."""
     for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE", "TPU_SKIP_MDS_QUERY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match="coordinator is None, but must be"):
+    with pytest.raises(ValueError, match="distributed is given, but must come with"):
         team.join(seconds=5)
 
 
@@ -340,3 +341,12 @@ def test_part_without_agents_goes_on_empty():
     empty.add_chunk(StepLog(*np.zeros((5, 0, 2), np.float32)))
     empty.add_evaluation(np.zeros(0))
     assert_equal_histories(History.join([history_of(range(8)), empty]), history_of(range(8)))
+
+
+def test_traces_of_libraries_are_kept_from_the_user(capfdbinary):
+    written = (
+        b"error: mine\n\nF1121 07:35:56.742369  3307 client.h:77] Terminating process\n\n"
+        b"RPC: /xla.coordination.CoordinationService/RegisterTask\n    @     0x7f3d13ee9f6a  xla::Connect()\nmine, too\n"
+    )
+    job._pass_on(io.BytesIO(written))
+    assert capfdbinary.readouterr().err == b"error: mine\n\nmine, too\n"
