@@ -20,7 +20,7 @@ from ddpg_jax.types import TrainState
 FIRST_CHUNK = 32
 """Length of the first chunk, before the pace is known."""
 
-CHUNK_SECONDS = 5.0
+CHUNK_SECONDS = 10.0
 """Chunks are shortened towards this, so that many agents, too, can be stopped. It does not touch the results."""
 
 
@@ -164,12 +164,9 @@ class _Wave:
         self._note_unsound(returns)
         self._write_weights(self.session.folder.write_policy_weights, _acting)
         optimum = environment.optimal_returns
-        below = shortfall(returns, np.asarray(optimum[:FINAL_EPISODES])) if optimum is not None else None
-        means = returns.mean(axis=1, dtype=np.float64)
-        unknown = np.full(len(means), np.nan)
-        result = WaveResult(
-            self.history, means, unknown if below is None else below, selection.mean(axis=1, dtype=np.float64)
-        )
+        best = np.full(FINAL_EPISODES, np.nan) if optimum is None else np.asarray(optimum[:FINAL_EPISODES])
+        final, selected = (values.mean(axis=1, dtype=np.float64) for values in (returns, selection))
+        result = WaveResult(self.history, final, shortfall(returns, best), selected)
         return _joined(self.session.team.to_first(result))
 
     def _write_weights(self, write: Callable[[str, int, Any], None], take: Callable[[TrainState], Any]) -> None:

@@ -346,7 +346,8 @@ def test_part_without_agents_goes_on_empty():
 def test_traces_of_libraries_are_kept_from_the_user(capfdbinary):
     written = (
         b"error: mine\n\nF1121 07:35:56.742369  3307 client.h:77] Terminating process\n\n"
-        b"RPC: /xla.coordination.CoordinationService/RegisterTask\n    @     0x7f3d13ee9f6a  xla::Connect()\nmine, too\n"
+        b"RPC: /xla.coordination.CoordinationService/RegisterTask\n    @     0x7f3d13ee9f6a  xla::Connect()\n"
+        b"mine, too\n"
     )
     job._pass_on(io.BytesIO(written))
     assert capfdbinary.readouterr().err == b"error: mine\n\nmine, too\n"
