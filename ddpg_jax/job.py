@@ -23,12 +23,10 @@ from typing import IO, Any
 from ddpg_jax.devices import usable_cores
 from ddpg_jax.interruption import SIGNALS
 from ddpg_jax.options import Request
+from ddpg_jax.team import LOST
 
 GRACE_SECONDS = 30.0
 """After one worker has failed, the others have so long to notice, until they are killed."""
-
-LOST = 70
-"""Exit status of a worker that has lost another one."""
 
 _NATIVE = re.compile(
     rb"^([IWEF]\d{4} \d\d:\d\d:\d\d|WARNING: All log messages before absl|\*\*\* |\s+@ +0x|PC: @"

@@ -49,6 +49,13 @@ def compiled(num_devices: int, group_size: int) -> population.Programs:
     return population.compile_programs(make_setup(CONFIG, follow()), placement, max_steps=max(CHUNKS), num_starts=3)
 
 
+def summed_over_devices() -> str:
+    """The text of a program in which devices do communicate."""
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:2]), ("agents",))
+    total = jax.shard_map(lambda x: jax.lax.psum(x, "agents"), mesh=mesh, in_specs=jax.P("agents"), out_specs=jax.P())
+    return jax.jit(total).lower(jnp.ones(4)).compile().as_text()
+
+
 def measure() -> None:
     """Runs populations and prints what came of them."""
     jax.config.update("jax_num_cpu_devices", 2)  # raises if importing the package has started JAX
@@ -67,6 +74,7 @@ def measure() -> None:
         "later": run_agents(pairs, [6, 7])[1],
         "swept": run_agents(pairs, [0, 1, 2, 3], actor_lr=[0.01, 0.1, 0.01, 0.01])[1],
         "called": called,
+        "summed": summed_over_devices(),
         "kernels": held["kernel"],
         "transitions": transitions,
         "placed": [
@@ -74,7 +82,7 @@ def measure() -> None:
         ],
         "programs": {
             name: {
-                "text": programs.train.as_text(),
+                "texts": {each: getattr(programs, each).as_text() for each in ("train", "evaluate", "init")},
                 "temporary": programs.train.memory_analysis().temp_size_in_bytes,
                 "aliased": programs.train.memory_analysis().alias_size_in_bytes,
             }
@@ -219,9 +227,21 @@ def _writes_in_place(fusion: str, parts: dict[str, list[str]]) -> bool:
 def test_replay_is_never_copied_in_a_step(report, name, agents_on_a_device):
     program = report["programs"][name]
     size = 4 * agents_on_a_device * CAPACITY * 6
-    assert replay_copies(program["text"], CAPACITY) == []
+    assert replay_copies(program["texts"]["train"], CAPACITY) == []
     assert program["temporary"] < size / 4  # no room for a second replay
     assert program["aliased"] >= size  # the state is donated: the new replay lies where the old one did
+
+
+COMMUNICATION = re.compile(r"\b(all-reduce|all-gather|all-to-all|reduce-scatter|collective-\w+|send|recv)(-start)?\(")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "init"])
+def test_programs_contain_no_communication_between_devices(report, name):
+    assert COMMUNICATION.findall(report["programs"]["pairs"]["texts"][name]) == []
+
+
+def test_communication_between_devices_is_noticed(report):
+    assert COMMUNICATION.findall(report["summed"]) != []
 
 
 def step_by_step(step) -> jax.stages.Compiled:
