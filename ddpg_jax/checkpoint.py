@@ -223,7 +223,7 @@ class Checkpoints:
         for kind in (HISTORY, AGENTS):
             there = [agent for _, some in _items(path, kind, agents) for agent in some]
             if there != list(agents):
-                raise ValueError(f"{name} is damaged: it has {kind} of {len(there)} of {len(agents)} agents")
+                raise ValueError(f"{name} is damaged: its {kind} folders have {len(there)} of {len(agents)} agents")
             for item, some in _items(path, kind, agents)[self._team.index :: self._team.size]:
                 try:
                     content = read_item(item)

@@ -281,6 +281,25 @@ def test_newest_checkpoints_are_kept(tmp_path):
     assert [checkpoints.load(number, config_of).saved.env_steps for number in (3, 4)] == [30, 40]
 
 
+@pytest.mark.parametrize("agents", [range(5), range(1, 2), range(2, 4), range(3, 5), range(4, 5), range(3)])
+def test_any_agents_are_read_from_the_portions_that_have_them(tmp_path, agents):
+    """As another number of processes asks for them."""
+    states = [(portion, {".x": np.array(portion, float), ".step": np.array(7)}) for portion in (range(3), range(3, 5))]
+    checkpoints = Checkpoints(tmp_path, every=1.0)
+    checkpoints.save(Saved([], range(5), 7, {}), History(Config(), 5), states)
+    found = checkpoints.load(1, config_of)
+    assert found.states(agents)[".x"].tolist() == list(agents)
+    assert found.states(agents)[".step"] == 7
+    assert found.history(agents).agents.tolist() == list(agents)
+
+
+def test_checkpoint_that_lacks_agents_is_damaged(tmp_path):
+    checkpoints = Checkpoints(tmp_path, every=1.0)
+    checkpoints.save(Saved([], range(5), 7, {}), History(Config(), 5), [(range(3), {".x": np.zeros(3)})])
+    with pytest.raises(ValueError, match="its agents folders have 3 of 5 agents"):
+        checkpoints.load(1, config_of)
+
+
 def test_going_back_to_an_older_checkpoint_removes_the_newer_once_there_is_another(tmp_path):
     save(Checkpoints(tmp_path, every=1.0), 10)
     save(Checkpoints(tmp_path, every=1.0), 20)
