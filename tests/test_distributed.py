@@ -6,6 +6,7 @@ The processes are on this machine, on the loopback address and a free port, and 
 import importlib.util
 import io
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -136,6 +137,19 @@ def test_signal_stops_all_processes_with_one_line_and_one_process_goes_on(alone,
     assert err.startswith("stopped by SIGTERM at step ")
     assert len(err.splitlines()) == 1
     assert execute("--resume", "run", *RARELY, "--quiet", folder=tmp_path) == (0, "", "")
+    assert_same(tmp_path / "run", alone)
+
+
+def test_processes_find_each_other_by_the_variables_of_a_scheduler(alone, tmp_path, monkeypatch):
+    """Those of SLURM, from which JAX takes the coordinator, too; here each is started on its own, as by `srun`."""
+    variables = {"JOB_ID": os.getpid(), "STEP_NODELIST": "localhost", "NTASKS": 2, "STEP_NUM_NODES": 1}
+    processes = []
+    for index in (1, 0):
+        for name, value in (variables | {"PROCID": index, "LOCALID": index}).items():
+            monkeypatch.setenv(f"SLURM_{name}", str(value))
+        flags = ("--out", "run", "--devices", 2, "--distributed", "--quiet")
+        processes.append(start(*flags, folder=tmp_path, config=RUN))
+    assert [(*process.communicate(timeout=SECONDS), process.returncode) for process in processes] == 2 * [("", "", 0)]
     assert_same(tmp_path / "run", alone)
 
 
