@@ -144,7 +144,7 @@ class Checkpoints:
             self._remove(other)
 
     def _write(self, saved: Saved, history: History, states: Iterable[tuple[range, dict[str, np.ndarray]]]) -> None:
-        number = self._team.first(self._begin)
+        number = self._team.first(partial(as_os_error, self._begin))
         draft = self._draft(number)
 
         def write() -> None:
@@ -158,18 +158,15 @@ class Checkpoints:
 
         try:
             self._team.every(partial(as_os_error, write))
-            self._team.first(lambda: draft.rename(self._path(number)))
-        except OSError as error:
+            self._team.first(partial(as_os_error, lambda: draft.rename(self._path(number))))
+        except OSError:
             self._team.first(self._remove_drafts)
-            raise OSError(f"the checkpoint could not be written: {error}") from error
+            raise
 
     def _begin(self) -> int:
         self._remove_drafts()
         number = max(self.numbers(), default=0) + 1
-        try:
-            self._draft(number).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"the checkpoint could not be written: {reason(error)}") from error
+        self._draft(number).mkdir(parents=True, exist_ok=True)
         return number
 
     def load(

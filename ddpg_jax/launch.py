@@ -27,7 +27,7 @@ from ddpg_jax.recording import Recorder
 from ddpg_jax.run_folder import RunFolder
 from ddpg_jax.session import Session, Stopwatch, WaveResult
 from ddpg_jax.summary import LAST_EPISODES, best_agent, points_csv, summarize
-from ddpg_jax.team import ALONE, LOST, LostProcessError, Team
+from ddpg_jax.team import ALONE, LOST, LostProcessError, Team, ToldError
 from ddpg_jax.wave import Stopped
 
 FIGURES_BYTES = 2**20
@@ -170,6 +170,8 @@ def carry_out(launch: Launch, interruption: Interruption) -> int:
         return _run(launch, interruption)
     except LostProcessError:
         return LOST  # whoever has started the processes knows which one is gone
+    except ToldError:
+        return 1
     except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -9,11 +9,13 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+T = TypeVar("T")
 
 
 def write_item(path: Path, content: dict[str, Any]) -> None:
@@ -47,12 +49,12 @@ def read_item(path: Path) -> dict[str, Any]:
     return content
 
 
-def as_os_error(action: Callable[[], None]) -> None:
-    """Does it; Orbax and TensorStore raise errors of their own."""
+def as_os_error(action: Callable[[], T]) -> T:
+    """What a step of writing a checkpoint returns; Orbax and TensorStore raise errors of their own."""
     try:
-        action()
+        return action()
     except Exception as error:
-        raise OSError(reason(error)) from error
+        raise OSError(f"the checkpoint could not be written: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:

@@ -45,7 +45,7 @@ PORTION_BYTES = 64 * 2**20
 
 
 IN_FLIGHT = 4
-"""Calls that have been made and not ended, at most. Where all of 128 were, 256 `keras` agents took a tenth longer."""
+"""Calls that have been made and not ended, at most: with all blocks of many agents in flight, each took longer."""
 
 
 class Placement(NamedTuple):

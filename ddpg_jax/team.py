@@ -31,6 +31,10 @@ class LostProcessError(Exception):
     """Another process of the run is gone."""
 
 
+class ToldError(OSError):
+    """What has failed in some process, as the others see it: the first one reports it for all."""
+
+
 def _alone(data: bytes) -> list[bytes]:
     return [data]
 
@@ -72,7 +76,7 @@ class Team:
 
         Raises:
             ValueError: in every process, if the action has raised it.
-            OSError: likewise.
+            OSError: likewise; in the others it is a `ToldError`.
         """
         if self.size == 1:
             return action()
@@ -100,9 +104,10 @@ class Team:
         each = -(-len(agents) // self.size)
         return agents[self.index * each : (self.index + 1) * each]
 
-    @staticmethod
-    def _agreed(outcomes: Sequence[tuple[Any, Exception | None]]) -> list[Any]:
+    def _agreed(self, outcomes: Sequence[tuple[Any, Exception | None]]) -> list[Any]:
         for _, error in outcomes:
+            if isinstance(error, OSError) and not self.is_first:
+                raise ToldError(str(error))
             if error is not None:
                 raise error
         return [result for result, _ in outcomes]

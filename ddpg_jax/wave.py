@@ -57,8 +57,8 @@ def train(session: Session, programs: Sequence[Programs], checkpoint: Checkpoint
         population = _new_population(session, programs[session.part_of(agents)], agents)
         history = _new_history(session, agents, share)
         if checkpoint is not None:
-            history = checkpoint.history(share)
             filled = share or agents[-1:]
+            history = checkpoint.history(filled).of(share)
             population.restore(partial(_saved_states, checkpoint, filled))
             session.reporter.advanced(history.env_steps * len(agents))
             checkpoint = None

@@ -127,7 +127,7 @@ def test_killed_process_ends_the_job_and_another_number_of_processes_goes_on(alo
     assert_same(tmp_path / "again", alone)
 
 
-def test_signal_stops_all_processes_with_one_line_and_one_process_goes_on(alone, tmp_path):
+def test_signal_stops_all_processes_with_one_line_and_more_than_there_are_agents_go_on(alone, tmp_path):
     flags = ("--distributed", "--num-processes", 2)
     process = start("--out", "run", *flags, *OFTEN, "--quiet", folder=tmp_path, config=RUN)
     wait_for(tmp_path / "run/checkpoints/1", process)
@@ -136,7 +136,8 @@ def test_signal_stops_all_processes_with_one_line_and_one_process_goes_on(alone,
     assert (process.returncode, out) == (143, "")
     assert err.startswith("stopped by SIGTERM at step ")
     assert len(err.splitlines()) == 1
-    assert execute("--resume", "run", *RARELY, "--quiet", folder=tmp_path) == (0, "", "")
+    flags = ("--distributed", "--num-processes", 4, *RARELY, "--quiet")
+    assert execute("--resume", "run", *flags, folder=tmp_path) == (0, "", "")
     assert_same(tmp_path / "run", alone)
 
 
@@ -151,6 +152,15 @@ def test_processes_find_each_other_by_the_variables_of_a_scheduler(alone, tmp_pa
         processes.append(start(*flags, folder=tmp_path, config=RUN))
     assert [(*process.communicate(timeout=SECONDS), process.returncode) for process in processes] == 2 * [("", "", 0)]
     assert_same(tmp_path / "run", alone)
+
+
+def test_full_disk_is_told_once(tmp_path):
+    flags = ("--distributed", "--num-processes", 2, *OFTEN, "--quiet")
+    outcome = execute("--out", "run", *flags, folder=tmp_path, config=RUN, largest_file=8192)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err.startswith("error: ")
+    assert "File too large; resume with: " in outcome.err
+    assert len(outcome.err.splitlines()) == 1
 
 
 def test_mistake_that_only_the_first_process_sees_is_one_line(tmp_path):
