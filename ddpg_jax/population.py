@@ -195,7 +195,7 @@ def spread(tree: Any, shardings: Any) -> Any:
     """
 
     def place(sharding: NamedSharding, x: Any) -> jax.Array:
-        if _is_key(x):
+        if is_key(x):
             return jax.random.wrap_key_data(place(sharding, jax.random.key_data(x)))
         return jax.make_array_from_process_local_data(sharding, np.asarray(x))
 
@@ -207,7 +207,7 @@ def on_host(array: jax.Array, rows: int | None = None) -> np.ndarray:
 
     With `rows`, only as many of the second axis.
     """
-    arrays = [np.asarray(jax.random.key_data(part) if _is_key(part) else part) for part in _parts(array)]
+    arrays = [np.asarray(jax.random.key_data(part) if is_key(part) else part) for part in _parts(array)]
     arrays = arrays if rows is None else [part[:, :rows] for part in arrays]
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
@@ -220,7 +220,8 @@ def _parts(array: jax.Array) -> list[jax.Array]:
     return [shard.data for shard in shards]
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether an array holds random keys, which are saved and placed as their data."""
     return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 

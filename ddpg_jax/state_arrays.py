@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.population import on_host
+from ddpg_jax.population import is_key, on_host
 
 REPLAY = ".replay.rows"
 """Of the replay only the rows that have been written are kept."""
@@ -38,7 +38,7 @@ def restore_state(arrays: dict[str, np.ndarray], like: Any) -> Any:
         if found is None or found.shape[1:] != expected.shape[1:] or found.dtype != expected.dtype:
             there = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
             raise ValueError(f"{name} is {there}, but must be {expected.dtype}{list(expected.shape)}")
-        leaves.append(jax.random.wrap_key_data(jnp.asarray(found)) if _is_key(leaf) else found)
+        leaves.append(jax.random.wrap_key_data(jnp.asarray(found)) if is_key(leaf) else found)
     return jax.tree.unflatten(structure, leaves)
 
 
@@ -62,9 +62,5 @@ def require_fit(arrays: dict[str, np.ndarray], like: Any) -> None:
             raise ValueError(f"{path} is {here.dtype}{shape}, but must be {there.dtype}{wanted}")
 
 
-def _is_key(leaf: Any) -> bool:
-    return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
 def _key_data(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
