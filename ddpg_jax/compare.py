@@ -12,6 +12,7 @@ import tyro
 from ddpg_jax import statistics
 from ddpg_jax.command_line import parse
 from ddpg_jax.history import History
+from ddpg_jax.streams import endure
 from ddpg_jax.sweep import words
 
 
@@ -201,4 +202,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    endure()
     sys.exit(main())

@@ -13,6 +13,7 @@ from ddpg_jax import statistics
 from ddpg_jax.command_line import parse
 from ddpg_jax.environment import make
 from ddpg_jax.policy import Policy, load_policy
+from ddpg_jax.streams import endure
 
 
 @dataclass(frozen=True)
@@ -136,4 +137,5 @@ def report(options: Options, returns: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
+    endure()
     sys.exit(main())

@@ -12,6 +12,7 @@ import tyro
 
 from ddpg_jax.command_line import parse
 from ddpg_jax.policy import Policy, load_policy, write_whole
+from ddpg_jax.streams import endure
 
 PLATFORMS = ("cpu", "cuda")
 """What an exported policy runs on."""
@@ -67,4 +68,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    endure()
     sys.exit(main())

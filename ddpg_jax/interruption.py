@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: what ends a run at once, and what waits until nothing is lost."""
+"""SIGINT, SIGTERM and SIGHUP: what ends a run at once, and what waits until nothing is lost."""
 
 import os
 import signal
@@ -8,11 +8,15 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def heeded() -> tuple[int, ...]:
+    """The signals that stop a run. SIGHUP, which a terminal sends when it is closed, is none of them under `nohup`."""
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return (signal.SIGINT, signal.SIGTERM, *hangup)
 
 
 class Interruption:
-    """Listens for both signals while it is entered.
+    """Listens for the signals while it is entered.
 
     Python runs its own signal handlers only between two of its instructions, and compiled programs keep it waiting for
     seconds. So a thread listens instead: it can tell the user what happens, and end the process, at any moment.
@@ -30,7 +34,7 @@ class Interruption:
     def defer(self, announce: Callable[[str], None]) -> None:
         """From now on the first signal is only noted in `number`; a SIGINT after it still ends the process at once.
 
-        A repeated SIGTERM does not: schedulers send it twice.
+        Another signal that is repeated does not: schedulers send SIGTERM twice.
 
         Args:
             announce: told what is going to happen.
@@ -42,7 +46,7 @@ class Interruption:
             reader, writer = self._ends = os.pipe()
             os.set_blocking(writer, False)
             signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-            self._before = {number: signal.signal(number, _ignore) for number in SIGNALS}
+            self._before = {number: signal.signal(number, _ignore) for number in heeded()}
             threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
         return self
 

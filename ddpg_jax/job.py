@@ -21,7 +21,7 @@ from types import FrameType
 from typing import IO, Any
 
 from ddpg_jax.devices import usable_cores
-from ddpg_jax.interruption import SIGNALS
+from ddpg_jax.interruption import heeded
 from ddpg_jax.options import Request
 from ddpg_jax.team import LOST
 
@@ -141,7 +141,7 @@ def _pass_on(stream: IO[bytes]) -> None:
     for line in stream:
         native = bool(_NATIVE.match(line)) or (native and not line.strip())
         if not native:
-            sys.stderr.buffer.write(line)
+            sys.stderr.write(line.decode(errors="replace"))
             sys.stderr.flush()
 
 
@@ -170,14 +170,14 @@ def _first(failed: list[Worker], kill: list[Worker]) -> Worker | None:
 
 @contextmanager
 def _passing_signals_on(workers: list[Worker]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to the workers, each of which knows what to do."""
+    """The signals that stop a run go to the workers, each of which knows what to do."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         for worker in workers:
             if worker.process.poll() is None:
                 worker.process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before = {number: signal.signal(number, pass_on) for number in heeded()}
     try:
         yield
     finally:

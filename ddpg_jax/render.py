@@ -16,6 +16,7 @@ from ddpg_jax import animation, command_line, optimum, render_plots, trajectorie
 from ddpg_jax.environment import NUM_PENDULUM_STARTS, Environment, make
 from ddpg_jax.policy import write_whole
 from ddpg_jax.snapshots import Moment, Trained, load_trained
+from ddpg_jax.streams import endure
 from ddpg_jax.trajectories import Trajectories
 
 PENDULUM = "Pendulum-v1"
@@ -308,4 +309,5 @@ def draw_q_estimates(scene: Scene) -> bytes:
 
 
 if __name__ == "__main__":
+    endure()
     sys.exit(main())

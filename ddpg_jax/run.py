@@ -25,6 +25,7 @@ from ddpg_jax.devices import devices_each  # noqa: E402
 from ddpg_jax.interruption import Interruption  # noqa: E402
 from ddpg_jax.options import Options, Request  # noqa: E402
 from ddpg_jax.presets import PRESETS  # noqa: E402
+from ddpg_jax.streams import endure  # noqa: E402
 from ddpg_jax.sweep import COMMON, Point, make_points  # noqa: E402
 
 PROGRAM = "python -m ddpg_jax.run"
@@ -338,4 +339,5 @@ def work(request: Request, join: Callable[[], Any] | None = None, advise: Callab
 
 
 if __name__ == "__main__":
+    endure()
     sys.exit(main())

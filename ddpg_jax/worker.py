@@ -10,6 +10,8 @@ import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from ddpg_jax.streams import endure
+
 
 def main() -> NoReturn:
     """Carries out this process's part of the run."""
@@ -57,4 +59,5 @@ def _follow_parent() -> None:
 
 
 if __name__ == "__main__":
+    endure()
     main()

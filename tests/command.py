@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -57,22 +59,40 @@ def _compiled(setup, placement, max_steps, num_starts):
 
 
 def start(
-    *arguments: object, folder: Path, config: tuple[str, ...] = SMALL, largest_file: int | None = None
+    *arguments: object,
+    folder: Path,
+    config: tuple[str, ...] = SMALL,
+    largest_file: int | None = None,
+    under: tuple[str, ...] = (),
+    output: int = subprocess.PIPE,
 ) -> subprocess.Popen:
     """Starts the command in a process of its own, in the given folder.
 
-    With `largest_file`, in bytes, writing more into a file fails as on a full disk.
+    With `largest_file`, in bytes, writing more into a file fails as on a full disk; `under` are words before the
+    interpreter; both streams go to `output`.
     """
     words = [*map(str, arguments)] if "--resume" in arguments else [*config, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120"}
-    limit = []
     if largest_file is not None:
-        limit = ["sh", "-c", 'ulimit -f "$0"; exec "$@"', str(largest_file // 512)]
+        under = ("sh", "-c", 'ulimit -f "$0"; exec "$@"', str(largest_file // 512))
         environment["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # lest it is left with halves
     return subprocess.Popen(
-        [*limit, sys.executable, "-m", "ddpg_jax.run", *words],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*under, sys.executable, "-m", "ddpg_jax.run", *words],
+        cwd=folder, env=environment, stdout=output, stderr=output, text=True,
     )  # fmt: skip
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Waits until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def checkpoints(folder: Path) -> list[int]:
+    """The numbers of the checkpoints of a run."""
+    return sorted(int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdecimal())
 
 
 def execute(*arguments: object, **options) -> Outcome:

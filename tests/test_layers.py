@@ -18,6 +18,7 @@ CORE = [
     "config",
     "presets",
     "types",
+    "products",
     "networks",
     "noise",
     "replay",

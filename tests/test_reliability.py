@@ -16,40 +16,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command import REPOSITORY, copy, execute, main, results, start, stopped_after
+from command import REPOSITORY, checkpoints, copy, execute, main, results, start, stopped_after, wait_for
 
 from ddpg_jax import design, launch, load_policy, wave
 from ddpg_jax.checkpoint import Checkpoints, Saved
 from ddpg_jax.config import Config
 from ddpg_jax.environment import make
 from ddpg_jax.history import History
-from ddpg_jax.interruption import Interruption
+from ddpg_jax.interruption import Interruption, heeded
 from ddpg_jax.population import agent_keys
 from ddpg_jax.run_folder import RunFolder
 
 LONG = ("--seeds", 2, "--total-steps", 100_000_000, "--eval-every", 100_000_000)
 
 
-def wait_for(condition, seconds: float = 120.0):
-    """Waits until it holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-def has_checkpoint(folder):
-    return any(path.name.isdecimal() for path in folder.glob("checkpoints/*"))
-
-
 # ------------------------------------------------------------------------------------------------------------ signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_a_run_after_its_chunk_with_a_checkpoint_and_the_command_that_resumes_it(tmp_path, number):
     process = start("--out", "run", *LONG, "--checkpoint-every", 0.2, folder=tmp_path)
-    wait_for(lambda: has_checkpoint(tmp_path / "run"))
-    newest = max(int(path.name) for path in (tmp_path / "run/checkpoints").glob("[0-9]"))
+    wait_for(lambda: checkpoints(tmp_path / "run"))
+    newest = checkpoints(tmp_path / "run")[-1]
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -72,7 +60,7 @@ def test_signal_during_compilation_ends_at_once(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.startswith("ended by SIGINT; resume with: ")
-    assert not has_checkpoint(tmp_path / "run")
+    assert not checkpoints(tmp_path / "run")
 
 
 def test_second_sigint_ends_a_run_at_once(tmp_path):
@@ -107,9 +95,9 @@ def test_only_a_second_sigint_ends_a_run_at_once(signals, ends):
 
 
 def test_handlers_are_as_before_when_a_command_has_ended(tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in heeded()]
     main("--plan")
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in heeded()] == before
     assert signal.set_wakeup_fd(-1) == -1
 
 
@@ -118,7 +106,7 @@ def test_handlers_are_as_before_when_a_command_has_ended(tmp_path):
 
 def test_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path):
     process = start("--out", "run", *LONG, "--devices", 1, "--checkpoint-every", 0.2, folder=tmp_path)
-    wait_for(lambda: has_checkpoint(tmp_path / "run"))
+    wait_for(lambda: checkpoints(tmp_path / "run"))
     for flags in (("--resume", tmp_path / "run"), ("--resume", tmp_path / "run", "--total-steps", 200_000_000)):
         outcome = main(*flags)
         assert outcome.status == 2
