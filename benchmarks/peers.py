@@ -49,10 +49,14 @@ class Peer:
 
 
 OURS = "ours"
+ROUNDED = "ours_bfloat16"
 TOGETHER = 32
 _JAX = ("jax==0.10.2", "jaxlib==0.10.2", "flax==0.12.8", "optax==0.2.8", "numpy==2.4.6")
 PEERS: dict[str, Peer] = {
     OURS: Peer("ddpg_jax", "ours.py", agents=(1, TOGETHER), names=("ddpg_jax", "jax")),
+    ROUNDED: Peer(
+        "ddpg_jax, `--matmul-dtype bfloat16`", "ours_bfloat16.py", agents=(1, TOGETHER), names=("ddpg_jax", "jax")
+    ),
     "keras": Peer(
         "Keras tutorial, our writing of it",
         "keras_tutorial.py",
@@ -150,7 +154,7 @@ def _error_line(output: str) -> str:
 def run(case: Case, python: Path, flags: Sequence[str], cache_home: str) -> dict[str, Any]:
     """What the peer's script measured, or its `error`."""
     environment = _clean_environment() | {"XDG_CACHE_HOME": cache_home, "JAX_PLATFORMS": "cpu"}
-    if case.peer == OURS and "PYTHONPATH" in os.environ:
+    if not PEERS[case.peer].requirements and "PYTHONPATH" in os.environ:
         environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
     environment["PEER_STARTED"] = str(time.time())
     command = [str(python), str(HERE / "peers" / PEERS[case.peer].script), "--agents", str(case.agents), *flags]
@@ -223,7 +227,7 @@ def choose_cases(names: Sequence[str], processes: int) -> list[Case]:
     """The measurements of a round."""
     cases = [Case(name, agents) for name in names for agents in PEERS[name].agents]
     if processes > 1:
-        cases += [Case(name, 1, processes) for name in names if name != OURS]
+        cases += [Case(name, 1, processes) for name in names if PEERS[name].requirements]
     return cases
 
 
@@ -318,9 +322,9 @@ def table(record: dict[str, Any]) -> str:
     """The record as Markdown."""
     rounds = record["rounds"]
     lines = [
-        "| system | steps/s, one agent | ours alone : it | steps/s, together | ours together : its best "
-        "| start, s | peak, MB | greedy return |",
-        "|---|---|---|---|---|---|---|---|",
+        "| system | steps/s, one agent | ours alone : it | ours together : it alone | in bfloat16 "
+        "| steps/s, together | ours together : its best | start, s | peak, MB | greedy return |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_row(name, record) for name in PEERS if name in record["peers"]]
     return "\n".join([f"{len(rounds)} rounds of {record['seconds']:g} s: {record_line(record)}", "", *lines])
@@ -333,16 +337,22 @@ def _row(name: str, record: dict[str, Any]) -> str:
     sound = next((r[case] for case in cases for r in rounds if "error" not in r.get(case, {"error": ""})), None)
     if sound is None:
         why = record["failed"].get(name) or f"fails: {rounds[0][cases[0]]['error']}"
-        return f"| {own.title} | {why} | | | | | | |"
+        return f"| {own.title} | {why} | | | | | | | | |"
     versions = ", ".join(f"{package} {sound['versions'][package]}" for package in own.names)
     peaks = [values for case in cases if (values := values_of(rounds, case, "peak_megabytes"))]
+
+    def against(ours: str, theirs: Sequence[str], form: str) -> str:
+        return _spread(ratios(rounds, ours, theirs), form) if own.requirements else "–"
+
     returns = [r["greedy_return"] for r in record["returns"].get(name, []) if "error" not in r]
     cells = [
         f"{own.title} ({versions})",
         _rate(rounds, cases[0]),
-        _spread(ratios(rounds, f"{OURS}-1", cases[:1]), "{:.2f}") if name != OURS else "–",
+        against(f"{OURS}-1", cases[:1], "{:.2f}"),
+        against(f"{OURS}-{TOGETHER}", cases[:1], "{:.1f}"),
+        against(f"{ROUNDED}-{TOGETHER}", cases[:1], "{:.1f}"),
         "; ".join(f"{_rate(rounds, case)} ({_words(case)})" for case in together) or "–",
-        _spread(ratios(rounds, f"{OURS}-{TOGETHER}", cases), "{:.1f}") if name != OURS else "–",
+        against(f"{OURS}-{TOGETHER}", cases, "{:.1f}"),
         _spread(values_of(rounds, cases[0], "startup_seconds"), "{:.1f}"),
         "; ".join(f"{statistics.median(values):,.0f}" for values in peaks),
         ", ".join(f"{value:.1f}" for value in returns) or "–",

@@ -1,6 +1,6 @@
 """From a configuration to what is compiled (`Setup`) and to what is an array (`Hyperparameters`)."""
 
-from ddpg_jax import noise, replay
+from ddpg_jax import noise, products, replay
 from ddpg_jax.agent import Algorithm
 from ddpg_jax.config import Config
 from ddpg_jax.environment import Environment
@@ -9,6 +9,9 @@ from ddpg_jax.optimizers import adam, adam_eps_hat
 from ddpg_jax.rollout import Exploration
 from ddpg_jax.training import Setup
 from ddpg_jax.types import Hyperparameters, NoiseProcess
+
+PRODUCTS = {"float32": products.exact, "bfloat16": products.in_bfloat16}
+"""The product of hidden layers, by `Config.matmul_dtype`."""
 
 
 def make_setup(config: Config, environment: Environment) -> Setup:
@@ -36,9 +39,13 @@ def make_setup(config: Config, environment: Environment) -> Setup:
 def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Algorithm:
     """The networks and the form of the update that a configuration names, for actions between two bounds."""
     trunk_sizes = config.hidden_sizes if config.critic_hidden_sizes is None else config.critic_hidden_sizes
+    product = PRODUCTS[config.matmul_dtype]
+
+    def hidden(sizes: tuple[int, ...], normalization: str, dropout: float) -> Hidden:
+        return Hidden(sizes, config.hidden_init, normalization, dropout, product)
 
     def critic_hidden(sizes: tuple[int, ...], normalization: str) -> Hidden:
-        return Hidden(sizes, config.hidden_init, normalization, config.critic_dropout)
+        return hidden(sizes, normalization, config.critic_dropout)
 
     # Only what the action has not yet entered is batch-normalised (paper, section 7).
     behind_action = "none" if config.critic_normalization == "batch" else config.critic_normalization
@@ -46,7 +53,7 @@ def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ..
         actor=Actor(
             low=low,
             high=high,
-            hidden=Hidden(config.hidden_sizes, config.hidden_init, config.actor_normalization, config.actor_dropout),
+            hidden=hidden(config.hidden_sizes, config.actor_normalization, config.actor_dropout),
             final=Final(len(low), config.hidden_init, config.actor_final_init, config.final_init_biases),
             sigmoid=config.action_bound == "sigmoid",
         ),

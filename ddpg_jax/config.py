@@ -57,6 +57,8 @@ class Config:
     """Dropout rate behind the actor's hidden layers, in the losses only; in [0, 1)."""
     critic_dropout: float = 0.0
     """Dropout rate behind the critic's hidden layers, in the losses only; in [0, 1)."""
+    matmul_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Operands of the hidden layers' matrix products; bfloat16 rounds those of 16 features or more, sums in float32."""
 
     # Optimisation
     actor_lr: float = 1e-3

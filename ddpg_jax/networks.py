@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddpg_jax.products import Product, exact
+
 Initializer = Callable[..., jax.Array]
 """(key, shape, dtype) -> an array of that shape; the key is consumed."""
 
@@ -41,12 +43,13 @@ class Dense(nn.Module):
     size: int
     kernel_init: Initializer
     bias_init: Initializer
+    product: Product = exact
 
     @nn.compact
     def __call__(self, x: jax.Array, axis: int) -> jax.Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[axis], self.size))
         bias = self.param("bias", self.bias_init, (self.size,))
-        return x @ kernel + bias if axis == -1 else kernel.T @ x + bias[:, None]
+        return self.product(x, kernel) + bias if axis == -1 else self.product(kernel.T, x) + bias[:, None]
 
 
 class Hidden(nn.Module):
@@ -56,6 +59,8 @@ class Hidden(nn.Module):
     initializer: str = "glorot_uniform"
     normalization: str = "none"
     dropout: float = 0.0
+    product: Product = exact
+    """Of inputs and kernels."""
 
     @property
     def is_narrow(self) -> bool:
@@ -65,7 +70,7 @@ class Hidden(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, axis: int = -1) -> jax.Array:
         for size in self.sizes:
-            x = Dense(size, *_initializers(self.initializer, x.shape[axis]))(x, axis)
+            x = Dense(size, *_initializers(self.initializer, x.shape[axis]), self.product)(x, axis)
             if self.normalization == "layer":
                 x = nn.LayerNorm()(x)
             elif self.normalization == "batch":

@@ -1,4 +1,4 @@
-"""This project, by the programs and the placement of its command: preset `keras`."""
+"""This project, by the programs and the placement of its command: preset `keras`, as it is or with changes."""
 
 import jax
 import numpy as np
@@ -8,16 +8,16 @@ import ddpg_jax
 from ddpg_jax import devices
 from ddpg_jax.agent import act
 from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.config import Config
 from ddpg_jax.environment import make
 from ddpg_jax.population import Placement, Population, agent_keys, choose_group_size, compile_programs
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.session import MAX_CHUNK
 
 
-def main(options: Options) -> None:
+def main(options: Options, config: Config = PRESETS["keras"]) -> None:
     meter = Meter(options)
     devices.prepare(None)
-    config = PRESETS["keras"]
     setup = make_setup(config, make(config.env_id))
     placement = Placement(tuple(jax.devices()), choose_group_size(setup, jax.devices()[0].platform))
     programs = compile_programs(setup, placement, max_steps=MAX_CHUNK, num_starts=config.eval_episodes)

@@ -1,0 +1,9 @@
+"""This project with `--matmul-dtype bfloat16`: products of operands rounded to it, summed in float32."""
+
+from harness import options
+from ours import main
+
+from ddpg_jax.presets import PRESETS
+
+if __name__ == "__main__":
+    main(options(), PRESETS["keras"].replace(matmul_dtype="bfloat16"))

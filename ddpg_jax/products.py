@@ -1,0 +1,55 @@
+"""The matrix product of a layer and its gradients: of the operands as they are, or rounded to bfloat16."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Product = Callable[[jax.Array, jax.Array], jax.Array]
+"""(x [..., K], kernel [K, N]) -> x @ kernel [..., N], in the dtype of x."""
+
+FEW = 16
+"""Of fewer features than this, a product is never rounded: it costs next to nothing, and its features may be angles."""
+
+
+def exact(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Of operands as they are, in the precision that JAX takes by default (on a CPU the operands' own)."""
+    return x @ kernel
+
+
+def in_bfloat16(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Of operands rounded to bfloat16 (8 significant bits), summed in the dtype of x; its gradients likewise.
+
+    Parameters, moments and everything between products stay as they are (Micikevicius et al. 2018, "Mixed precision
+    training", with bfloat16, whose range needs no scaling of the loss). Products of fewer than `FEW` features K are
+    exact.
+    """
+    return _in_bfloat16(x, kernel) if kernel.shape[0] >= FEW else exact(x, kernel)
+
+
+@jax.custom_vjp
+def _in_bfloat16(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _rounded(x, kernel, (x.ndim - 1,), (0,))
+
+
+def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _in_bfloat16(x, kernel), (x, kernel)
+
+
+def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    rows = tuple(range(x.ndim - 1))
+    return _rounded(gradient, kernel, (x.ndim - 1,), (1,)), _rounded(x, gradient, rows, rows)
+
+
+_in_bfloat16.defvjp(_forward, _backward)
+
+
+def _rounded(left: jax.Array, right: jax.Array, left_axes: tuple[int, ...], right_axes: tuple[int, ...]) -> jax.Array:
+    """The product of both, rounded, summed over the axes of either."""
+    return jax.lax.dot_general(
+        left.astype(jnp.bfloat16),
+        right.astype(jnp.bfloat16),
+        ((left_axes, right_axes), ((), ())),
+        preferred_element_type=left.dtype,
+    )
