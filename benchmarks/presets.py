@@ -38,6 +38,9 @@ RUNS: dict[str, list[str]] = {
     "keras-textbook_noise": ["--preset", "keras", "--noise-dt", "1", "--total-steps", "10000", "--seed", "1"],
     "keras-terminal": ["--preset", "keras", "--time-limit-terminal", "--total-steps", "10000", "--seed", "1"],
     "paper": ["--preset", "paper", "--total-steps", "12000", "--seed", "1"],
+    "pendulum-bfloat16-root1": ["--preset", "pendulum", "--seed", "1", "--matmul-dtype", "bfloat16"],
+    "pendulum-bfloat16-root2": ["--preset", "pendulum", "--seed", "2", "--matmul-dtype", "bfloat16"],
+    "keras-bfloat16": ["--preset", "keras", "--seed", "1", "--matmul-dtype", "bfloat16"],
     "mountain_car": ["--preset", "mountain_car", "--seed", "1"],
     "swimmer": ["--preset", "continuous", "--env-id", "Swimmer-misc", "--seed", "1"],
     "reacher": ["--preset", "continuous", "--env-id", "Reacher-misc", "--seed", "1"],
@@ -54,6 +57,13 @@ CORRECTIONS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("gist: all three (`gist_corrected`)", "gist", "gist_corrected", (10_000, 40_000)),
 )  # fmt: skip
 """A correction, the results without and with it, and the steps at which they are compared."""
+
+ROUNDING: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
+    ("`pendulum`, root seed 1", "pendulum-root1", "pendulum-bfloat16-root1", (2_000, 6_000)),
+    ("`pendulum`, root seed 2", "pendulum-root2", "pendulum-bfloat16-root2", (2_000, 6_000)),
+    ("`keras`, root seed 1", "keras-root1", "keras-bfloat16", (4_000, 20_000)),
+)
+"""A run, its results with products in float32 and in bfloat16, and the steps at which they are compared."""
 
 COMPARISONS: dict[str, tuple[str, ...]] = {
     "preset_pendulum": ("pendulum-root1", "pendulum-root2", "pendulum-root3"),
@@ -164,10 +174,12 @@ def main() -> None:
     for name, summary in summaries.items():
         if "final_shortfall" in summary:
             print(row(name, summary))
-    print("\n| correction | steps | without | with | P [95%] |\n|---|---|---|---|---|")
-    for words, without, corrected, moments in CORRECTIONS:
-        if without in there and corrected in there:
-            print(*correction_rows(words, without, corrected, moments), sep="\n")
+    for head, pairs in (("correction | steps | without | with", CORRECTIONS),
+                        ("run | steps | float32 | bfloat16", ROUNDING)):  # fmt: skip
+        print(f"\n| {head} | P [95%] |\n|---|---|---|---|---|")
+        for words, without, corrected, moments in pairs:
+            if without in there and corrected in there:
+                print(*correction_rows(words, without, corrected, moments), sep="\n")
     print(
         "\n| environment | preset | agents x steps | first evaluation: IQM | final return: IQM [95%] | worst | best |"
     )
