@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from peers import commit, describe_machine, fill_readme, load_average, record_line, warn_if_busy
+from record import commit, describe_machine, fill_readme, load_average, record_line, warn_if_busy
 
 from ddpg_jax import load_policy
 

@@ -22,15 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-README = HERE / "README.md"
+from record import HERE, RESULTS, commit, describe_machine, fill_readme, load_average, record_line, warn_if_busy
 
 MARK = "PEER-RESULT "  # as in peers/harness.py
 TIMEOUT = 900.0
 """Seconds after which a run counts as failed."""
-BUSY_LOAD = 0.5
-"""Load average above which the figures are called doubtful."""
 
 
 @dataclass(frozen=True)
@@ -229,75 +225,6 @@ def choose_cases(names: Sequence[str], processes: int) -> list[Case]:
     if processes > 1:
         cases += [Case(name, 1, processes) for name in names if PEERS[name].requirements]
     return cases
-
-
-# The machine and the record
-
-
-def describe_machine() -> dict[str, Any]:
-    """What the figures were taken on."""
-    cpu = platform.processor() or platform.machine()
-    memory = None
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.partition(":")[2].strip()
-                break
-        memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-    except (OSError, ValueError):  # another operating system
-        pass
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": memory,
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
-
-
-def commit() -> str:
-    """The commit that was measured, and whether the package had changed since."""
-    try:
-        head = _git("rev-parse", "--short=12", "HEAD")
-        return head + (" with changes" if _git("status", "--porcelain", "--", "ddpg_jax") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=HERE.parent, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def load_average() -> float | None:
-    """Processes that wanted a core in the last minute, on average."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def warn_if_busy() -> None:
-    """Says so if other work would spoil the figures."""
-    load = load_average()
-    if load is not None and load > BUSY_LOAD:
-        print(f"warning: the load average is {load}: other work on this machine spoils the figures", file=sys.stderr)
-
-
-def fill_readme(name: str, text: str) -> None:
-    """Puts the text between the marks of that name in `benchmarks/README.md`."""
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, _, rest = README.read_text().partition(begin)
-    _, found, after = rest.partition(end)
-    if found:
-        README.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
-
-
-def record_line(record: dict[str, Any]) -> str:
-    """The circumstances of a record, in a sentence."""
-    machine = record["machine"]
-    loads = ", ".join(str(load) for load in record["load_average"])
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; Python {machine['python']}; "
-        f"commit {record['commit']}; {record['date']}; load average before and after: {loads}."
-    )
 
 
 # The table

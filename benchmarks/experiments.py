@@ -1,0 +1,194 @@
+"""Two or more populations in turns: what capacity, the number of agents, sampling, a sweep and rounding cost."""
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from trainers import CASES, Machine, Trainer, choose_chunk, compile_trainer, new_population, seconds_of, trainer_of
+
+from ddpg_jax.assembly import make_hyperparameters
+from ddpg_jax.plan import make_plan
+from ddpg_jax.population import Population, agent_keys
+
+
+def interleaved(populations: dict[str, Population], repeats: int, steps: int | None) -> dict[str, Any]:
+    """Seconds of a step of all agents, in rounds with each population in turn; and steps of a chunk."""
+    chunks = {name: choose_chunk(population, steps) for name, population in populations.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in populations}
+    for _ in range(repeats):
+        for name, population in populations.items():
+            length, num = chunks[name]
+            seconds[name].append(seconds_of(population, length, num) / length)
+    return {"seconds_a_step": seconds, "steps_a_chunk": {name: chunk[0] for name, chunk in chunks.items()}}
+
+
+def ratio(seconds: dict[str, list[float]], over: str, under: str) -> float:
+    """The median of the ratios of neighbouring measurements."""
+    return statistics.median(a / b for a, b in zip(seconds[over], seconds[under], strict=True))
+
+
+def capacity(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    """Full replays of 10^6 and of 10^4 rows: how much longer does a step take?"""
+    found = {}
+    for name in ("keras 64-64", "gist"):
+        populations = {}
+        for rows in (10_000, 1_000_000):
+            trainer = trainer_of(CASES[name].replace(replay_capacity=rows), machine)
+            populations[str(rows)] = new_population(trainer, options.together)
+        result = interleaved(populations, options.repeats, options.steps)
+        found[name] = result | {"ratio": ratio(result["seconds_a_step"], "1000000", "10000")}
+        print(f"  {name}: 10^6 rows take {found[name]['ratio']:.2f} times as long as 10^4", flush=True)
+        del populations
+        gc.collect()
+    return found
+
+
+def linearity(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    """The time of a step, an agent, in populations of 2 to 1,000, against the first."""
+    found = {}
+    for name in ("keras 64-64", "keras"):
+        trainer = trainer_of(CASES[name], machine)
+        counts = [num for num in options.populations if fits(trainer, num + 100)]
+        populations = {str(num): new_population(trainer, num) for num in counts}
+        result = interleaved(populations, options.repeats, options.steps)
+        seconds = {num: [s / int(num) for s in times] for num, times in result["seconds_a_step"].items()}
+        ratios = {num: ratio(seconds, num, str(counts[0])) for num in seconds}
+        found[name] = result | {"time_an_agent_against_the_first": ratios}
+        words = ", ".join(f"{num}: {value:.2f}" for num, value in ratios.items())
+        print(f"  {name}: a step's time an agent, against {counts[0]} agents: {words}", flush=True)
+        del populations
+        gc.collect()
+    return found
+
+
+def fits(trainer: Trainer, num_agents: int) -> bool:
+    """Whether so many agents fit into memory."""
+    return len(make_plan(trainer.config, trainer.setup, trainer.programs.placement, range(num_agents)).waves) == 1
+
+
+def start_up(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds to compile, to make the agents and to take the first step, by their number."""
+    found: dict[str, Any] = {}
+    for num_agents in (min(options.populations), max(options.populations)):
+        trainer = compile_trainer(CASES["keras"], machine)
+        start = time.perf_counter()
+        hyperparameters = jax.tree.map(
+            lambda x, n=num_agents: np.full(n, x, np.float32), make_hyperparameters(trainer.config)
+        )
+        population = Population(trainer.programs, agent_keys(0, np.arange(num_agents)), hyperparameters)
+        jax.block_until_ready(population.states)
+        made = time.perf_counter()
+        population.train(1)
+        found[str(num_agents)] = {
+            "compile_seconds": trainer.compile_seconds,
+            "init_seconds": made - start,
+            "first_step_seconds": time.perf_counter() - made,
+        }
+        words = ", ".join(
+            f"{key.removesuffix('_seconds')} {value:.2f} s" for key, value in found[str(num_agents)].items()
+        )
+        print(f"  {num_agents} agents: {words}", flush=True)
+        del population
+    return found
+
+
+def replacement(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    """How much longer a step of `gist` takes without replacement."""
+    populations = {}
+    for name, with_replacement in (("without", False), ("with", True)):
+        trainer = trainer_of(CASES["gist"].replace(sample_with_replacement=with_replacement), machine)
+        populations[name] = new_population(trainer, options.together)
+    result = interleaved(populations, options.repeats, options.steps)
+    found = result | {"ratio": ratio(result["seconds_a_step"], "without", "with")}
+    print(f"  without replacement takes {found['ratio']:.2f} times as long as with", flush=True)
+    return found
+
+
+def sweep_cost(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    """A grid of 12 points x 8 seeds of `pendulum` against as many agents without a sweep."""
+    trainer = trainer_of(CASES["pendulum"], machine)
+    grid = [
+        trainer.config.replace(actor_lr=actor_lr, tau=tau)
+        for actor_lr in (1e-4, 3e-4, 1e-3, 3e-3)
+        for tau in (0.005, 0.01, 0.02)
+    ]
+    populations = {"grid": new_population(trainer, 96, grid), "alike": new_population(trainer, 96)}
+    result = interleaved(populations, options.repeats, options.steps)
+    found = result | {"ratio": ratio(result["seconds_a_step"], "grid", "alike")}
+    print(f"  a grid of 12 points takes {found['ratio']:.2f} times as long as agents that are alike", flush=True)
+    return found
+
+
+def one_agent(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    """One small agent as the command places it, against `--devices 1 --group-size 1`."""
+    usual = trainer_of(CASES["pendulum"], machine)
+    alone = compile_trainer(usual.config, machine._replace(devices=machine.devices[:1], group_size=1))
+    populations = {"usual": new_population(usual, 1), "alone": new_population(alone, 1)}
+    result = interleaved(populations, options.repeats, options.steps)
+    found = result | {"ratio": ratio(result["seconds_a_step"], "usual", "alone")}
+    print(
+        f"  one agent as usual takes {found['ratio']:.2f} times as long as with --devices 1 --group-size 1", flush=True
+    )
+    return found
+
+
+def matmul_dtype(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    """Products in bfloat16 against float32: how much shorter is a step?"""
+    found = {}
+    for name in ("keras", "pendulum"):
+        populations = {
+            dtype: new_population(trainer_of(CASES[name].replace(matmul_dtype=dtype), machine), options.together)
+            for dtype in ("float32", "bfloat16")
+        }
+        result = interleaved(populations, options.repeats, options.steps)
+        found[name] = result | {"ratio": ratio(result["seconds_a_step"], "float32", "bfloat16")}
+        print(f"  {name}: products in bfloat16 make it {found[name]['ratio']:.2f} times as fast", flush=True)
+        del populations
+        gc.collect()
+    return found
+
+
+EXPERIMENTS: dict[str, Callable[[Machine, argparse.Namespace], dict[str, Any]]] = {
+    "capacity": capacity,
+    "linearity": linearity,
+    "start_up": start_up,
+    "replacement": replacement,
+    "sweep_cost": sweep_cost,
+    "one_agent": one_agent,
+    "matmul_dtype": matmul_dtype,
+}
+
+
+def experiment_lines(found: dict[str, Any]) -> list[str]:
+    """The experiments in words."""
+    lines = []
+    if "capacity" in found:
+        words = ", ".join(f"`{name}` {result['ratio']:.2f}" for name, result in found["capacity"].items())
+        lines.append(f"- A step with full replays of 10^6 rows against 10^4: {words} times.")
+    for name, result in found.get("linearity", {}).items():
+        (first, _), *ratios = result["time_an_agent_against_the_first"].items()
+        words = ", ".join(f"{value:.2f} at {int(num):,}" for num, value in ratios)
+        lines.append(f"- Time of a step an agent, against {first} agents, `{name}`: {words}.")
+    if "start_up" in found:
+        words = "; ".join(
+            f"{int(num):,} agents {r['compile_seconds']:.1f} + {r['init_seconds']:.1f} + {r['first_step_seconds']:.2f}"
+            for num, r in found["start_up"].items()
+        )
+        lines.append(f"- Seconds to compile `keras` + to make the agents + for their first step: {words}.")
+    if "replacement" in found:
+        lines.append(f"- `gist` without replacement against with: {found['replacement']['ratio']:.2f} times.")
+    if "sweep_cost" in found:
+        words = f"{found['sweep_cost']['ratio']:.2f} times"
+        lines.append(f"- A grid of 12 points x 8 seeds of `pendulum` against 96 agents that are alike: {words}.")
+    if "one_agent" in found:
+        words = f"{found['one_agent']['ratio']:.2f} times"
+        lines.append(f"- A step of one `pendulum` agent, against `--devices 1 --group-size 1`: {words}.")
+    if "matmul_dtype" in found:
+        words = ", ".join(f"`{name}` {result['ratio']:.2f}" for name, result in found["matmul_dtype"].items())
+        lines.append(f"- Speed with `--matmul-dtype bfloat16` against float32, 32 agents: {words} times.")
+    return lines

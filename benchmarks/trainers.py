@@ -1,0 +1,139 @@
+"""Populations of agents as they are late in a long run, and the time that their steps take."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpg_jax import training
+from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.config import Config
+from ddpg_jax.environment import make
+from ddpg_jax.plan import update_flops
+from ddpg_jax.population import (
+    EXAMPLE_HYPERPARAMETERS,
+    Placement,
+    Population,
+    Programs,
+    agent_keys,
+    choose_group_size,
+    compile_programs,
+)
+from ddpg_jax.presets import PRESETS
+from ddpg_jax.training import Setup
+from ddpg_jax.wave import CHUNK_SECONDS, MAX_CHUNK
+
+CASES: dict[str, Config] = {
+    "keras": PRESETS["keras"],
+    "keras 64-64": PRESETS["keras"].replace(hidden_sizes=(64, 64)),
+    "pendulum": PRESETS["pendulum"],
+    "gist": PRESETS["gist"],
+    "paper": PRESETS["paper"],
+}
+"""What is trained."""
+
+GATHERED = 200
+"""Steps whose transitions fill the replays, over and over."""
+LEAST_SECONDS = 0.4
+"""A repeat has as many chunks as take so long."""
+
+
+class Machine(NamedTuple):
+    """What the measurements run on."""
+
+    devices: tuple[jax.Device, ...]
+    group_size: int | None
+    """Agents that advance together on a device; None: the command's choice."""
+    measure_peak: Callable[[], float]
+    """10^9 floating-point operations a second, of all devices together."""
+    peak_name: str
+
+
+class Trainer(NamedTuple):
+    """The compiled programs of a configuration."""
+
+    config: Config
+    setup: Setup
+    programs: Programs
+    compile_seconds: float
+
+
+def compile_trainer(config: Config, machine: Machine) -> Trainer:
+    """Compiles anew, without the cache of compiled programs."""
+    jax.clear_caches()
+    start = time.perf_counter()
+    setup = make_setup(config, make(config.env_id))
+    size = machine.group_size or choose_group_size(setup, machine.devices[0].platform)
+    placement = Placement(machine.devices, size)
+    programs = compile_programs(setup, placement, max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
+    return Trainer(config, setup, programs, time.perf_counter() - start)
+
+
+@lru_cache
+def trainer_of(config: Config, machine: Machine) -> Trainer:
+    """The same, compiled once for all measurements."""
+    return compile_trainer(config, machine)
+
+
+def new_population(trainer: Trainer, num_agents: int, configs: Sequence[Config] = ()) -> Population:
+    """Agents at the moment when they start to learn, with replays full of what they have gathered.
+
+    `configs` are those of a sweep's points, which the agents share evenly; none given: all have the trainer's.
+    """
+    points = [make_hyperparameters(config) for config in configs or [trainer.config]]
+    each = [points[agent * len(points) // num_agents] for agent in range(num_agents)]
+    hyperparameters = jax.tree.map(lambda *values: np.asarray(values, np.float32), *each)
+    population = Population(trainer.programs, agent_keys(0, np.arange(num_agents)), hyperparameters)
+    gathered = min(GATHERED, trainer.setup.replay_capacity)
+    # The counter of steps decides whether a step learns: these do not.
+    before_learning = trainer.setup.first_update - 1 - gathered
+    population.place([state._replace(step=jnp.int32(before_learning)) for state in population.states])
+    population.train(gathered)
+    for index, state in enumerate(population.states):
+        rows = _repeat(state.replay.rows, gathered)
+        replay = state.replay._replace(rows=rows, added=jnp.int32(rows.shape[1]))
+        population.states[index] = state._replace(replay=replay)
+    population.place(population.states)
+    return population
+
+
+@partial(jax.jit, static_argnums=1, donate_argnums=0)
+def _repeat(rows: jax.Array, num: int) -> jax.Array:
+    """Rows [N, capacity, W] that repeat their first `num`."""
+
+    def write(i: jax.Array, rows: jax.Array) -> jax.Array:
+        first = jnp.minimum(i * num, rows.shape[1] - num)
+        return jax.lax.dynamic_update_slice_in_dim(rows, rows[:, :num], first, 1)
+
+    return jax.lax.fori_loop(1, -(-rows.shape[1] // num), write, rows)
+
+
+def seconds_of(population: Population, steps: int, chunks: int) -> float:
+    """Seconds of so many chunks of steps, a chunk."""
+    start = time.perf_counter()
+    for _ in range(chunks):
+        population.train(steps)
+    return (time.perf_counter() - start) / chunks
+
+
+def choose_chunk(population: Population, steps: int | None) -> tuple[int, int]:
+    """Steps of a chunk, about as the command chooses them, and chunks of a repeat."""
+    seconds_of(population, 2, 1)  # the first call is slow
+    seconds = seconds_of(population, 2, 1) / 2
+    length = steps or max(1, min(MAX_CHUNK, int(CHUNK_SECONDS / seconds)))
+    return length, max(1, round(LEAST_SECONDS / (length * seconds)))
+
+
+def flops_of(setup: Setup) -> int:
+    """Floating-point operations of an update's matrix products."""
+    state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS)
+    return update_flops(state.agent, setup.batch_size)
+
+
+def updates_so_far(population: Population) -> int:
+    """Updates of an agent, by its own count."""
+    return int(population.states[0].agent.step[0])
