@@ -413,7 +413,8 @@ def test_snapshots_are_of_all_agents_and_begin_before_training(eight):
 def test_every_choice_is_in_the_help_of_its_field():
     hints = get_type_hints(Config)
     assert {name for name, kind in hints.items() if get_origin(kind) is Literal} == {
-        "action_bound", "hidden_init", "actor_normalization", "critic_normalization", "update_order", "noise"
+        "action_bound", "hidden_init", "actor_normalization", "critic_normalization", "update_order", "noise",
+        "matmul_dtype",
     }  # fmt: skip
     for name, kind in hints.items():
         if get_origin(kind) is Literal:

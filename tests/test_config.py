@@ -43,6 +43,7 @@ DOMAINS = {
     "actor_final_init": [ABOVE_ZERO, NOT_FINITE, (["1", True], "a finite number")],
     "critic_final_init": [ABOVE_ZERO, NOT_FINITE, (["1", True], "a finite number")],
     "final_init_biases": [TRUTH],
+    "matmul_dtype": [(["float64", None], "one of float32, bfloat16")],
     "actor_normalization": [(["group", None], "one of none, layer, batch")],
     "critic_normalization": [(["group", None], "one of none, layer, batch")],
     "actor_dropout": [RATE, NOT_FINITE, NOT_A_NUMBER],
