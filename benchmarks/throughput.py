@@ -4,8 +4,8 @@ Measures updates per second of 1 to 1,024 agents for each of CASES, through the 
 lengths of the command, in turns with the peak of the machine's multiply-adds; then the experiments of
 `experiments.py`. Replays are full of transitions that the agents have gathered, as late in a long run. Writes
 `throughput_<device>.json` and `.png` in `benchmarks/results`, and the tables in `benchmarks/README.md`. The whole takes
-about twelve minutes on two cores; `--only`, `--experiments` and `--limit` make it shorter. It runs on an accelerator
-unchanged.
+14 minutes on two cores with `--limit 110`; `--only`, `--experiments` and `--limit` make it shorter. It runs on an
+accelerator unchanged.
 """
 
 import argparse
