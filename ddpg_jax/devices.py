@@ -66,13 +66,25 @@ def devices_each(devices: int | None, earlier_devices: int | None, num_processes
     return devices // num_processes
 
 
+LOOP_OPTION = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=16384"
+"""Lets XLA compile a loop on the CPU that touches up to so many bytes into one kernel (its own limit is 1,024).
+
+Drawing a minibatch's random numbers is such a loop (measured: `benchmarks/README.md`). An XLA that does not know the
+option ignores it.
+"""
+
+
 def prepare(num_devices: int | None) -> None:
     """Makes host devices available, one a usable core unless told otherwise, and a cache of compiled programs.
 
-    Only a command does this: importing the package leaves JAX as it is.
+    Only a command does this: importing the package leaves JAX as it is. Flags of the user's come after those set here,
+    so that theirs count.
     """
     import jax
 
+    flags = os.environ.get("XLA_FLAGS", "")
+    if LOOP_OPTION not in flags:
+        os.environ["XLA_FLAGS"] = f"{LOOP_OPTION} {flags}".strip()
     jax.config.update("jax_num_cpu_devices", num_devices or usable_cores())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpg_jax"
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:

@@ -48,6 +48,13 @@ IN_FLIGHT = 4
 """Calls that have been made and not ended, at most: with all blocks of many agents in flight, each took longer."""
 
 
+CPU_OPTIONS: dict[str, bool | str] = {"xla_cpu_copy_insertion_use_region_analysis": True}
+"""Of XLA's compiler on a CPU (measured: `benchmarks/README.md`).
+
+A closer look at what is still needed spares copies of parameters that are about to be replaced.
+"""
+
+
 class Placement(NamedTuple):
     """Which agents advance where."""
 
@@ -157,8 +164,20 @@ def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_
         jax.jit(evaluate, in_shardings=(stacked, shared), out_shardings=stacked).lower(states.agent, starts),
     )
     with ThreadPoolExecutor() as pool:  # XLA compiles without holding the interpreter
-        compiled = pool.map(lambda program: program.compile(), lowered)
+        compiled = pool.map(partial(_compile, platform=placement.devices[0].platform), lowered)
         return Programs(placement, stacked, sharding, *compiled)
+
+
+def _compile(program: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
+    """Compiles with the options that pay on a platform, as far as this XLA has them."""
+    if platform != "cpu":
+        return program.compile()
+    try:
+        return program.compile(compiler_options=CPU_OPTIONS)
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return program.compile()
 
 
 def _over_group(function: Callable, in_axes: tuple, out_axes: Any, group_size: int) -> Callable:

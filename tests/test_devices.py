@@ -1,0 +1,99 @@
+"""What the command gives to XLA: options that it knows, that the user's come after, and that change no result."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_environments import follow, small_config
+
+from ddpg_jax import population
+from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.population import Placement, Population
+
+PROGRAM = """
+import jax
+from ddpg_jax import devices
+
+devices.prepare(1)
+devices.prepare(1)
+draw = jax.jit(lambda key: jax.random.bits(key, (4, 64))).lower(jax.random.key(0)).compile()
+print("one kernel" if " call(" in draw.as_text() else "a loop")
+"""
+
+LIMIT = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (None, "one kernel"),
+        ("--xla_force_host_platform_device_count=3", "one kernel"),
+        (f"{LIMIT}=1024", "a loop"),
+        ("--xla_backend_extra_options=xla_cpu_an_option_that_is_gone=1", "one kernel"),
+    ],
+)
+def test_a_minibatchs_random_numbers_are_one_kernel_unless_the_user_says_otherwise(flags, expected, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path)} | ({} if flags is None else {"XLA_FLAGS": flags})
+    found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=True)
+    assert found.stdout.strip() == expected
+
+
+@pytest.fixture
+def lowered():
+    return jax.jit(jnp.sin).lower(1.0)
+
+
+class Recording:
+    """A program that notes with what options it was compiled, and may refuse them."""
+
+    def __init__(self, error: str | None = None) -> None:
+        self.asked: list[dict | None] = []
+        self.error = error
+
+    def compile(self, compiler_options: dict | None = None) -> str:
+        self.asked.append(compiler_options)
+        if self.error is not None and compiler_options:
+            raise jax.errors.JaxRuntimeError(self.error)
+        return "compiled"
+
+
+def test_this_xla_knows_the_options(lowered):
+    assert lowered.compile(compiler_options=population.CPU_OPTIONS)(0.0) == 0.0
+
+
+def test_an_option_that_xla_does_not_know_is_left_out(lowered, monkeypatch):
+    monkeypatch.setattr(population, "CPU_OPTIONS", {"xla_cpu_an_option_that_is_gone": True})
+    assert population._compile(lowered, "cpu")(0.0) == 0.0
+
+
+def test_another_error_is_not_taken_for_an_unknown_option():
+    program = Recording("RESOURCE_EXHAUSTED: out of memory")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"):
+        population._compile(program, "cpu")
+    assert program.asked == [population.CPU_OPTIONS]
+
+
+def test_options_of_the_cpu_are_for_the_cpu():
+    program = Recording()
+    assert population._compile(program, "gpu") == "compiled"
+    assert program.asked == [None]
+
+
+def test_options_change_no_bit_of_what_is_trained(monkeypatch):
+    config = small_config(hidden_sizes=(32, 32), critic_l2=0.1)
+    hyperparameters = jax.tree.map(lambda x: np.full(1, x, np.float32), make_hyperparameters(config))
+    found = []
+    for options in (population.CPU_OPTIONS, {}):
+        monkeypatch.setattr(population, "CPU_OPTIONS", options)
+        placement = Placement(tuple(jax.devices()[:1]), 1)
+        programs = population.compile_programs(make_setup(config, follow()), placement, max_steps=40, num_starts=1)
+        agents = Population(programs, population.agent_keys(0, np.arange(1)), hyperparameters)
+        losses = agents.train(40).critic_loss
+        assert np.all(losses[0, -20:] > 0)
+        found.append([leaf.tobytes() for leaf in jax.tree.leaves((losses, agents.agents(lambda state: state)))])
+    assert found[0] == found[1]
