@@ -2,8 +2,8 @@
 
 Builds one virtual environment for each peer (their dependencies clash), then runs the scripts in `benchmarks/peers/`
 in rounds, each peer once a round, and compares what was measured in the same round. Every peer runs with its own
-default threads, on the CPU. Writes `benchmarks/results/peers.json` and the table in `benchmarks/README.md`. Five
-rounds with `--processes 2` take about 25 minutes on two cores, the environments 7 GB of disk.
+default threads, on the CPU. Writes `benchmarks/results/peers.json` and the table in `benchmarks/README.md`. Seven
+rounds with `--processes 2` take about 37 minutes on two cores, the environments 7 GB of disk.
 """
 
 import argparse
