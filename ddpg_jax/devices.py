@@ -77,14 +77,14 @@ option ignores it.
 def prepare(num_devices: int | None) -> None:
     """Makes host devices available, one a usable core unless told otherwise, and a cache of compiled programs.
 
-    Only a command does this: importing the package leaves JAX as it is. Flags of the user's come after those set here,
-    so that theirs count.
+    Only a command does this: importing the package leaves JAX as it is. Flags of the user's come after the one set
+    here, so that theirs count; where `XLA_FLAGS` names a file of flags, it is left alone.
     """
     import jax
 
-    flags = os.environ.get("XLA_FLAGS", "")
-    if LOOP_OPTION not in flags:
-        os.environ["XLA_FLAGS"] = f"{LOOP_OPTION} {flags}".strip()
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if not flags or flags.startswith("-"):
+        os.environ["XLA_FLAGS"] = f"{LOOP_OPTION} {flags}"
     jax.config.update("jax_num_cpu_devices", num_devices or usable_cores())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpg_jax"
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:

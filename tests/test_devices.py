@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from toy_environments import follow, small_config
 
-from ddpg_jax import population
+from ddpg_jax import devices, population
 from ddpg_jax.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population import Placement, Population
 
@@ -19,12 +19,11 @@ import jax
 from ddpg_jax import devices
 
 devices.prepare(1)
-devices.prepare(1)
 draw = jax.jit(lambda key: jax.random.bits(key, (4, 64))).lower(jax.random.key(0)).compile()
 print("one kernel" if " call(" in draw.as_text() else "a loop")
 """
 
-LIMIT = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold"
+LIMIT = devices.LOOP_OPTION.rpartition("=")[0]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +40,14 @@ def test_a_minibatchs_random_numbers_are_one_kernel_unless_the_user_says_otherwi
     environment |= {"XDG_CACHE_HOME": str(tmp_path)} | ({} if flags is None else {"XLA_FLAGS": flags})
     found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=True)
     assert found.stdout.strip() == expected
+
+
+def test_file_of_flags_is_read_as_it_is(tmp_path):
+    path = tmp_path / "flags"
+    path.write_text(f"{LIMIT}=1024\n")
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": str(path)}
+    found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=True)
+    assert found.stdout.strip() == "a loop"
 
 
 @pytest.fixture
