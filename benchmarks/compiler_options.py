@@ -20,13 +20,15 @@ from typing import Any
 import jax
 import numpy as np
 from record import RESULTS, commit, describe_machine, fill_readme, load_average, record_line, warn_if_busy
+from trainers import Machine, compile_trainer, new_population
 
 from ddpg_jax import devices, population
 from ddpg_jax.presets import PRESETS
+from ddpg_jax.session import MAX_CHUNK
 
-WITHOUT = {"XLA_FLAGS": "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1024"}
+WITHOUT = {"XLA_FLAGS": devices.LOOP_OPTION.rpartition("=")[0] + "=1024"}
 """XLA's own limit: it comes after the command's, and so counts."""
-CHUNK_SECONDS = 0.5
+TURN_SECONDS = 0.5
 """About how long each is at it, in its turn."""
 
 
@@ -62,8 +64,6 @@ def serve(preset: str, *, with_options: bool) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     if not with_options:
         population.CPU_OPTIONS.clear()
-    from trainers import Machine, compile_trainer, new_population
-
     machine = Machine(tuple(jax.devices()), None, lambda: 0.0, "")
     trainer = compile_trainer(PRESETS[preset], machine)
     agents = new_population(trainer, 2 * trainer.programs.placement.block_size)
@@ -91,7 +91,7 @@ def compare(preset: str, rounds: int) -> dict[str, Any]:
     for worker in workers.values():
         worker.ask("4")  # the first call is slow
     pace = max(float(worker.ask("4")) for worker in workers.values()) / 4
-    steps = max(1, min(250, round(CHUNK_SECONDS / pace)))
+    steps = max(1, min(MAX_CHUNK, round(TURN_SECONDS / pace)))
     for number in range(rounds):
         for name in sorted(workers, reverse=bool(number % 2)):
             seconds[name].append(float(workers[name].ask(str(steps))))
@@ -146,7 +146,8 @@ def main() -> int:
     record["load_average"] = [*load, load_average()]
     options.out.write_text(json.dumps(record, indent=1) + "\n")
     print(table(record))
-    fill_readme("compiler-options", table(record))
+    if options.out == parser.get_default("out"):
+        fill_readme("compiler-options", table(record))
     return int(not all(found["equal"] for found in record["results"].values()))
 
 
