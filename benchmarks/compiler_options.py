@@ -22,9 +22,10 @@ import numpy as np
 from record import RESULTS, commit, describe_machine, fill_readme, load_average, record_line, warn_if_busy
 from trainers import Machine, compile_trainer, new_population
 
-from ddpg_jax import devices, population
+from ddpg_jax.population import programs
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.session import MAX_CHUNK
+from ddpg_jax.processes import devices
+from ddpg_jax.runs.session import MAX_CHUNK
 
 WITHOUT = {"XLA_FLAGS": devices.LOOP_OPTION.rpartition("=")[0] + "=1024"}
 """XLA's own limit: it comes after the command's, and so counts."""
@@ -63,7 +64,7 @@ def serve(preset: str, *, with_options: bool) -> None:
     devices.prepare(None)
     jax.config.update("jax_enable_compilation_cache", False)
     if not with_options:
-        population.CPU_OPTIONS.clear()
+        programs.CPU_OPTIONS.clear()
     machine = Machine(tuple(jax.devices()), None, lambda: 0.0, "")
     trainer = compile_trainer(PRESETS[preset], machine)
     agents = new_population(trainer, 2 * trainer.programs.placement.block_size)
@@ -76,7 +77,7 @@ def serve(preset: str, *, with_options: bool) -> None:
         print(time.perf_counter() - start, flush=True)
 
 
-def digest(agents: population.Population) -> str:
+def digest(agents: programs.Population) -> str:
     """Of the bytes of all parameters, targets and moments."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(agents.agents(lambda state: state)):

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from trainers import CASES, Machine, Trainer, choose_chunk, compile_trainer, new_population, seconds_of, trainer_of
 
-from ddpg_jax.assembly import make_hyperparameters
-from ddpg_jax.plan import make_plan
-from ddpg_jax.population import Population, agent_keys
+from ddpg_jax.population.assembly import make_hyperparameters
+from ddpg_jax.population.programs import Population, agent_keys
+from ddpg_jax.runs.plan import make_plan
 
 
 def interleaved(populations: dict[str, Population], repeats: int, steps: int | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax import optimum
+from ddpg_jax.environments import optimum
 
 RESULTS = Path(__file__).parent / "results"
 COARSEST = 400
@@ -87,7 +87,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def shipped(discount: float) -> tuple[np.ndarray, np.ndarray | None]:
     """The package's start states [512, 2], and the returns [512] that it ships for them and this discount."""
-    with resources.files("ddpg_jax").joinpath("data/pendulum_optimum.npz").open("rb") as file:
+    with resources.files("ddpg_jax").joinpath("environments/data/pendulum_optimum.npz").open("rb") as file:
         table = dict(np.load(file, allow_pickle=False))
     returns = {1.0: table["return_optimal"], 0.99: table["return_gamma99"]}.get(discount)
     return np.stack([table["theta"], table["theta_dot"]], axis=1), returns

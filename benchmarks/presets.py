@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
-from ddpg_jax.environment import make
-from ddpg_jax.plots import BLUE, GREEN, ORANGE
-from ddpg_jax.statistics import iqm, iqm_interval, probability_of_improvement
+from ddpg_jax.results.plots import BLUE, GREEN, ORANGE
+from ddpg_jax.results.statistics import iqm, iqm_interval, probability_of_improvement
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "presets"

@@ -36,8 +36,8 @@ from trainers import (
     updates_so_far,
 )
 
-from ddpg_jax import devices
-from ddpg_jax.plan import make_plan
+from ddpg_jax.processes import devices
+from ddpg_jax.runs.plan import make_plan
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")  # Okabe & Ito's, told apart by colour-blind readers
 MARKERS = "osD^v"

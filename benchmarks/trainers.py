@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax import training
-from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.algorithm import training
+from ddpg_jax.algorithm.environment import make
+from ddpg_jax.algorithm.training import Setup
 from ddpg_jax.config import Config
-from ddpg_jax.environment import make
-from ddpg_jax.plan import update_flops
-from ddpg_jax.population import (
+from ddpg_jax.population.assembly import make_hyperparameters, make_setup
+from ddpg_jax.population.programs import (
     EXAMPLE_HYPERPARAMETERS,
     Placement,
     Population,
@@ -24,8 +24,8 @@ from ddpg_jax.population import (
     compile_programs,
 )
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.training import Setup
-from ddpg_jax.wave import CHUNK_SECONDS, MAX_CHUNK
+from ddpg_jax.runs.plan import update_flops
+from ddpg_jax.runs.wave import CHUNK_SECONDS, MAX_CHUNK
 
 CASES: dict[str, Config] = {
     "keras": PRESETS["keras"],

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ddpg_jax.agent import Algorithm, act, init, update
+    from ddpg_jax.algorithm.agent import Algorithm, act, init, update
+    from ddpg_jax.algorithm.environment import Environment, Step, make
+    from ddpg_jax.algorithm.training import Setup
+    from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Replay, TrainState, Transition, UpdateInfo
     from ddpg_jax.api import train
-    from ddpg_jax.assembly import make_algorithm, make_hyperparameters, make_setup
     from ddpg_jax.config import Config
-    from ddpg_jax.environment import Environment, Step, make
-    from ddpg_jax.policy import Policy, load_policy
+    from ddpg_jax.population.assembly import make_algorithm, make_hyperparameters, make_setup
     from ddpg_jax.presets import PRESETS
-    from ddpg_jax.training import Setup
-    from ddpg_jax.types import AgentState, Hyperparameters, Replay, TrainState, Transition, UpdateInfo
+    from ddpg_jax.runs.policy import Policy, load_policy
 
 # Where each public name lives. They are imported when they are asked for, so that `--help` need not wait for JAX.
 _HOMES = {
-    "agent": ("Algorithm", "act", "init", "update"),
+    "algorithm.agent": ("Algorithm", "act", "init", "update"),
     "api": ("train",),
-    "assembly": ("make_algorithm", "make_hyperparameters", "make_setup"),
+    "population.assembly": ("make_algorithm", "make_hyperparameters", "make_setup"),
     "config": ("Config",),
-    "environment": ("Environment", "Step", "make"),
-    "policy": ("Policy", "load_policy"),
+    "algorithm.environment": ("Environment", "Step", "make"),
+    "runs.policy": ("Policy", "load_policy"),
     "presets": ("PRESETS",),
-    "training": ("Setup",),
-    "types": ("AgentState", "Hyperparameters", "Replay", "TrainState", "Transition", "UpdateInfo"),
+    "algorithm.training": ("Setup",),
+    "algorithm.types": ("AgentState", "Hyperparameters", "Replay", "TrainState", "Transition", "UpdateInfo"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

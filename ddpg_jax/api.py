@@ -5,17 +5,17 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.algorithm.environment import make
+from ddpg_jax.algorithm.training import Setup
+from ddpg_jax.algorithm.types import Hyperparameters
 from ddpg_jax.config import Config
-from ddpg_jax.design import place
-from ddpg_jax.environment import make
-from ddpg_jax.history import History
-from ddpg_jax.options import Request
-from ddpg_jax.policy import Policy
-from ddpg_jax.population import Population, agent_keys, compile_programs
-from ddpg_jax.session import MAX_CHUNK, acting, stops
-from ddpg_jax.training import Setup
-from ddpg_jax.types import Hyperparameters
+from ddpg_jax.population.assembly import make_hyperparameters, make_setup
+from ddpg_jax.population.programs import Population, agent_keys, compile_programs
+from ddpg_jax.results.history import History
+from ddpg_jax.runs.design import place
+from ddpg_jax.runs.options import Request
+from ddpg_jax.runs.policy import Policy
+from ddpg_jax.runs.session import MAX_CHUNK, acting, stops
 
 _compiled = lru_cache(maxsize=8)(compile_programs)  # what differs in hyperparameters alone compiles once
 

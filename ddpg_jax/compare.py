@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from ddpg_jax import statistics
 from ddpg_jax.command_line import parse
-from ddpg_jax.history import History
-from ddpg_jax.streams import endure
-from ddpg_jax.sweep import words
+from ddpg_jax.processes.output import endure
+from ddpg_jax.results import statistics
+from ddpg_jax.results.history import History
+from ddpg_jax.runs.sweep import words
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from ddpg_jax import animation, command_line, optimum, render_plots, trajectories
-from ddpg_jax.environment import NUM_PENDULUM_STARTS, Environment, make
-from ddpg_jax.policy import write_whole
-from ddpg_jax.snapshots import Moment, Trained, load_trained
-from ddpg_jax.streams import endure
-from ddpg_jax.trajectories import Trajectories
+from ddpg_jax import command_line
+from ddpg_jax.algorithm.environment import NUM_PENDULUM_STARTS, Environment, make
+from ddpg_jax.environments import optimum
+from ddpg_jax.pictures import animation, trajectories, value_plots
+from ddpg_jax.pictures.snapshots import Moment, Trained, load_trained
+from ddpg_jax.pictures.trajectories import Trajectories
+from ddpg_jax.processes.output import endure
+from ddpg_jax.runs.policy import write_whole
 
 PENDULUM = "Pendulum-v1"
 USUAL_AGENTS, MAX_AGENTS = 16, 100
@@ -235,7 +237,7 @@ def draw_state_plane(scene: Scene) -> bytes:
         "line: an episode from hanging at rest (dot)"
     )
     value_label = f"discounted return (γ = {discount:g})" if discount < 1 else f"return of {optimum.HORIZON} steps"
-    return render_plots.state_plane(title, value_label, [learned, best])
+    return value_plots.state_plane(title, value_label, [learned, best])
 
 
 def _points() -> tuple[jax.Array, jax.Array]:
@@ -248,7 +250,7 @@ def _points() -> tuple[jax.Array, jax.Array]:
     return angle.ravel(), velocity.ravel()
 
 
-def _learned_plane(scene: Scene, index: int) -> render_plots.Plane:
+def _learned_plane(scene: Scene, index: int) -> value_plots.Plane:
     algorithm, moment = scene.trained.algorithm, scene.moments[-1]
     actor, critic = jax.tree.map(lambda leaf: leaf[index], (moment.actors, moment.critics))
 
@@ -269,7 +271,7 @@ def _learned_plane(scene: Scene, index: int) -> render_plots.Plane:
     return _plane(f"agent {scene.agents[index]} (median return): μ(s) and Q(s, μ(s))", torque, jnp.asarray(value), path)
 
 
-def _optimal_plane(discount: float) -> render_plots.Plane:
+def _optimal_plane(discount: float) -> value_plots.Plane:
     points = _points()
     if discount < 1:
         first = after = optimum.infinite_horizon(TABLE, discount)
@@ -288,9 +290,9 @@ def _observation(angle: jax.Array, velocity: jax.Array) -> jax.Array:
     return jnp.stack([jnp.cos(angle), jnp.sin(angle), velocity], axis=-1)
 
 
-def _plane(title: str, torque: jax.Array, value: jax.Array, path: tuple[jax.Array, jax.Array]) -> render_plots.Plane:
+def _plane(title: str, torque: jax.Array, value: jax.Array, path: tuple[jax.Array, jax.Array]) -> value_plots.Plane:
     angle, velocity = (np.asarray(x)[:, 0] for x in path)
-    return render_plots.Plane(title, np.reshape(torque, PLANE), np.reshape(value, PLANE), angle, velocity)
+    return value_plots.Plane(title, np.reshape(torque, PLANE), np.reshape(value, PLANE), angle, velocity)
 
 
 def draw_q_estimates(scene: Scene) -> bytes:
@@ -301,11 +303,11 @@ def draw_q_estimates(scene: Scene) -> bytes:
         estimate, observed = trajectories.estimates_and_returns(
             tests, scene.discounts, max_steps=scene.training_limit, time_limit_terminal=config.time_limit_terminal
         )
-        panels.append(render_plots.Estimates(_when(moment), estimate, observed))
+        panels.append(value_plots.Estimates(_when(moment), estimate, observed))
     gammas = ", ".join(f"{gamma:g}" for gamma in np.unique(scene.discounts))
     sample = f"{_count(len(scene.agents), 'agent')}, {_count(scene.options.episodes, 'greedy episode')} each"
     title = f"{scene.trained.title}: what critics expect and what follows ({sample})"
-    return render_plots.q_estimates(title, f"discounted return that followed (γ = {gammas})", panels)
+    return value_plots.q_estimates(title, f"discounted return that followed (γ = {gammas})", panels)
 
 
 if __name__ == "__main__":

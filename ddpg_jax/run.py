@@ -21,12 +21,12 @@ if __name__ == "__main__":  # until `main` listens for it, Ctrl-C ends the proce
 import tyro  # noqa: E402  (the clock starts first)
 
 from ddpg_jax.config import Config  # noqa: E402
-from ddpg_jax.devices import devices_each  # noqa: E402
-from ddpg_jax.interruption import Interruption  # noqa: E402
-from ddpg_jax.options import Options, Request  # noqa: E402
 from ddpg_jax.presets import PRESETS  # noqa: E402
-from ddpg_jax.streams import endure  # noqa: E402
-from ddpg_jax.sweep import COMMON, Point, make_points  # noqa: E402
+from ddpg_jax.processes.devices import devices_each  # noqa: E402
+from ddpg_jax.processes.output import endure  # noqa: E402
+from ddpg_jax.processes.signals import Interruption  # noqa: E402
+from ddpg_jax.runs.options import Options, Request  # noqa: E402
+from ddpg_jax.runs.sweep import COMMON, Point, make_points  # noqa: E402
 
 PROGRAM = "python -m ddpg_jax.run"
 
@@ -206,7 +206,7 @@ def _preset_options(preset: str | None) -> Options:
 
 def _options_of(folder: str) -> Request:
     """What an earlier run was asked for."""
-    from ddpg_jax.run_folder import read_config
+    from ddpg_jax.runs.folder import read_config
 
     if not folder or "\0" in folder:
         raise ValueError(f"resume is {folder!r}, but must be the folder of a run")
@@ -304,9 +304,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     request = parse(arguments)
     if request.distributed:
-        from ddpg_jax import job
+        from ddpg_jax.processes import supervisor
 
-        return job.supervise(request, arguments)
+        return supervisor.supervise(request, arguments)
     return work(request)
 
 
@@ -319,7 +319,8 @@ def work(request: Request, join: Callable[[], Any] | None = None, advise: Callab
         advise: is told how the run can be resumed, once it can be.
     """
     with Interruption() as interruption:
-        from ddpg_jax import devices, launch, resuming, team  # JAX is imported from here on
+        from ddpg_jax.processes import devices, team  # JAX is imported from here on
+        from ddpg_jax.runs import resuming, start
 
         processes = team.ALONE
         try:
@@ -328,14 +329,14 @@ def work(request: Request, join: Callable[[], Any] | None = None, advise: Callab
             processes = processes if join is None else join()
             # A cache on a full or read-only disk, or an entry that a kill has cut short, costs time, no more.
             warnings.filterwarnings("ignore", message="Error .* persistent compilation cache entry")
-            launched = launch.prepare(request, interruption, _STARTED, processes)
+            launched = start.prepare(request, interruption, _STARTED, processes)
         except ValueError as error:
             refuse(str(error), silently=not processes.is_first)
         except team.LostProcessError:
             return team.LOST
         if launched is not None and advise is not None:
             advise(resuming.how_to_resume(request, launched.folder))
-        return launch.carry_out(launched, interruption) if launched is not None else 0
+        return start.carry_out(launched, interruption) if launched is not None else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from ddpg_jax.streams import endure
+from ddpg_jax.processes.output import endure
 
 
 def main() -> NoReturn:
@@ -40,7 +40,8 @@ def main() -> NoReturn:
 
 
 def _work(place: dict[str, Any]) -> int:
-    from ddpg_jax import run, team
+    from ddpg_jax import run
+    from ddpg_jax.processes import team
 
     def join() -> team.Team:
         which = (place["coordinator"], place["num_processes"], place["process_id"])

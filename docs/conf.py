@@ -59,8 +59,8 @@ def _without_signature(app: Sphinx, what: str, name: str, obj: Any, *_: Any) -> 
 
 def _show_functions_in_fields_as_fields() -> None:
     """A function that is a field's default looks like a method; without the default it is the field again."""
-    for module in pkgutil.iter_modules(ddpg_jax.__path__):
-        for cls in vars(importlib.import_module(f"ddpg_jax.{module.name}")).values():
+    for module in pkgutil.walk_packages(ddpg_jax.__path__, "ddpg_jax."):
+        for cls in vars(importlib.import_module(module.name)).values():
             if isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.startswith("ddpg_jax"):
                 for field in dataclasses.fields(cls):
                     if callable(vars(cls).get(field.name)):

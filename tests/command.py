@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from ddpg_jax import devices, launch, population, run
-from ddpg_jax.history import History
-from ddpg_jax.interruption import Interruption
+from ddpg_jax import run
+from ddpg_jax.population import programs
+from ddpg_jax.processes import devices
+from ddpg_jax.processes.signals import Interruption
+from ddpg_jax.results.history import History
+from ddpg_jax.runs import start as runs_start
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -39,9 +42,9 @@ def main(*arguments: object, config: tuple[str, ...] = SMALL) -> Outcome:
     words = [*map(str, arguments)] if "--resume" in arguments else [*config, *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     with (
-        mock.patch.object(launch, "compile_programs", _compiled),
-        mock.patch.object(launch, "plots"),
-        mock.patch.object(launch, "sweep_plots"),
+        mock.patch.object(runs_start, "compile_programs", _compiled),
+        mock.patch.object(runs_start, "plots"),
+        mock.patch.object(runs_start, "sweep_plots"),
         mock.patch.object(devices, "prepare"),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -55,7 +58,7 @@ def main(*arguments: object, config: tuple[str, ...] = SMALL) -> Outcome:
 
 @functools.cache
 def _compiled(setup, placement, max_steps, num_starts):
-    return population.compile_programs(setup, placement, max_steps=max_steps, num_starts=num_starts)
+    return programs.compile_programs(setup, placement, max_steps=max_steps, num_starts=num_starts)
 
 
 def start(

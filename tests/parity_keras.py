@@ -19,10 +19,10 @@ import optax
 import scipy.stats
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ddpg_jax import agent
-from ddpg_jax.assembly import make_algorithm, make_hyperparameters
+from ddpg_jax.algorithm import agent
+from ddpg_jax.algorithm.types import AgentState, Transition
+from ddpg_jax.population.assembly import make_algorithm, make_hyperparameters
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.types import AgentState, Transition
 
 # The tutorial's own values.
 CRITIC_LR, ACTOR_LR = 0.002, 0.001

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
-from ddpg_jax.types import AgentState, Transition
+from ddpg_jax.algorithm.types import AgentState, Transition
 
 Tensors = dict[str, np.ndarray]
 

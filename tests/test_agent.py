@@ -10,11 +10,11 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from toy_environments import small_config
 
-from ddpg_jax import agent, networks, optimizers
-from ddpg_jax.assembly import make_algorithm, make_hyperparameters
+from ddpg_jax.algorithm import agent, networks, optimizers
+from ddpg_jax.algorithm.types import Transition
 from ddpg_jax.config import Config
+from ddpg_jax.population.assembly import make_algorithm, make_hyperparameters
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.types import Transition
 
 LOW, HIGH = (-1.0, 0.5), (3.0, 0.75)
 CONFIG = small_config(

@@ -10,7 +10,8 @@ from command import main
 from toy_environments import aim, small_config
 
 import ddpg_jax
-from ddpg_jax import compare, statistics
+from ddpg_jax import compare
+from ddpg_jax.results import statistics
 
 CONFIG = small_config(total_steps=60, eval_every=25, eval_episodes=4, max_episode_steps=20)
 

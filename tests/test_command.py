@@ -18,9 +18,10 @@ from command import REPOSITORY, SMALL, execute, main, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpg_jax import design, run
+from ddpg_jax import run
 from ddpg_jax.config import Config
 from ddpg_jax.run import Options
+from ddpg_jax.runs import design
 
 FIELDS = {name: kind for name, kind in run.TYPES.items() if name not in ("resume", "checkpoint")}
 

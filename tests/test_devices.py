@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from toy_environments import follow, small_config
 
-from ddpg_jax import devices, population
-from ddpg_jax.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population import Placement, Population
+from ddpg_jax.population import programs
+from ddpg_jax.population.assembly import make_hyperparameters, make_setup
+from ddpg_jax.population.programs import Placement, Population
+from ddpg_jax.processes import devices
 
 PROGRAM = """
 import jax
-from ddpg_jax import devices
+from ddpg_jax.processes import devices
 
 devices.prepare(1)
 draw = jax.jit(lambda key: jax.random.bits(key, (4, 64))).lower(jax.random.key(0)).compile()
@@ -70,24 +71,24 @@ class Recording:
 
 
 def test_this_xla_knows_the_options(lowered):
-    assert lowered.compile(compiler_options=population.CPU_OPTIONS)(0.0) == 0.0
+    assert lowered.compile(compiler_options=programs.CPU_OPTIONS)(0.0) == 0.0
 
 
 def test_an_option_that_xla_does_not_know_is_left_out(lowered, monkeypatch):
-    monkeypatch.setattr(population, "CPU_OPTIONS", {"xla_cpu_an_option_that_is_gone": True})
-    assert population._compile(lowered, "cpu")(0.0) == 0.0
+    monkeypatch.setattr(programs, "CPU_OPTIONS", {"xla_cpu_an_option_that_is_gone": True})
+    assert programs._compile(lowered, "cpu")(0.0) == 0.0
 
 
 def test_another_error_is_not_taken_for_an_unknown_option():
     program = Recording("RESOURCE_EXHAUSTED: out of memory")
     with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"):
-        population._compile(program, "cpu")
-    assert program.asked == [population.CPU_OPTIONS]
+        programs._compile(program, "cpu")
+    assert program.asked == [programs.CPU_OPTIONS]
 
 
 def test_options_of_the_cpu_are_for_the_cpu():
     program = Recording()
-    assert population._compile(program, "gpu") == "compiled"
+    assert programs._compile(program, "gpu") == "compiled"
     assert program.asked == [None]
 
 
@@ -95,11 +96,11 @@ def test_options_change_no_bit_of_what_is_trained(monkeypatch):
     config = small_config(hidden_sizes=(32, 32), critic_l2=0.1)
     hyperparameters = jax.tree.map(lambda x: np.full(1, x, np.float32), make_hyperparameters(config))
     found = []
-    for options in (population.CPU_OPTIONS, {}):
-        monkeypatch.setattr(population, "CPU_OPTIONS", options)
+    for options in (programs.CPU_OPTIONS, {}):
+        monkeypatch.setattr(programs, "CPU_OPTIONS", options)
         placement = Placement(tuple(jax.devices()[:1]), 1)
-        programs = population.compile_programs(make_setup(config, follow()), placement, max_steps=40, num_starts=1)
-        agents = Population(programs, population.agent_keys(0, np.arange(1)), hyperparameters)
+        compiled = programs.compile_programs(make_setup(config, follow()), placement, max_steps=40, num_starts=1)
+        agents = Population(compiled, programs.agent_keys(0, np.arange(1)), hyperparameters)
         losses = agents.train(40).critic_loss
         assert np.all(losses[0, -20:] > 0)
         found.append([leaf.tobytes() for leaf in jax.tree.leaves((losses, agents.agents(lambda state: state)))])

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from command import REPOSITORY, copy, execute, main, start
 
-from ddpg_jax import job, team
+from ddpg_jax.algorithm.types import StepLog
 from ddpg_jax.config import Config
-from ddpg_jax.history import History, episodes_csv, metrics_csv
-from ddpg_jax.policy import load_policy
-from ddpg_jax.team import LostProcessError, Team
-from ddpg_jax.types import StepLog
+from ddpg_jax.processes import supervisor, team
+from ddpg_jax.processes.team import LostProcessError, Team
+from ddpg_jax.results.history import History, episodes_csv, metrics_csv
+from ddpg_jax.runs.policy import load_policy
 
 SECONDS = 240
 """Within which any of these runs has ended, on a busy machine, too."""
@@ -311,10 +311,10 @@ def test_broken_connection_is_a_lost_process(monkeypatch):
 
 
 def test_cores_are_divided_among_the_processes_of_a_machine(monkeypatch):
-    monkeypatch.setattr(job.os, "sched_getaffinity", lambda pid: {2, 3, 5, 7})
-    monkeypatch.setattr(job, "usable_cores", lambda: 4)
-    assert [job._cores(index, 2) for index in range(2)] == [[2, 3], [5, 7]]
-    assert [job._cores(index, 5) for index in range(5)] == [[2], [3], [5], [7], [2]]
+    monkeypatch.setattr(supervisor.os, "sched_getaffinity", lambda pid: {2, 3, 5, 7})
+    monkeypatch.setattr(supervisor, "usable_cores", lambda: 4)
+    assert [supervisor._cores(index, 2) for index in range(2)] == [[2, 3], [5, 7]]
+    assert [supervisor._cores(index, 5) for index in range(5)] == [[2], [3], [5], [7], [2]]
 
 
 # ----------------------------------------------------------------------------------------- histories of some agents
@@ -373,5 +373,5 @@ def test_traces_of_libraries_are_kept_from_the_user(capfdbinary):
         b"RPC: /xla.coordination.CoordinationService/RegisterTask\n    @     0x7f3d13ee9f6a  xla::Connect()\n"
         b"mine, too\n"
     )
-    job._pass_on(io.BytesIO(written))
+    supervisor._pass_on(io.BytesIO(written))
     assert capfdbinary.readouterr().err == b"error: mine\n\nmine, too\n"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from toy_environments import aim, counter, explored, small_config
 
-from ddpg_jax import agent, rollout
-from ddpg_jax.assembly import make_algorithm
-from ddpg_jax.environment import make
+from ddpg_jax.algorithm import agent, rollout
+from ddpg_jax.algorithm.environment import make
+from ddpg_jax.population.assembly import make_algorithm
 
 CONTINUOUS = ["Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"]
 

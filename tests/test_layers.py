@@ -11,25 +11,26 @@ import pytest
 import ddpg_jax
 
 PACKAGE = Path(ddpg_jax.__file__).parent
-SOURCES = {path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*.py"))}
+FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+SOURCES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 # What is compiled, and what it is made of: from the values that a user writes to the agents on their devices.
 CORE = [
     "config",
     "presets",
-    "types",
-    "products",
-    "networks",
-    "noise",
-    "replay",
-    "losses",
-    "optimizers",
-    "agent",
-    "environment",
-    "rollout",
-    "training",
-    "assembly",
-    "population",
+    "algorithm.types",
+    "algorithm.products",
+    "algorithm.networks",
+    "algorithm.noise",
+    "algorithm.replay",
+    "algorithm.losses",
+    "algorithm.optimizers",
+    "algorithm.agent",
+    "algorithm.environment",
+    "algorithm.rollout",
+    "algorithm.training",
+    "population.assembly",
+    "population.programs",
 ]
 # Libraries of the host's side: files, processes, time, the command line, the terminal, figures.
 HOST_LIBRARIES = {
@@ -59,9 +60,10 @@ def imports(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = ("ddpg_jax." * bool(node.level) + (node.module or "")).rstrip(".")
-            # `from ddpg_jax import replay` names a module, `from ddpg_jax.replay import add` what is in one
-            found |= {f"{module}.{alias.name}" for alias in node.names} if module == "ddpg_jax" else {module}
+            assert not node.level, "imports name the package"
+            module = node.module
+            # `from ddpg_jax.algorithm import replay` names a module, `import add from …replay` does not
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
         else:
             found |= imports(node)
     return found
@@ -69,8 +71,7 @@ def imports(tree: ast.AST) -> set[str]:
 
 def own(modules: set[str]) -> set[str]:
     """Of some imported modules, the package's own."""
-    names = {name.removeprefix("ddpg_jax.") for name in modules if name.split(".")[0] == "ddpg_jax"}
-    return {name.split(".")[0] for name in names} & set(SOURCES)
+    return {name.removeprefix("ddpg_jax.") for name in modules} & set(SOURCES)
 
 
 def foreign(modules: set[str]) -> set[str]:
@@ -98,10 +99,8 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
 def test_imports_are_seen_wherever_they_stand():
     source = """
 import a.b
-from ddpg_jax import replay, noise as n
-from ddpg_jax.agent import init
-from . import losses
-from .types import Replay
+from ddpg_jax.algorithm import replay, noise as n
+from ddpg_jax.algorithm.agent import init
 if TYPE_CHECKING:
     import only_for_types
 def f():
@@ -113,7 +112,7 @@ def f():
         pass
 """
     found = imports(ast.parse(source))
-    assert own(found) == {"replay", "noise", "agent", "losses", "types"}
+    assert own(found) == {"algorithm.replay", "algorithm.noise", "algorithm.agent"}
     assert foreign(found) == {"a", "c", "d", "only_for_types"}
 
 
@@ -128,7 +127,7 @@ def test_no_module_imports_itself_round_a_corner():
 
 
 def test_gymnax_is_known_to_the_environment_alone():
-    assert [name for name, tree in SOURCES.items() if "gymnax" in foreign(imports(tree))] == ["environment"]
+    assert [name for name, tree in SOURCES.items() if "gymnax" in foreign(imports(tree))] == ["algorithm.environment"]
 
 
 @pytest.mark.parametrize("name", CORE)
@@ -155,7 +154,7 @@ def test_configuration_needs_no_jax():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_files_and_functions_are_short(name):
-    assert len((PACKAGE / f"{name}.py").read_text().splitlines()) <= 400
+    assert len(FILES[name].read_text().splitlines()) <= 400
     for node in ast.walk(SOURCES[name]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             docstring = node.body[0] if ast.get_docstring(node) else None

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from toy_environments import aim, chain, follow, trained, treadmill
 
-from ddpg_jax import agent, rollout
+from ddpg_jax.algorithm import agent, rollout
+from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
-from ddpg_jax.environment import make
 from ddpg_jax.presets import PRESETS
 
 

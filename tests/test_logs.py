@@ -9,10 +9,10 @@ import pytest
 from command import main, stopped_after
 from tensorboardX.proto.event_pb2 import Event
 
-from ddpg_jax import logs
+from ddpg_jax.algorithm.types import StepLog
 from ddpg_jax.config import Config
-from ddpg_jax.history import History
-from ddpg_jax.types import StepLog
+from ddpg_jax.results.history import History
+from ddpg_jax.runs import logs
 
 
 def scalars(folder):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ddpg_jax import losses
+from ddpg_jax.algorithm import losses
 
 REWARD = jnp.array([1.0, -2.0, 0.5])
 DISCOUNT = jnp.array([1.0, 0.0, 1.0])  # the second transition is terminal

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax import noise
-from ddpg_jax.assembly import make_noise
+from ddpg_jax.algorithm import noise
+from ddpg_jax.algorithm.types import NoiseProcess
 from ddpg_jax.config import Config
+from ddpg_jax.population.assembly import make_noise
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.types import NoiseProcess
 
 # Lag-1 correlation a and asymptotic standard deviation, innovation / sqrt(1 - a^2), by hand:
 # tutorial: 1 - .15 x .01, .2 sqrt(.01) / sqrt(1 - .9985^2); gist: -.15, .2 / sqrt(1 - .0225);

@@ -25,10 +25,10 @@ from parity_numpy import (
     unstacked,
 )
 
-from ddpg_jax import agent
-from ddpg_jax.assembly import make_algorithm, make_hyperparameters
+from ddpg_jax.algorithm import agent
+from ddpg_jax.algorithm.types import AgentState, Transition
+from ddpg_jax.population.assembly import make_algorithm, make_hyperparameters
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.types import AgentState, Transition
 
 GIST = PRESETS["gist"]
 

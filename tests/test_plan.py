@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from ddpg_jax import plan, training
-from ddpg_jax.assembly import make_setup
+from ddpg_jax.algorithm import training
+from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
-from ddpg_jax.environment import make
-from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS, Placement
+from ddpg_jax.population.assembly import make_setup
+from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS, Placement
+from ddpg_jax.runs import plan
 
 MiB = 2**20
 

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from toy_environments import aim, follow, small_config
 
-from ddpg_jax import population, replay
-from ddpg_jax.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population import Placement, Population
+from ddpg_jax.algorithm import replay
+from ddpg_jax.algorithm.types import Replay, Transition
+from ddpg_jax.population import programs as population
+from ddpg_jax.population.assembly import make_hyperparameters, make_setup
+from ddpg_jax.population.programs import Placement, Population
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.types import Replay, Transition
 
 CAPACITY = 7919  # a number that no other array's size is
 CONFIG = small_config(replay_capacity=CAPACITY, batch_size=4, learning_starts=5, noise_sigma=0.5, actor_lr=0.01)

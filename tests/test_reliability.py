@@ -18,14 +18,16 @@ import numpy as np
 import pytest
 from command import REPOSITORY, checkpoints, copy, execute, main, results, start, stopped_after, wait_for
 
-from ddpg_jax import design, launch, load_policy, wave
-from ddpg_jax.checkpoint import Checkpoints, Saved
+from ddpg_jax import load_policy
+from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
-from ddpg_jax.environment import make
-from ddpg_jax.history import History
-from ddpg_jax.interruption import Interruption, heeded
-from ddpg_jax.population import agent_keys
-from ddpg_jax.run_folder import RunFolder
+from ddpg_jax.population.programs import agent_keys
+from ddpg_jax.processes.signals import Interruption, heeded
+from ddpg_jax.results.history import History
+from ddpg_jax.runs import design, wave
+from ddpg_jax.runs import start as runs_start
+from ddpg_jax.runs.checkpoint import Checkpoints, Saved
+from ddpg_jax.runs.folder import RunFolder
 
 LONG = ("--seeds", 2, "--total-steps", 100_000_000, "--eval-every", 100_000_000)
 
@@ -131,7 +133,7 @@ def test_second_process_that_waits_for_the_same_new_folder_is_refused(tmp_path):
 
 def test_full_disk_is_refused_with_numbers_before_anything_is_written(tmp_path):
     usage = mock.Mock(return_value=mock.Mock(free=100 * 2**10))
-    with mock.patch.object(launch.shutil, "disk_usage", usage):
+    with mock.patch.object(runs_start.shutil, "disk_usage", usage):
         outcome = main("--out", tmp_path / "a/run")
     assert outcome.status == 2
     assert outcome.err.startswith(f"error: out is {tmp_path / 'a/run'}, but must be on a disk with 1.")
@@ -415,7 +417,7 @@ def poisoned(agent: int, step: int, value: float):
         states, observations = whole.evaluation_starts(num)
         return (states, jnp.zeros(num, bool), jnp.zeros(num, jnp.int32)), observations
 
-    environment = launch.replace(whole, reset=reset, step=advance, starts=starts)
+    environment = start.replace(whole, reset=reset, step=advance, starts=starts)
     return mock.patch.object(design, "make", return_value=environment)
 
 

@@ -10,11 +10,14 @@ from command import main as train
 from PIL import Image
 from toy_environments import chain, counter, small_config
 
-from ddpg_jax import agent, animation, optimum, render, rollout, trajectories
-from ddpg_jax.assembly import make_algorithm
-from ddpg_jax.environment import make
-from ddpg_jax.snapshots import Moment, load_trained
-from ddpg_jax.trajectories import Trajectories
+from ddpg_jax import render
+from ddpg_jax.algorithm import agent, rollout
+from ddpg_jax.algorithm.environment import make
+from ddpg_jax.environments import optimum
+from ddpg_jax.pictures import animation, trajectories
+from ddpg_jax.pictures.snapshots import Moment, load_trained
+from ddpg_jax.pictures.trajectories import Trajectories
+from ddpg_jax.population.assembly import make_algorithm
 
 NUM_AGENTS = 3
 FEW = ("--episodes", "2")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from toy_environments import every_row
 
-from ddpg_jax import replay
-from ddpg_jax.types import Replay, Transition
+from ddpg_jax.algorithm import replay
+from ddpg_jax.algorithm.types import Replay, Transition
 
 OBS, ACT = 3, 2
 add = jax.jit(replay.add)

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from command import copy, main, results, stopped_after
 
-from ddpg_jax import checkpoint, design, launch, plan, state_arrays, training, wave
-from ddpg_jax.assembly import make_setup
-from ddpg_jax.checkpoint import Checkpoints, Saved
+from ddpg_jax.algorithm import training
+from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
-from ddpg_jax.environment import make
-from ddpg_jax.history import History
-from ddpg_jax.population import EXAMPLE_HYPERPARAMETERS
-from ddpg_jax.run_folder import RunFolder
-from ddpg_jax.state_arrays import restore_state
+from ddpg_jax.population.assembly import make_setup
+from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS
+from ddpg_jax.results.history import History
+from ddpg_jax.runs import checkpoint, design, plan, start, state_arrays, wave
+from ddpg_jax.runs.checkpoint import Checkpoints, Saved
+from ddpg_jax.runs.folder import RunFolder
+from ddpg_jax.runs.state_arrays import restore_state
 
 AGENTS = ("--seeds", 5)
 
@@ -87,7 +88,7 @@ def test_extension_that_is_stopped_needs_no_flag_to_go_on(whole, tmp_path):
 
 def test_finished_run_has_nothing_left_to_do_and_compiles_nothing(whole):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file() and path.name != ".lock"}
-    with mock.patch.object(launch, "_run", side_effect=AssertionError("it runs")):
+    with mock.patch.object(start, "_run", side_effect=AssertionError("it runs")):
         outcome = main("--resume", whole)
     assert outcome.status == 0
     assert outcome.out == f"{whole} is finished at 200 steps: there is nothing left to do\n"

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ddpg_jax import statistics
+from ddpg_jax.results import statistics
 
 
 def _iqm_by_hand(values):

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from ddpg_jax import load_policy, statistics, sweep_plots
+from ddpg_jax import load_policy
 from ddpg_jax.config import Config
-from ddpg_jax.history import History
 from ddpg_jax.presets import PRESETS
+from ddpg_jax.results import statistics, sweep_plots
+from ddpg_jax.results.history import History
 from ddpg_jax.run import parse
-from ddpg_jax.sweep import COMMON, Point, make_points
+from ddpg_jax.runs.sweep import COMMON, Point, make_points
 
 
 def values_of(*sweeps, samples=None, seed=0):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from toy_environments import counter, every_row, explored, small_config, stored
 
-from ddpg_jax import agent, training
-from ddpg_jax.assembly import make_hyperparameters, make_setup
-from ddpg_jax.replay import Sampler
-from ddpg_jax.types import StepLog, TrainState
+from ddpg_jax.algorithm import agent, training
+from ddpg_jax.algorithm.replay import Sampler
+from ddpg_jax.algorithm.types import StepLog, TrainState
+from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 
 MAX_STEPS = 40
 COUNTER = counter(length=3)

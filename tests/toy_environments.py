@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax import replay, rollout, training
-from ddpg_jax.assembly import make_hyperparameters, make_setup
+from ddpg_jax.algorithm import replay, rollout, training
+from ddpg_jax.algorithm.environment import Environment, Step
+from ddpg_jax.algorithm.types import Replay, TrainState
 from ddpg_jax.config import Config
-from ddpg_jax.environment import Environment, Step
-from ddpg_jax.types import Replay, TrainState
+from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 
 
 def counter(*, length: int = 3, terminates: bool = False, max_steps: int = 1000, bound: float = 10.0) -> Environment:

@@ -1,0 +1,159 @@
+"""The actor mu(s) and the critic Q(s, a) as Flax modules: hashable values without state of their own."""
+
+from collections.abc import Callable
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax.algorithm.products import Product, exact
+
+Initializer = Callable[..., jax.Array]
+"""(key, shape, dtype) -> an array of that shape; the key is consumed."""
+
+BATCH_NORM_MOMENTUM = 0.99
+"""Weight of the past in batch normalisation's running statistics; the paper gives none (Flax's default)."""
+
+NARROW = 16
+"""Networks no wider than this compute with the batch along the last axis (measured: `benchmarks/README.md`)."""
+
+
+def uniform(bound: float) -> Initializer:
+    """Initialiser U(-bound, bound). (Flax's `initializers.uniform(s)` draws from [0, s).)"""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+
+    return init
+
+
+def _initializers(kind: str, fan_in: int) -> tuple[Initializer, Initializer]:
+    """The initialisers of a hidden layer's kernel and bias (paper, section 7; Keras's and Flax's defaults)."""
+    if kind == "fan_in_uniform":
+        return uniform(fan_in**-0.5), uniform(fan_in**-0.5)
+    return {"glorot_uniform": nn.initializers.glorot_uniform, "lecun_normal": nn.initializers.lecun_normal}[kind](), (
+        nn.initializers.zeros_init()
+    )
+
+
+class Dense(nn.Module):
+    """A linear layer along an axis of its input: the last, or the first of a batch-last input [features, B]."""
+
+    size: int
+    kernel_init: Initializer
+    bias_init: Initializer
+    product: Product = exact
+
+    @nn.compact
+    def __call__(self, x: jax.Array, axis: int) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (x.shape[axis], self.size))
+        bias = self.param("bias", self.bias_init, (self.size,))
+        return self.product(x, kernel) + bias if axis == -1 else self.product(kernel.T, x) + bias[:, None]
+
+
+class Hidden(nn.Module):
+    """Hidden layers, each a dense layer, its normalisation, a ReLU and dropout."""
+
+    sizes: tuple[int, ...]
+    initializer: str = "glorot_uniform"
+    normalization: str = "none"
+    dropout: float = 0.0
+    product: Product = exact
+    """Of inputs and kernels."""
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether batch-last arithmetic is the faster one: twice on a CPU at a width of 8, slower from 64 on."""
+        return self.normalization == "none" and all(size <= NARROW for size in self.sizes)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, axis: int = -1) -> jax.Array:
+        for size in self.sizes:
+            x = Dense(size, *_initializers(self.initializer, x.shape[axis]), self.product)(x, axis)
+            if self.normalization == "layer":
+                x = nn.LayerNorm()(x)
+            elif self.normalization == "batch":
+                x = batch_norm(train)(x)
+            x = nn.relu(x)
+            if self.dropout:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return x
+
+
+def batch_norm(train: bool) -> nn.BatchNorm:
+    """Batch normalisation (paper, section 3) with the minibatch's statistics in training, else the running ones."""
+    return nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)
+
+
+class Final(nn.Module):
+    """The last, linear layer."""
+
+    size: int
+    initializer: str = "glorot_uniform"
+    bound: float | None = None
+    """Draw the kernel from U(-bound, bound) instead of by `initializer`."""
+    draw_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, axis: int = -1) -> jax.Array:
+        kernel_init, bias_init = _initializers(self.initializer, x.shape[axis])
+        if self.bound is not None:
+            kernel_init = uniform(self.bound)
+            bias_init = uniform(self.bound) if self.draw_bias else nn.initializers.zeros_init()
+        return Dense(self.size, kernel_init, bias_init)(x, axis)
+
+
+class Actor(nn.Module):
+    """The deterministic policy mu(s): observations [..., O] to actions [..., A] within the bounds of the space.
+
+    `low` and `high` are the bounds, A numbers each, in the environment's units.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    hidden: Hidden
+    final: Final
+    sigmoid: bool = False
+    """Bound by low + (high - low) sigmoid(x) instead of by the centre + half the range tanh(x)."""
+
+    @nn.compact
+    def __call__(self, observation: jax.Array, train: bool = False) -> jax.Array:
+        batch_last = observation.ndim == 2 and self.hidden.is_narrow
+        axis = 0 if batch_last else -1
+        x = observation.T if batch_last else observation
+        if self.hidden.normalization == "batch":
+            x = batch_norm(train)(x)
+        x = self.final(self.hidden(x, train, axis), axis)
+        x = x.T if batch_last else x
+        low, high = jnp.asarray(self.low, x.dtype), jnp.asarray(self.high, x.dtype)
+        if self.sigmoid:
+            action = low + nn.sigmoid(x) * (high - low)
+        else:
+            action = (low + high) / 2 + jnp.tanh(x) * ((high - low) / 2)
+        return jnp.clip(action, low, high)  # rounding may carry a saturated action past its bound
+
+
+class Critic(nn.Module):
+    """The action value Q(s, a): observations [..., O] and actions [..., A] to values [...].
+
+    Each passes through a branch of its own, which may be empty, before a trunk sees both: empty branches join them at
+    the input, one hidden layer for the observation lets the action enter at the second (paper, section 7).
+    """
+
+    observation_branch: Hidden
+    action_branch: Hidden
+    trunk: Hidden
+    final: Final
+
+    @nn.compact
+    def __call__(self, observation: jax.Array, action: jax.Array, train: bool = False) -> jax.Array:
+        chex.assert_equal_shape_prefix((observation, action), observation.ndim - 1)
+        narrow = all(part.is_narrow for part in (self.observation_branch, self.action_branch, self.trunk))
+        batch_last = observation.ndim == 2 and narrow
+        axis = 0 if batch_last else -1
+        x, a = (observation.T, action.T) if batch_last else (observation, action)
+        if self.observation_branch.normalization == "batch":
+            x = batch_norm(train)(x)
+        x = jnp.concatenate([self.observation_branch(x, train, axis), self.action_branch(a, train, axis)], axis)
+        return jnp.squeeze(self.final(self.trunk(x, train, axis), axis), axis)

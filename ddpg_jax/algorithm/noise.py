@@ -1,0 +1,45 @@
+"""Exploration noise: one AR(1) process serves every form in the sources.
+
+x <- coefficient x + drift + innovation e with standard normal e. Its lag-1 correlation is the coefficient a, its mean
+drift / (1 - a), its asymptotic standard deviation innovation / sqrt(1 - a^2).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax.algorithm.types import NoiseProcess, PRNGKey
+
+
+def ornstein_uhlenbeck(*, theta: float, sigma: float, dt: float = 1.0, mean: float = 0.0) -> NoiseProcess:
+    """X <- x + theta (mean - x) dt + sigma sqrt(dt) e.
+
+    Uhlenbeck & Ornstein 1930 in Euler-Maruyama steps of length `dt`; the Keras tutorial has dt = 0.01, the paper
+    (section 7) names theta = 0.15 and sigma = 0.2.
+    """
+    return NoiseProcess(1 - theta * dt, theta * mean * dt, sigma * dt**0.5)
+
+
+def unaccumulated(*, theta: float, sigma: float, mean: float = 0.0) -> NoiseProcess:
+    """X <- theta (mean - x) + sigma e: the TensorFlow gist's noise, which forgets to add the change to x."""
+    return NoiseProcess(-theta, theta * mean, sigma)
+
+
+def gaussian(*, sigma: float, mean: float = 0.0) -> NoiseProcess:
+    """X <- mean + sigma e: independent from step to step."""
+    return NoiseProcess(0.0, mean, sigma)
+
+
+def init(process: NoiseProcess, num_actions: int) -> jax.Array:
+    """The value [A] with which the process starts."""
+    return jnp.full((num_actions,), process.initial, jnp.float32)
+
+
+def step(key: PRNGKey, value: jax.Array, process: NoiseProcess) -> jax.Array:
+    """The process's next value [A], from this one [A]; the key is consumed."""
+    shock = jax.random.normal(key, value.shape, value.dtype)
+    return process.coefficient * value + process.drift + process.innovation * shock
+
+
+def scale(process: NoiseProcess, episode: jax.Array) -> jax.Array:
+    """The factor [] from the process to the action in an episode, counted from 0: scale decay^episode."""
+    return process.scale * process.decay**episode

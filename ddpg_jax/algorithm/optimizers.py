@@ -1,0 +1,67 @@
+"""Adam in the two forms of the sources, and the step of the target networks."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ddpg_jax.algorithm.types import Params
+
+Optimizer = Callable[..., optax.GradientTransformation]
+"""(learning_rate, eps, l2) -> an Optax transformation; its state does not depend on the three."""
+
+_B1, _B2 = 0.9, 0.999  # Kingma & Ba 2015; the defaults of every framework here
+
+
+def adam(
+    learning_rate: jax.Array | float, eps: jax.Array | float, l2: jax.Array | float
+) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015, Algorithm 1), on gradients to which L2 of the kernels is added first.
+
+    Args:
+        learning_rate: its step size.
+        eps: added to the square root of the bias-corrected second moment.
+        l2: times the kernel, is added to a kernel's gradient; biases and normalisation are left alone. It passes
+            through Adam's normalisation, unlike the decoupled decay of AdamW.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(l2, mask=_is_kernel),
+        optax.scale_by_adam(_B1, _B2, eps),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def adam_eps_hat(
+    learning_rate: jax.Array | float, eps: jax.Array | float, l2: jax.Array | float
+) -> optax.GradientTransformation:
+    """Adam as TensorFlow and Keras compute it: epsilon is added to sqrt(v) before the bias correction.
+
+    That is Kingma & Ba's "epsilon hat" (end of section 2), equal to `adam` with eps / sqrt(1 - b2^t) at step t.
+    """
+
+    def init(params: Params) -> optax.OptState:
+        return adam(learning_rate, eps, l2).init(params)
+
+    def update(gradients: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
+        # Keras's own order of operations: another one rounds otherwise, and Adam amplifies rounding.
+        decay_state, adam_state, rate_state = state
+        decay = optax.add_decayed_weights(l2, mask=_is_kernel)
+        gradients, decay_state = decay.update(gradients, decay_state, params)
+        count = adam_state.count + 1
+        rate = learning_rate * jnp.sqrt(1 - _B2**count) / (1 - _B1**count)
+        mu = jax.tree.map(lambda m, g: m + (g - m) * (1 - _B1), adam_state.mu, gradients)
+        nu = jax.tree.map(lambda v, g: v + (jnp.square(g) - v) * (1 - _B2), adam_state.nu, gradients)
+        step = jax.tree.map(lambda m, v: -(m * rate) / (jnp.sqrt(v) + eps), mu, nu)
+        return step, (decay_state, adam_state._replace(count=count, mu=mu, nu=nu), rate_state)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _is_kernel(params: Params) -> Params:
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def polyak(target: Params, online: Params, tau: jax.Array | float) -> Params:
+    """Theta' <- tau theta + (1 - tau) theta': the step of target networks towards the online ones."""
+    return jax.tree.map(lambda new, old: tau * new + (1 - tau) * old, online, target)

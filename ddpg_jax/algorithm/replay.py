@@ -1,0 +1,114 @@
+"""Experience replay (Lin 1992; paper, section 3) as one preallocated array.
+
+A transition is a row, so a step writes one slice and a minibatch is one gather. Under `vmap` the agents of a group
+share `added`: a write to one and the same row of all stays an update in place, where a write to a row of each agent's
+own would be a scatter, and a conditional one a copy of the whole replay.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax.algorithm.types import PRNGKey, Replay, Transition
+
+Sampler = Callable[[PRNGKey, int, jax.Array], jax.Array]
+"""(key, batch_size, size []) -> indices [batch_size] below size; the key is consumed."""
+
+
+def init(capacity: int, observation_size: int, action_size: int, dtype: jnp.dtype = jnp.float32) -> Replay:
+    """An empty replay of `capacity` rows.
+
+    Raises:
+        ValueError: if the capacity is below 1.
+    """
+    if capacity < 1:
+        raise ValueError(f"capacity is {capacity}, but must be at least 1")
+    return Replay(jnp.zeros((capacity, 2 * observation_size + action_size + 2), dtype), jnp.int32(0))
+
+
+def add(replay: Replay, transition: Transition) -> Replay:
+    """The replay with one transition (no leading axis) more; the oldest makes room when it is full."""
+    chex.assert_rank(list(transition), [1, 1, 0, 0, 1])
+    row = jnp.concatenate([jnp.atleast_1d(field).astype(replay.rows.dtype) for field in transition])
+    index = replay.added % replay.rows.shape[0]
+    return Replay(jax.lax.dynamic_update_slice(replay.rows, row[None], (index, 0)), replay.added + 1)
+
+
+def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
+    """A minibatch [B, ...] of the transitions added so far, at least one of which there must be; consumes the key."""
+    size = jnp.minimum(replay.added, replay.rows.shape[0])
+    return unpack(replay.rows.at[sampler(key, batch_size, size)].get(mode="promise_in_bounds"), action_size)
+
+
+def unpack(rows: Any, action_size: int) -> Transition:
+    """The transitions [B, ...] in rows [B, 2 O + A + 2] of the replay, of JAX or NumPy."""
+    width = rows.shape[1]
+    observation_size = (width - action_size - 2) // 2
+    ends = (observation_size, observation_size + action_size, observation_size + action_size + 1)
+    bounds = (0, *ends, ends[-1] + 1, width)
+    parts = [rows[:, first:last] for first, last in itertools.pairwise(bounds)]
+    observation, action, reward, discount, next_observation = parts
+    return Transition(observation, action, reward[:, 0], discount[:, 0], next_observation)
+
+
+def with_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Array:
+    """Independent uniform indices [B] below `size`."""
+    return jax.random.randint(key, (batch_size,), 0, size)
+
+
+def without_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Array:
+    """Distinct uniform indices [B] below `size`, which must be at least B.
+
+    The first B values of a keyed pseudo-random permutation of 0 … size-1, at a cost that does not depend on `size`: a
+    Feistel network permutes the a b >= size pairs of a row below a and a column below b, a being about the square root
+    of `size`, and the few pairs that fall outside are sent through again until they are inside (Black & Rogaway 2002,
+    "Ciphers with Arbitrary Finite Domains").
+    """
+    num_rounds = 8 if batch_size >= 64 else 16  # few numbers take longer to mix (measured: fewer would fail the tests)
+    round_keys = jax.random.bits(key, (num_rounds,), jnp.uint32)
+    size = jnp.asarray(size, jnp.uint32)
+    num_rows = jnp.ceil(jnp.sqrt(size.astype(jnp.float32))).astype(jnp.uint32)
+    num_columns = (size + num_rows - 1) // num_rows
+
+    def index(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return pair[1] * num_rows + pair[0]
+
+    def again(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        outside = index(pair) >= size
+        permuted = _feistel(*pair, num_rows, num_columns, round_keys)
+        return jnp.where(outside, permuted[0], pair[0]), jnp.where(outside, permuted[1], pair[1])
+
+    counter = jnp.arange(batch_size, dtype=jnp.uint32)
+    pair = _feistel(counter % num_rows, counter // num_rows, num_rows, num_columns, round_keys)
+    pair = jax.lax.while_loop(lambda pair: jnp.any(index(pair) >= size), again, pair)
+    return index(pair).astype(jnp.int32)
+
+
+def _feistel(
+    row: jax.Array, column: jax.Array, num_rows: jax.Array, num_columns: jax.Array, round_keys: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """A permutation of the pairs (row, column): each in turn is shifted round by an amount that the other decides."""
+    for i in range(0, len(round_keys), 2):
+        row = _shift(row, _below(num_rows, column ^ round_keys[i]), num_rows)
+        column = _shift(column, _below(num_columns, row ^ round_keys[i + 1]), num_columns)
+    return row, column
+
+
+def _shift(x: jax.Array, amount: jax.Array, modulus: jax.Array) -> jax.Array:
+    """(x + amount) mod modulus of two numbers below the modulus."""
+    total = x + amount
+    return jnp.where(total >= modulus, total - modulus, total)
+
+
+def _below(bound: jax.Array, x: jax.Array) -> jax.Array:
+    """A number below `bound`, itself below 2^16, that every bit of x decides on.
+
+    The mixing is the 32-bit finaliser of MurmurHash3 (Appleby, public domain).
+    """
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return ((x >> 16) * bound) >> 16

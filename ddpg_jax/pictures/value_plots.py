@@ -1,0 +1,146 @@
+"""Figures of what agents have learned: policy and value over Pendulum's states, and Q against what followed."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ddpg_jax.results.plots import ORANGE
+
+_ANGLE_TICKS = {-np.pi: "−π", -np.pi / 2: "−π/2", 0: "0", np.pi / 2: "π/2", np.pi: "π"}
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A policy over angle and velocity."""
+
+    title: str
+    torque: np.ndarray
+    """[angles, velocities] N·m."""
+    value: np.ndarray
+    """[angles, velocities] discounted return."""
+    angle: np.ndarray
+    """[T] rad, of an episode."""
+    velocity: np.ndarray
+    """[T] rad/s."""
+
+
+def state_plane(title: str, value_label: str, planes: list[Plane]) -> bytes:
+    """Torques above, values below, a column for each policy; the bytes of a PNG.
+
+    The tables begin at -pi and -8 rad/s and end at pi and 8 rad/s.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(planes) + 1.2, 7.4), dpi=150, layout="constrained")
+    grid = figure.subplots(2, len(planes), sharex=True, sharey=True, squeeze=False)
+    lowest = min(plane.value.min() for plane in planes)
+    highest = max(plane.value.max() for plane in planes)
+    for column, plane in enumerate(planes):
+        top, bottom = grid[:, column]
+        torques = _table(top, plane.torque, _torque_colors(), -2, 2)
+        values = _table(bottom, plane.value, "viridis", lowest, highest)
+        for axes in (top, bottom):
+            _path(axes, plane)
+        top.set_title(plane.title, fontsize=11)
+        bottom.set_xlabel("angle (rad), 0 is upright")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("velocity (rad/s)")
+    grid[0, 0].set_xticks(list(_ANGLE_TICKS), list(_ANGLE_TICKS.values()))
+    figure.colorbar(torques, ax=grid[0], label="torque (N·m)", pad=0.02)
+    figure.colorbar(values, ax=grid[1], label=value_label, pad=0.02)
+    figure.suptitle(title, fontsize=12)
+    return _png(figure)
+
+
+def _torque_colors() -> Any:
+    """Orange to purple, which the colour-blind can tell apart, without the darkest: lines are drawn over it."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps["PuOr"](np.linspace(0.18, 0.82, 256)))
+
+
+def _table(axes: Any, table: np.ndarray, colors: Any, lowest: float, highest: float) -> Any:
+    return axes.imshow(
+        table.T, origin="lower", extent=(-np.pi, np.pi, -8, 8), aspect="auto", cmap=colors, vmin=lowest, vmax=highest
+    )
+
+
+def _path(axes: Any, plane: Plane) -> None:
+    """An episode as a line, drawn once for each turn that it makes, so that it leaves at one side where it enters at
+    the other.
+    """
+    from matplotlib.patheffects import Normal, Stroke
+
+    halo = [Stroke(linewidth=2.6, foreground="white"), Normal()]
+    first, last = (int(np.floor((angle + np.pi) / (2 * np.pi))) for angle in (plane.angle.min(), plane.angle.max()))
+    for turn in range(first, last + 1):
+        axes.plot(plane.angle - 2 * np.pi * turn, plane.velocity, color="black", lw=1.2, path_effects=halo)
+    start = (plane.angle[0] + np.pi) % (2 * np.pi) - np.pi
+    axes.plot(start, plane.velocity[0], "o", color="black", mec="white", ms=7, clip_on=False, zorder=3)
+    axes.set(xlim=(-np.pi, np.pi), ylim=(-8, 8))
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What critics expected at one moment of training, and what followed."""
+
+    title: str
+    estimate: np.ndarray
+    """[P] Q(s, a)."""
+    observed: np.ndarray
+    """[P] discounted returns."""
+
+
+def q_estimates(title: str, observed_label: str, panels: list[Estimates]) -> bytes:
+    """Estimated values against observed returns as densities, a panel for each moment; the bytes of a PNG.
+
+    Figure 3 of Lillicrap et al. 2015.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(3.7 * len(panels) + 1.4, 4.5), dpi=150, layout="constrained")
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    most = max(len(panel.estimate) for panel in panels)
+    for axes, panel in zip(row, panels, strict=True):
+        low, high = _range(panel)
+        density = axes.hexbin(
+            panel.observed, panel.estimate, gridsize=45, extent=(low, high, low, high), mincnt=1, cmap="viridis",
+            norm=LogNorm(1, most / 10), linewidths=0.1,
+        )  # fmt: skip
+        axes.plot([low, high], [low, high], color=ORANGE, ls="--", lw=1.5)
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.set_title(f"{panel.title}\n{_accuracy(panel)}", fontsize=10)
+        axes.grid(alpha=0.25)
+    row[0].set_ylabel("estimated Q(s, a)")
+    figure.supxlabel(f"{observed_label}; on the dashed line, estimate and return are equal", fontsize=10)
+    figure.colorbar(density, ax=row, label="pairs in a hexagon", pad=0.02)
+    figure.suptitle(title, fontsize=12)
+    return _png(figure)
+
+
+def _range(panel: Estimates) -> tuple[float, float]:
+    both = np.concatenate([panel.estimate, panel.observed])
+    low, high = float(both.min()), float(both.max())
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _accuracy(panel: Estimates) -> str:
+    """Mean and spread of what the estimates are off by."""
+    error = panel.estimate.astype(np.float64) - panel.observed
+    mean, spread = error.mean(), np.sqrt(np.mean(error**2))
+    digits = 1 if spread >= 10 else 2 if spread >= 0.1 else 4
+    return f"error: mean {mean:+,.{digits}f}, rms {spread:,.{digits}f}".replace("-", "−")
+
+
+def _png(figure: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()

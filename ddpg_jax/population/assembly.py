@@ -1,0 +1,95 @@
+"""From a configuration to what is compiled (`Setup`) and to what is an array (`Hyperparameters`)."""
+
+from ddpg_jax.algorithm import noise, products, replay
+from ddpg_jax.algorithm.agent import Algorithm
+from ddpg_jax.algorithm.environment import Environment
+from ddpg_jax.algorithm.networks import Actor, Critic, Final, Hidden
+from ddpg_jax.algorithm.optimizers import adam, adam_eps_hat
+from ddpg_jax.algorithm.rollout import Exploration
+from ddpg_jax.algorithm.training import Setup
+from ddpg_jax.algorithm.types import Hyperparameters, NoiseProcess
+from ddpg_jax.config import Config
+
+PRODUCTS = {"float32": products.exact, "bfloat16": products.in_bfloat16}
+"""The product of hidden layers, by `Config.matmul_dtype`."""
+
+
+def make_setup(config: Config, environment: Environment) -> Setup:
+    """The parts that a configuration names, put together for an environment."""
+    span = [high - low for low, high in zip(environment.low, environment.high, strict=True)]
+    return Setup(
+        environment=environment,
+        algorithm=make_algorithm(config, environment.low, environment.high),
+        exploration=Exploration(
+            noise_unit=tuple(span if config.noise_relative else [1.0] * len(span)),
+            noise_reset=config.noise_reset,
+            clip_stored_action=config.clip_stored_action,
+            max_steps=config.max_episode_steps,
+            time_limit_terminal=config.time_limit_terminal,
+        ),
+        sampler=replay.with_replacement if config.sample_with_replacement else replay.without_replacement,
+        batch_size=config.batch_size,
+        replay_capacity=config.replay_capacity,
+        first_update=config.first_update,
+        train_every=config.train_every,
+        updates_per_train=config.updates_per_train,
+    )
+
+
+def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Algorithm:
+    """The networks and the form of the update that a configuration names, for actions between two bounds."""
+    trunk_sizes = config.hidden_sizes if config.critic_hidden_sizes is None else config.critic_hidden_sizes
+    product = PRODUCTS[config.matmul_dtype]
+
+    def hidden(sizes: tuple[int, ...], normalization: str, dropout: float) -> Hidden:
+        return Hidden(sizes, config.hidden_init, normalization, dropout, product)
+
+    def critic_hidden(sizes: tuple[int, ...], normalization: str) -> Hidden:
+        return hidden(sizes, normalization, config.critic_dropout)
+
+    # Only what the action has not yet entered is batch-normalised (paper, section 7).
+    behind_action = "none" if config.critic_normalization == "batch" else config.critic_normalization
+    return Algorithm(
+        actor=Actor(
+            low=low,
+            high=high,
+            hidden=hidden(config.hidden_sizes, config.actor_normalization, config.actor_dropout),
+            final=Final(len(low), config.hidden_init, config.actor_final_init, config.final_init_biases),
+            sigmoid=config.action_bound == "sigmoid",
+        ),
+        critic=Critic(
+            observation_branch=critic_hidden(config.critic_observation_sizes, config.critic_normalization),
+            action_branch=critic_hidden(config.critic_action_sizes, behind_action),
+            trunk=critic_hidden(trunk_sizes, behind_action),
+            final=Final(1, config.hidden_init, config.critic_final_init, config.final_init_biases),
+        ),
+        optimizer=adam_eps_hat if config.adam_eps_hat else adam,
+        critic_first=config.update_order == "critic_first",
+    )
+
+
+def make_hyperparameters(config: Config) -> Hyperparameters:
+    """The scalars of a configuration, as Python numbers."""
+    return Hyperparameters(
+        actor_lr=config.actor_lr,
+        critic_lr=config.critic_lr,
+        lr_decay=config.lr_decay,
+        adam_eps=config.adam_eps,
+        actor_l2=config.actor_l2,
+        critic_l2=config.critic_l2,
+        gamma=config.gamma,
+        tau=config.tau,
+        noise=make_noise(config),
+    )
+
+
+def make_noise(config: Config) -> NoiseProcess:
+    """The exploration noise that a configuration names, in its AR(1) form."""
+    theta, sigma, mean = config.noise_theta, config.noise_sigma, config.noise_mean
+    if config.noise == "ou":
+        process = noise.ornstein_uhlenbeck(theta=theta, sigma=sigma, dt=config.noise_dt, mean=mean)
+    elif config.noise == "unaccumulated":
+        process = noise.unaccumulated(theta=theta, sigma=sigma, mean=mean)
+    else:
+        process = noise.gaussian(sigma=sigma, mean=mean)
+    return process._replace(initial=config.noise_initial, scale=config.noise_scale, decay=config.noise_decay)

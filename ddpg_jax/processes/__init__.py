@@ -1,0 +1,1 @@
+"""The operating system: devices, signals, streams, and the processes of a run."""

@@ -1,0 +1,33 @@
+"""Training episodes kept as files, like those that the TensorFlow gist's monitor records."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ddpg_jax.results.history import Episodes
+from ddpg_jax.population.programs import Population
+
+
+class Recorder:
+    """Writes every so many episodes of each agent to `agent-…/episode-….npz`."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self._folder, self._every = folder, every
+
+    def record(self, ended: Episodes, population: Population, first_agent: int) -> None:
+        """Records those of the episodes that ended in the last chunk whose number is a multiple of `every`.
+
+        They are read from the replay, where their transitions still lie: `observation` [T, O], `action` [T, A] as
+        stored, `reward` [T].
+        """
+        for agent, episode, last_step, _, length, _ in zip(*ended, strict=True):
+            if episode % self._every == 0:
+                transitions = population.transitions(agent - first_agent, last_step - length, last_step)
+                path = self._folder / f"agent-{agent:06d}" / f"episode-{episode:06d}.npz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.savez(
+                    path,
+                    observation=transitions.observation,
+                    action=transitions.action,
+                    reward=transitions.reward,
+                )
