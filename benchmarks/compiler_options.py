@@ -23,6 +23,7 @@ from record import RESULTS, commit, describe_machine, fill_readme, load_average,
 from trainers import Machine, compile_trainer, new_population
 
 from ddpg_jax.population import programs
+from ddpg_jax.population.blocks import Population
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
 from ddpg_jax.runs.session import MAX_CHUNK
@@ -77,7 +78,7 @@ def serve(preset: str, *, with_options: bool) -> None:
         print(time.perf_counter() - start, flush=True)
 
 
-def digest(agents: programs.Population) -> str:
+def digest(agents: Population) -> str:
     """Of the bytes of all parameters, targets and moments."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(agents.agents(lambda state: state)):

@@ -12,7 +12,7 @@ import numpy as np
 from trainers import CASES, Machine, Trainer, choose_chunk, compile_trainer, new_population, seconds_of, trainer_of
 
 from ddpg_jax.population.assembly import make_hyperparameters
-from ddpg_jax.population.programs import Population, agent_keys
+from ddpg_jax.population.blocks import Population, agent_keys
 from ddpg_jax.runs.plan import make_plan
 
 

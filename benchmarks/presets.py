@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
+from ddpg_jax.environments.registry import make
 from ddpg_jax.results.plots import BLUE, GREEN, ORANGE
 from ddpg_jax.results.statistics import iqm, iqm_interval, probability_of_improvement
 

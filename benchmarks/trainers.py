@@ -10,16 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.algorithm import training
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.algorithm.training import Setup
 from ddpg_jax.config import Config
+from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
+from ddpg_jax.population.blocks import Population, agent_keys
 from ddpg_jax.population.programs import (
     EXAMPLE_HYPERPARAMETERS,
     Placement,
-    Population,
     Programs,
-    agent_keys,
     choose_group_size,
     compile_programs,
 )

@@ -5,12 +5,13 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.algorithm.training import Setup
 from ddpg_jax.algorithm.types import Hyperparameters
 from ddpg_jax.config import Config
+from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.programs import Population, agent_keys, compile_programs
+from ddpg_jax.population.blocks import Population, agent_keys
+from ddpg_jax.population.programs import compile_programs
 from ddpg_jax.results.history import History
 from ddpg_jax.runs.design import place
 from ddpg_jax.runs.options import Request

@@ -13,7 +13,7 @@ from ddpg_jax.command_line import parse
 from ddpg_jax.processes.output import endure
 from ddpg_jax.results import statistics
 from ddpg_jax.results.history import History
-from ddpg_jax.runs.sweep import words
+from ddpg_jax.values import words
 
 
 @dataclass(frozen=True)

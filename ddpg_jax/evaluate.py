@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.command_line import parse
+from ddpg_jax.environments.registry import make
 from ddpg_jax.processes.output import endure
 from ddpg_jax.results import statistics
 from ddpg_jax.runs.policy import Policy, load_policy

@@ -13,8 +13,10 @@ import numpy as np
 import tyro
 
 from ddpg_jax import command_line
-from ddpg_jax.algorithm.environment import NUM_PENDULUM_STARTS, Environment, make
+from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.environments import optimum
+from ddpg_jax.environments.pendulum import NUM_STARTS as NUM_PENDULUM_STARTS
+from ddpg_jax.environments.registry import make
 from ddpg_jax.pictures import animation, trajectories, value_plots
 from ddpg_jax.pictures.snapshots import Moment, Trained, load_trained
 from ddpg_jax.pictures.trajectories import Trajectories

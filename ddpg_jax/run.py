@@ -306,7 +306,8 @@ def main(arguments: list[str] | None = None) -> int:
     if request.distributed:
         from ddpg_jax.processes import supervisor
 
-        return supervisor.supervise(request, arguments)
+        which = {name: getattr(request, name) for name in ("coordinator", "num_processes", "process_id")}
+        return supervisor.supervise(arguments, **which)
     return work(request)
 
 

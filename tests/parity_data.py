@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.algorithm.types import Transition
+from ddpg_jax.environments.registry import make
 
 EPISODES = 24
 

@@ -12,7 +12,8 @@ from toy_environments import follow, small_config
 
 from ddpg_jax.population import programs
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.programs import Placement, Population
+from ddpg_jax.population.blocks import Population, agent_keys
+from ddpg_jax.population.programs import Placement
 from ddpg_jax.processes import devices
 
 PROGRAM = """
@@ -100,7 +101,7 @@ def test_options_change_no_bit_of_what_is_trained(monkeypatch):
         monkeypatch.setattr(programs, "CPU_OPTIONS", options)
         placement = Placement(tuple(jax.devices()[:1]), 1)
         compiled = programs.compile_programs(make_setup(config, follow()), placement, max_steps=40, num_starts=1)
-        agents = Population(compiled, programs.agent_keys(0, np.arange(1)), hyperparameters)
+        agents = Population(compiled, agent_keys(0, np.arange(1)), hyperparameters)
         losses = agents.train(40).critic_loss
         assert np.all(losses[0, -20:] > 0)
         found.append([leaf.tobytes() for leaf in jax.tree.leaves((losses, agents.agents(lambda state: state)))])

@@ -12,7 +12,7 @@ import pytest
 from toy_environments import aim, counter, explored, small_config
 
 from ddpg_jax.algorithm import agent, rollout
-from ddpg_jax.algorithm.environment import make
+from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_algorithm
 
 CONTINUOUS = ["Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"]

@@ -9,7 +9,7 @@ import pytest
 from command import main
 
 from ddpg_jax import export, load_policy
-from ddpg_jax.algorithm.environment import make
+from ddpg_jax.environments.registry import make
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from toy_environments import aim, chain, follow, trained, treadmill
 
 from ddpg_jax.algorithm import agent, rollout
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
+from ddpg_jax.environments.registry import make
 from ddpg_jax.presets import PRESETS
 
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.environments import optimum
+from ddpg_jax.environments.registry import make
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks/optimum.py"
 STATES = np.array([[0.1, 0.0], [-0.3, 0.9], [2.0, -1.0], [3.1, 0.5], [-3.1, -7.9], [1.0, 8.0]])

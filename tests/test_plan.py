@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ddpg_jax.algorithm import training
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
+from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_setup
 from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS, Placement
 from ddpg_jax.runs import plan

@@ -11,8 +11,8 @@ import safetensors.numpy
 from command import main
 
 from ddpg_jax import load_policy
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
+from ddpg_jax.environments.registry import make
 from ddpg_jax.runs.policy import load_weights, save_policy, save_weights
 from ddpg_jax.runs.session import FINAL_EPISODES
 

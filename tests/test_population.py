@@ -22,7 +22,8 @@ from ddpg_jax.algorithm import replay
 from ddpg_jax.algorithm.types import Replay, Transition
 from ddpg_jax.population import programs as population
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.programs import Placement, Population
+from ddpg_jax.population.blocks import Population, agent_keys
+from ddpg_jax.population.programs import Placement
 from ddpg_jax.presets import PRESETS
 
 CAPACITY = 7919  # a number that no other array's size is
@@ -36,7 +37,7 @@ SEED = 7
 
 def run_agents(programs, agents: list[int], **hyperparameters) -> tuple[Population, list]:
     """A population of the named agents after all chunks, and its log entries [5, N, steps] and returns [N, S]."""
-    keys = population.agent_keys(SEED, np.asarray(agents))
+    keys = agent_keys(SEED, np.asarray(agents))
     values = jax.tree.map(lambda x: np.full(len(agents), x, np.float32), make_hyperparameters(CONFIG))
     values = values._replace(**{name: np.asarray(value, np.float32) for name, value in hyperparameters.items()})
     agents_here = Population(programs, keys, values)
@@ -292,14 +293,14 @@ def test_a_step_that_copies_the_replay_is_noticed(careless):
 
 
 def test_agents_key_is_the_root_key_with_its_number_folded_in():
-    keys = population.agent_keys(SEED, np.asarray([0, 5, 2]))
+    keys = agent_keys(SEED, np.asarray([0, 5, 2]))
     for key, number in zip(keys, (0, 5, 2), strict=True):
         expected = jax.random.fold_in(jax.random.key(SEED), number)
         np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
 
 
 def test_agents_of_different_root_seeds_differ():
-    data = np.concatenate([jax.random.key_data(population.agent_keys(seed, np.arange(100))) for seed in (0, 1, 2)])
+    data = np.concatenate([jax.random.key_data(agent_keys(seed, np.arange(100))) for seed in (0, 1, 2)])
     assert len({tuple(key) for key in data.tolist()}) == 300
 
 

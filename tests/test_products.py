@@ -10,7 +10,8 @@ from command import main, results
 import ddpg_jax
 from ddpg_jax.algorithm import products
 from ddpg_jax.population.assembly import make_hyperparameters
-from ddpg_jax.population.programs import Placement, Population, agent_keys, choose_group_size, compile_programs
+from ddpg_jax.population.blocks import Population, agent_keys
+from ddpg_jax.population.programs import Placement, choose_group_size, compile_programs
 
 
 def rounded(x):

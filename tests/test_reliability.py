@@ -19,9 +19,9 @@ import pytest
 from command import REPOSITORY, checkpoints, copy, execute, main, results, start, stopped_after, wait_for
 
 from ddpg_jax import load_policy
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
-from ddpg_jax.population.programs import agent_keys
+from ddpg_jax.environments.registry import make
+from ddpg_jax.population.blocks import agent_keys
 from ddpg_jax.processes.signals import Interruption, heeded
 from ddpg_jax.results.history import History
 from ddpg_jax.runs import design, wave

@@ -12,8 +12,8 @@ from toy_environments import chain, counter, small_config
 
 from ddpg_jax import render
 from ddpg_jax.algorithm import agent, rollout
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.environments import optimum
+from ddpg_jax.environments.registry import make
 from ddpg_jax.pictures import animation, trajectories
 from ddpg_jax.pictures.snapshots import Moment, load_trained
 from ddpg_jax.pictures.trajectories import Trajectories

@@ -14,8 +14,8 @@ import pytest
 from command import copy, main, results, stopped_after
 
 from ddpg_jax.algorithm import training
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
+from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_setup
 from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS
 from ddpg_jax.results.history import History

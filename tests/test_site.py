@@ -6,12 +6,11 @@ import sys
 
 import command
 import pytest
-from test_layers import SOURCES, imports, own
 
 import ddpg_jax
+from ddpg_jax import algorithm
 
 DOCS = command.REPOSITORY / "docs"
-MODULES = sorted(name for name in SOURCES if not name.endswith("__init__"))
 
 
 def test_site_is_built_without_a_warning(tmp_path):
@@ -24,25 +23,6 @@ def test_site_is_built_without_a_warning(tmp_path):
     assert (process.returncode, process.stderr) == (0, "")
 
 
-def test_each_exported_name_stands_in_the_reference():
-    shown = re.findall(r"^   ddpg_jax\.[\w.]+\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
-    assert sorted([*shown, "PRESETS"]) == sorted(ddpg_jax.__all__)
-
-
-def layers():
-    """The rows of modules in the table of docs/design.md, from the values that a user writes to the commands."""
-    table = (DOCS / "design.md").read_text().split("## The layers")[1].split("\n## ")[0]
-    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")][1:]
-    return [re.findall(r"`([\w.]+)`", row) for row in rows]
-
-
-def test_each_module_has_its_layer():
-    assert sorted(name for row in layers() for name in row) == MODULES
-
-
-def test_each_module_imports_from_its_layer_and_those_above():
-    rows = layers()
-    for level, row in enumerate(rows):
-        above = {name for other in rows[: level + 1] for name in other}
-        for name in row:
-            assert own(imports(SOURCES[name])) - {"__init__"} <= above, name
+def test_the_reference_shows_what_is_public_and_nothing_else():
+    shown = set(re.findall(r"^   ddpg_jax(?:\.algorithm)?\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE))
+    assert shown == {*ddpg_jax.__all__, *algorithm.__all__, "statistics"} - {"PRESETS"}

@@ -6,10 +6,11 @@ from harness import Meter, Options, options, versions
 
 import ddpg_jax
 from ddpg_jax.algorithm.agent import act
-from ddpg_jax.algorithm.environment import make
 from ddpg_jax.config import Config
+from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.programs import Placement, Population, agent_keys, choose_group_size, compile_programs
+from ddpg_jax.population.blocks import Population, agent_keys
+from ddpg_jax.population.programs import Placement, choose_group_size, compile_programs
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
 from ddpg_jax.runs.session import MAX_CHUNK

@@ -1,1 +1,34 @@
-"""Algorithm 1 of the paper, lines 1 to 15; imports nothing of the package outside this folder."""
+"""Algorithm 1 of the paper, lines 1 to 15; imports nothing of the package outside this folder.
+
+`init`, `act` and `update` are pure functions on an `AgentState`. A loop of your own also needs the modules `replay`,
+`noise` and `losses`.
+"""
+
+from ddpg_jax.algorithm import losses, noise, replay
+from ddpg_jax.algorithm.agent import Algorithm, act, init, update
+from ddpg_jax.algorithm.types import (
+    AgentState,
+    Hyperparameters,
+    NoiseProcess,
+    Replay,
+    TrainState,
+    Transition,
+    UpdateInfo,
+)
+
+__all__ = [
+    "AgentState",
+    "Algorithm",
+    "Hyperparameters",
+    "NoiseProcess",
+    "Replay",
+    "TrainState",
+    "Transition",
+    "UpdateInfo",
+    "act",
+    "init",
+    "losses",
+    "noise",
+    "replay",
+    "update",
+]

@@ -23,7 +23,6 @@ from typing import IO, Any
 from ddpg_jax.processes.devices import usable_cores
 from ddpg_jax.processes.signals import heeded
 from ddpg_jax.processes.team import LOST
-from ddpg_jax.runs.options import Request
 
 GRACE_SECONDS = 30.0
 """After one worker has failed, the others have so long to notice, until they are killed."""
@@ -56,16 +55,20 @@ class Worker:
         return self.process.returncode in (LOST, -signal.SIGABRT)
 
 
-def supervise(request: Request, arguments: Sequence[str]) -> int:
-    """Starts this machine's workers, waits for them, and returns the exit status of the run.
+def supervise(
+    arguments: Sequence[str], *, coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> int:
+    """Starts the processes of this machine, waits for them, and returns the exit status of the run.
 
     Args:
-        request: what was asked for.
-        arguments: the command line that says so, which the workers are given.
+        arguments: the command line, which each process is given.
+        coordinator: HOST:PORT of the first process; None: all processes are started here, or JAX detects the cluster.
+        num_processes: the number of processes in all.
+        process_id: the number of this process, counted from 0.
     """
     workers: list[Worker] = []
     with _passing_signals_on(workers):
-        for place in _places(request):
+        for place in _places(coordinator, num_processes, process_id):
             workers.append(_start(place, arguments))
         culprit = _watch(workers)
     for worker in workers:
@@ -75,16 +78,15 @@ def supervise(request: Request, arguments: Sequence[str]) -> int:
         return 0
     if culprit.process.returncode > 0 and not culprit.has_lost_another:
         return int(culprit.process.returncode)  # it has said why
-    print(f"error: {_what_happened(culprit, request)}{_advice(workers)}", file=sys.stderr)
+    print(f"error: {_what_happened(culprit, num_processes)}{_advice(workers)}", file=sys.stderr)
     return 1
 
 
-def _places(request: Request) -> list[dict[str, Any]]:
+def _places(coordinator: str | None, num_processes: int | None, process_id: int | None) -> list[dict[str, Any]]:
     """What each worker is told: which process it is, and what of this machine it may use."""
-    if request.coordinator is not None or request.num_processes is None:  # one of many, started one by one
-        names = ("coordinator", "num_processes", "process_id")
-        return [{name: getattr(request, name) for name in names}]
-    coordinator, count = f"127.0.0.1:{_free_port()}", request.num_processes
+    if coordinator is not None or num_processes is None:  # one of many, started one by one
+        return [{"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}]
+    coordinator, count = f"127.0.0.1:{_free_port()}", num_processes
     return [
         {
             "coordinator": coordinator,
@@ -185,8 +187,8 @@ def _passing_signals_on(workers: list[Worker]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _what_happened(worker: Worker, request: Request) -> str:
-    size = "" if request.num_processes is None else f" of {request.num_processes}"
+def _what_happened(worker: Worker, num_processes: int | None) -> str:
+    size = "" if num_processes is None else f" of {num_processes}"
     name = "this process" if worker.process_id is None else f"process {worker.process_id}{size}"
     if worker.has_lost_another:
         return f"{name} has lost another process of the run, which has ended or cannot be reached"

@@ -8,7 +8,7 @@ import numpy as np
 from ddpg_jax.results.history import History
 from ddpg_jax.results.plots import BLUE, ORANGE, new_figure
 from ddpg_jax.results.statistics import iqm, iqm_interval
-from ddpg_jax.runs.sweep import shown, words
+from ddpg_jax.values import shown, words
 
 MOST_CURVES = 8
 """Points whose learning curves are told apart by colour: the best."""

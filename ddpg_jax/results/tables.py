@@ -6,7 +6,7 @@ import numpy as np
 from rich.table import Table
 
 from ddpg_jax.results import statistics
-from ddpg_jax.runs.sweep import shown
+from ddpg_jax.values import shown
 
 MOST_POINTS = 20
 """Points of a sweep in the terminal; `points.csv` has them all."""

@@ -7,7 +7,8 @@ import jax
 from ddpg_jax.population.assembly import make_setup
 from ddpg_jax.runs.checkpoint import KEEP
 from ddpg_jax.processes.devices import devices_each
-from ddpg_jax.algorithm.environment import Environment, make
+from ddpg_jax.algorithm.environment import Environment
+from ddpg_jax.environments.registry import make
 from ddpg_jax.runs.options import Request
 from ddpg_jax.runs.plan import Plan, make_plan, portions
 from ddpg_jax.population.programs import Placement, choose_group_size

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpg_jax.results.history import Episodes
-from ddpg_jax.population.programs import Population
+from ddpg_jax.population.blocks import Population
 
 
 class Recorder:

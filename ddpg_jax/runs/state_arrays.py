@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.population.programs import is_key, on_host
+from ddpg_jax.population.blocks import is_key, on_host
 
 REPLAY = ".replay.rows"
 """Of the replay only the rows that have been written are kept."""

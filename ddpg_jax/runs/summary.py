@@ -9,7 +9,7 @@ import numpy as np
 from ddpg_jax.results import statistics
 from ddpg_jax.results.history import History
 from ddpg_jax.runs.session import FINAL_EPISODES, Session, WaveResult
-from ddpg_jax.runs.sweep import shown
+from ddpg_jax.values import shown
 
 LAST_EPISODES = 40
 """Training episodes in the mean that the Keras tutorial reports."""

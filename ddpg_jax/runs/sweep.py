@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ddpg_jax.config import Config
+from ddpg_jax.values import words
 
 COMMON = ("env_id", "total_steps", "eval_every", "eval_episodes")
 """Fields that every point shares: the points are compared on the same task at the same steps."""
@@ -40,18 +41,6 @@ class Point:
         """What `to_dict` described, on a base that may have become longer."""
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in content["values"].items()}
         return Point(tuple(values.items()), Config.from_dict(base.to_dict() | content["changes"]))
-
-
-def shown(value: Any) -> str:
-    """A value as the command line takes it."""
-    if isinstance(value, tuple | list):
-        return "x".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def words(values: Mapping[str, Any]) -> str:
-    """The values of a point, as the command line takes them."""
-    return ", ".join(f"{name}={shown(value)}" for name, value in values.items())
 
 
 def make_points(

@@ -11,7 +11,8 @@ import numpy as np
 from ddpg_jax.runs.checkpoint import Checkpoint, Saved
 from ddpg_jax.results.history import Episodes, History
 from ddpg_jax.runs.logs import evaluation
-from ddpg_jax.population.programs import Population, Programs, agent_keys, on_host, spread
+from ddpg_jax.population.blocks import Population, agent_keys, on_host, spread
+from ddpg_jax.population.programs import Programs
 from ddpg_jax.runs.session import FINAL_EPISODES, MAX_CHUNK, Reporter, Session, WaveResult, acting, hyperparameters, stops
 from ddpg_jax.runs.state_arrays import restore_state, state_arrays
 from ddpg_jax.results.statistics import shortfall

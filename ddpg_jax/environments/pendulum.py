@@ -1,0 +1,41 @@
+"""Pendulum-v1's evaluation: start states that all evaluations share, and the optimum's return from each of them."""
+
+from importlib import resources
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpg_jax.algorithm.environment import State
+
+ENV_ID = "Pendulum-v1"
+"""Its name in gymnax and in Gymnasium."""
+
+SOLVED_SHORTFALL = 20.0
+"""An agent has solved Pendulum if its mean shortfall to the optimum is at most this, in units of return."""
+
+NUM_STARTS = 512
+"""Start states of Pendulum with a known optimum, that all evaluations share."""
+
+
+def evaluation(env: Any) -> dict[str, Any]:
+    """Pendulum's evaluation: 512 fixed start states, and the optimum's return from each in 200 steps."""
+    with resources.files("ddpg_jax").joinpath("environments/data/pendulum_optimum.npz").open("rb") as file:
+        table = dict(np.load(file, allow_pickle=False))
+
+    def starts(num: int) -> tuple[State, jax.Array]:
+        if num > NUM_STARTS:
+            raise ValueError(f"eval_episodes is {num}, but Pendulum has {NUM_STARTS} evaluation start states")
+        theta, theta_dot = (jnp.asarray(table[name][:num], jnp.float32) for name in ("theta", "theta_dot"))
+        _, template = jax.vmap(lambda key: env.reset_env(key, env.default_params))(
+            jax.random.split(jax.random.key(0), num)
+        )
+        state = template.replace(theta=theta, theta_dot=theta_dot)
+        return state, jax.vmap(env.get_obs)(state)
+
+    return {
+        "starts": starts,
+        "optimal_returns": tuple(table["return_optimal"].tolist()),
+        "solved_shortfall": SOLVED_SHORTFALL,
+    }
