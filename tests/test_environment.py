@@ -87,7 +87,7 @@ def test_pendulum_starts_as_widely_as_gymnasium(pendulum):
 
 
 def test_pendulum_is_evaluated_from_the_table_that_is_shipped(pendulum):
-    with resources.files("ddpg_jax").joinpath("data/pendulum_optimum.npz").open("rb") as file:
+    with resources.files("ddpg_jax").joinpath("environments/data/pendulum_optimum.npz").open("rb") as file:
         table = dict(np.load(file))
     states, observations = pendulum.evaluation_starts(512)
     np.testing.assert_array_equal(states.theta, table["theta"].astype(np.float32))
