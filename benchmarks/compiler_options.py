@@ -26,7 +26,7 @@ from ddpg_jax.population import programs
 from ddpg_jax.population.blocks import Population
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
-from ddpg_jax.runs.session import MAX_CHUNK
+from ddpg_jax.runs.course import MAX_CHUNK
 
 WITHOUT = {"XLA_FLAGS": devices.LOOP_OPTION.rpartition("=")[0] + "=1024"}
 """XLA's own limit: it comes after the command's, and so counts."""

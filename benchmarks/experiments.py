@@ -13,7 +13,7 @@ from trainers import CASES, Machine, Trainer, choose_chunk, compile_trainer, new
 
 from ddpg_jax.population.assembly import make_hyperparameters
 from ddpg_jax.population.blocks import Population, agent_keys
-from ddpg_jax.runs.plan import make_plan
+from ddpg_jax.runs.plan import plan_part
 
 
 def interleaved(populations: dict[str, Population], repeats: int, steps: int | None) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def linearity(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
 
 def fits(trainer: Trainer, num_agents: int) -> bool:
     """Whether so many agents fit into memory."""
-    return len(make_plan(trainer.config, trainer.setup, trainer.programs.placement, range(num_agents)).waves) == 1
+    return len(plan_part(trainer.config, trainer.setup, trainer.programs.placement, range(num_agents)).waves) == 1
 
 
 def start_up(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:

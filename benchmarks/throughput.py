@@ -37,7 +37,7 @@ from trainers import (
 )
 
 from ddpg_jax.processes import devices
-from ddpg_jax.runs.plan import make_plan
+from ddpg_jax.runs.plan import plan_part
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")  # Okabe & Ito's, told apart by colour-blind readers
 MARKERS = "osD^v"
@@ -51,7 +51,7 @@ def sweep(trainer: Trainer, machine: Machine, options: argparse.Namespace) -> di
     placement = trainer.programs.placement
     for num_agents in options.agents:
         padded = placement.num_blocks(num_agents) * placement.block_size
-        if len(make_plan(trainer.config, trainer.setup, placement, range(padded)).waves) > 1:
+        if len(plan_part(trainer.config, trainer.setup, placement, range(padded)).waves) > 1:
             stopped = f"{num_agents} agents do not fit into memory at once"
             break
         if time.perf_counter() - started > options.limit:

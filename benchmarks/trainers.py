@@ -23,8 +23,8 @@ from ddpg_jax.population.programs import (
     compile_programs,
 )
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.runs.plan import update_flops
-from ddpg_jax.runs.wave import CHUNK_SECONDS, MAX_CHUNK
+from ddpg_jax.runs.course import CHUNK_SECONDS, MAX_CHUNK
+from ddpg_jax.runs.estimates import update_flops
 
 CASES: dict[str, Config] = {
     "keras": PRESETS["keras"],

@@ -13,12 +13,12 @@ from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.blocks import Population, agent_keys
 from ddpg_jax.population.programs import compile_programs
 from ddpg_jax.results.history import History
-from ddpg_jax.runs.design import place
-from ddpg_jax.runs.options import Request
+from ddpg_jax.runs.course import MAX_CHUNK, course
+from ddpg_jax.runs.divergence import note_diverged
+from ddpg_jax.runs.placement import choose_placement
 from ddpg_jax.runs.policy import Policy
-from ddpg_jax.runs.session import MAX_CHUNK, acting, stops
 
-_compiled = lru_cache(maxsize=8)(compile_programs)  # what differs in hyperparameters alone compiles once
+_compiled = lru_cache(maxsize=8)(compile_programs)  # configurations with equal setups compile once
 
 
 def train(
@@ -52,16 +52,14 @@ def train(
     setup = make_setup(config, make(config.env_id)) if setup is None else setup
     scalars = make_hyperparameters(config) if hyperparameters is None else hyperparameters
     each = jax.tree.map(lambda value: np.broadcast_to(np.asarray(value, np.float32), num_agents), scalars)
-    programs = _compiled(setup, place(setup, Request()), max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
+    programs = _compiled(setup, choose_placement(setup), max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
     population = Population(programs, agent_keys(seed, np.arange(num_agents)), each)
     noise_scale = setup.exploration.noise_unit[0] * each.noise.scale
     history = History(config, num_agents, noise_scale=noise_scale, noise_decay=each.noise.decay)
-    starts = setup.environment.evaluation_starts(config.eval_episodes)
-    for stop in stops(config)[0]:
-        while history.env_steps < stop:
-            history.add_chunk(population.train(min(MAX_CHUNK, stop - history.env_steps)))
-        history.add_evaluation(population.evaluate(starts).mean(axis=1, dtype=np.float64))
+    for _ in course(population, history, setup.environment.evaluation_starts(config.eval_episodes)):
+        pass
+    note_diverged(population, history, history.evaluations[-1][1])
+    variables = population.agents(lambda agent: {"params": agent.actor_params, "batch_stats": agent.actor_stats})
     environment, diverged = setup.environment, tuple(sorted(history.diverged))
-    return Policy(
-        environment.env_id, environment.observation_size, setup.algorithm.actor, population.agents(acting), diverged
-    ), history
+    policy = Policy(environment.env_id, environment.observation_size, setup.algorithm.actor, variables, diverged)
+    return policy, history

@@ -321,7 +321,7 @@ def work(request: Request, join: Callable[[], Any] | None = None, advise: Callab
     """
     with Interruption() as interruption:
         from ddpg_jax.processes import devices, team  # JAX is imported from here on
-        from ddpg_jax.runs import resuming, start
+        from ddpg_jax.runs import finish, resuming, start
 
         processes = team.ALONE
         try:
@@ -330,14 +330,16 @@ def work(request: Request, join: Callable[[], Any] | None = None, advise: Callab
             processes = processes if join is None else join()
             # A cache on a full or read-only disk, or an entry that a kill has cut short, costs time, no more.
             warnings.filterwarnings("ignore", message="Error .* persistent compilation cache entry")
-            launched = start.prepare(request, interruption, _STARTED, processes)
+            session = start.open_session(request, interruption, _STARTED, processes)
         except ValueError as error:
             refuse(str(error), silently=not processes.is_first)
         except team.LostProcessError:
             return team.LOST
-        if launched is not None and advise is not None:
-            advise(resuming.how_to_resume(request, launched.folder))
-        return start.carry_out(launched, interruption) if launched is not None else 0
+        if session is None:
+            return 0
+        if advise is not None:
+            advise(resuming.how_to_resume(request, session.folder))
+        return finish.run(session)
 
 
 if __name__ == "__main__":

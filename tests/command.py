@@ -18,7 +18,7 @@ from ddpg_jax.population import programs
 from ddpg_jax.processes import devices
 from ddpg_jax.processes.signals import Interruption
 from ddpg_jax.results.history import History
-from ddpg_jax.runs import start as runs_start
+from ddpg_jax.runs import finish
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -42,9 +42,9 @@ def main(*arguments: object, config: tuple[str, ...] = SMALL) -> Outcome:
     words = [*map(str, arguments)] if "--resume" in arguments else [*config, *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     with (
-        mock.patch.object(runs_start, "compile_programs", _compiled),
-        mock.patch.object(runs_start, "plots"),
-        mock.patch.object(runs_start, "sweep_plots"),
+        mock.patch.object(finish, "compile_programs", _compiled),
+        mock.patch.object(finish, "plots"),
+        mock.patch.object(finish, "sweep_plots"),
         mock.patch.object(devices, "prepare"),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from ddpg_jax import run
 from ddpg_jax.config import Config
 from ddpg_jax.run import Options
-from ddpg_jax.runs import design
+from ddpg_jax.runs import plan
 
 FIELDS = {name: kind for name, kind in run.TYPES.items() if name not in ("resume", "checkpoint")}
 
@@ -246,7 +246,7 @@ def test_late_refusal_is_one_line_and_leaves_nothing_behind(tmp_path, flags, mes
 
 
 def test_environment_that_cannot_be_fetched_is_refused(tmp_path):
-    with mock.patch.object(design, "make", side_effect=OSError("no network")):
+    with mock.patch.object(plan, "make", side_effect=OSError("no network")):
         outcome = main("--out", tmp_path / "a")
     assert outcome.status == 2
     assert outcome.err.startswith("error: env_id is 'Pendulum-v1', but must be usable here: no network")

@@ -14,7 +14,7 @@ from ddpg_jax import load_policy
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.runs.policy import load_weights, save_policy, save_weights
-from ddpg_jax.runs.session import FINAL_EPISODES
+from ddpg_jax.runs.summary import FINAL_EPISODES
 
 NUM_AGENTS = 2
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -24,10 +25,11 @@ from ddpg_jax.environments.registry import make
 from ddpg_jax.population.blocks import agent_keys
 from ddpg_jax.processes.signals import Interruption, heeded
 from ddpg_jax.results.history import History
-from ddpg_jax.runs import design, wave
+from ddpg_jax.runs import divergence, plan, wave
 from ddpg_jax.runs import start as runs_start
 from ddpg_jax.runs.checkpoint import Checkpoints, Saved
 from ddpg_jax.runs.folder import RunFolder
+from ddpg_jax.runs.session import Session
 
 LONG = ("--seeds", 2, "--total-steps", 100_000_000, "--eval-every", 100_000_000)
 
@@ -310,12 +312,12 @@ def test_drafts_that_a_kill_has_left_are_removed(stopped, tmp_path):
 
 def with_learning_rates(critic_lrs):
     """Agents that each have a critic_lr of their own."""
-    hyperparameters = wave.hyperparameters
+    hyperparameters = Session.hyperparameters
 
-    def each(job, agents):
-        return hyperparameters(job, agents)._replace(critic_lr=np.asarray(critic_lrs, np.float32)[list(agents)])
+    def each(session, agents):
+        return hyperparameters(session, agents)._replace(critic_lr=np.asarray(critic_lrs, np.float32)[list(agents)])
 
-    return mock.patch.object(wave, "hyperparameters", each)
+    return mock.patch.object(Session, "hyperparameters", each)
 
 
 def rows(folder, name, *, without=(), only=None):
@@ -417,8 +419,8 @@ def poisoned(agent: int, step: int, value: float):
         states, observations = whole.evaluation_starts(num)
         return (states, jnp.zeros(num, bool), jnp.zeros(num, jnp.int32)), observations
 
-    environment = start.replace(whole, reset=reset, step=advance, starts=starts)
-    return mock.patch.object(design, "make", return_value=environment)
+    environment = replace(whole, reset=reset, step=advance, starts=starts)
+    return mock.patch.object(plan, "make", return_value=environment)
 
 
 @pytest.fixture(scope="module")
@@ -462,14 +464,14 @@ def test_diverged_agent_is_frozen(tmp_path):
 
 def test_infinite_parameters_are_seen_though_they_act_and_score(tmp_path):
     """A saturated tanh is finite."""
-    parameters = wave._parameters
+    parameters = divergence.parameters
 
     def spoilt(state):
         tree = jax.tree.map(np.array, parameters(state))
         jax.tree.leaves(tree["actor"])[0][0] = math.inf
         return tree
 
-    with mock.patch.object(wave, "_parameters", spoilt):
+    with mock.patch.object(divergence, "parameters", spoilt):
         outcome = main("--out", tmp_path / "run", "--seeds", 2)
     assert outcome.status == 0
     assert "agent 0 diverged at step 200" in outcome.out

@@ -19,7 +19,7 @@ from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_setup
 from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS
 from ddpg_jax.results.history import History
-from ddpg_jax.runs import checkpoint, design, plan, start, state_arrays, wave
+from ddpg_jax.runs import checkpoint, course, finish, plan, state_arrays
 from ddpg_jax.runs.checkpoint import Checkpoints, Saved
 from ddpg_jax.runs.folder import RunFolder
 from ddpg_jax.runs.state_arrays import restore_state
@@ -60,7 +60,7 @@ def test_run_that_is_stopped_again_and_again_ends_in_the_same_bits(whole, tmp_pa
 
 def test_length_of_the_chunks_does_not_matter(whole, tmp_path):
     """It follows the machine's pace, which is another in each process."""
-    with mock.patch.object(wave, "FIRST_CHUNK", 1), mock.patch.object(wave, "CHUNK_SECONDS", 0):
+    with mock.patch.object(course, "FIRST_CHUNK", 1), mock.patch.object(course, "CHUNK_SECONDS", 0):
         assert main("--out", tmp_path / "run", *AGENTS).status == 0
     assert results(tmp_path / "run") == results(whole)
 
@@ -88,7 +88,7 @@ def test_extension_that_is_stopped_needs_no_flag_to_go_on(whole, tmp_path):
 
 def test_finished_run_has_nothing_left_to_do_and_compiles_nothing(whole):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file() and path.name != ".lock"}
-    with mock.patch.object(start, "_run", side_effect=AssertionError("it runs")):
+    with mock.patch.object(finish, "run", side_effect=AssertionError("it runs")):
         outcome = main("--resume", whole)
     assert outcome.status == 0
     assert outcome.out == f"{whole} is finished at 200 steps: there is nothing left to do\n"
@@ -173,12 +173,12 @@ def test_shorter_run_is_refused(whole):
 
 def in_waves(size: int):
     """Plans that have room for so many agents at a time."""
-    make_plan = design.make_plan
+    plan_part = plan.plan_part
 
-    def small(config, setup, placement, agents, team):
-        return replace(make_plan(config, setup, placement, agents, team), waves=plan.portions(agents, size))
+    def small(config, setup, placement, agents, **options):
+        return replace(plan_part(config, setup, placement, agents, **options), waves=plan.waves_of(agents, size))
 
-    return mock.patch.object(design, "make_plan", small)
+    return mock.patch.object(plan, "plan_part", small)
 
 
 @pytest.mark.parametrize("num_chunks", [3, 9, 13])

@@ -13,7 +13,7 @@ from ddpg_jax.population.blocks import Population, agent_keys
 from ddpg_jax.population.programs import Placement, choose_group_size, compile_programs
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
-from ddpg_jax.runs.session import MAX_CHUNK
+from ddpg_jax.runs.course import MAX_CHUNK
 
 
 def main(options: Options, config: Config = PRESETS["keras"]) -> None:

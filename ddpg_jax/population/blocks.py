@@ -92,17 +92,17 @@ class Population:
         key_data = self._blocks(np.asarray(jax.random.key_data(keys)))
         self.states = [programs.init(*block) for block in zip(key_data, self._hyperparameters, strict=True)]
 
-    def train(self, num_steps: int, after_block: Callable[[int], None] = lambda num_agents: None) -> StepLog:
+    def train(self, num_steps: int, on_progress: Callable[[int], None] = lambda agent_steps: None) -> StepLog:
         """`num_steps` steps of every agent; the log has [N, num_steps] entries.
 
-        `after_block` is called each time some agents have advanced, with their number.
+        `on_progress` is called each time a block has advanced, with its environment steps, summed over its agents.
         """
         logs: list[jax.Array] = []
         steps = np.int32(num_steps)
 
         def wait_for(block: int) -> None:
             logs[block].block_until_ready()
-            after_block(len(self._agents_of(block)))
+            on_progress(num_steps * len(self._agents_of(block)))
 
         for index, hyperparameters in enumerate(self._hyperparameters):
             if index >= IN_FLIGHT:

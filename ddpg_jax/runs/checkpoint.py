@@ -12,19 +12,19 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpg_jax.runs import orbax_items
 from ddpg_jax.config import Config
+from ddpg_jax.processes.team import ALONE, Team
 from ddpg_jax.results.history import History
+from ddpg_jax.runs import orbax_items
 from ddpg_jax.runs.orbax_items import as_os_error, read_item, reason, write_item
 from ddpg_jax.runs.state_arrays import require_fit
-from ddpg_jax.processes.team import ALONE, Team
 
 FORMAT = 2
 """Version of the content; another one is refused."""
@@ -48,7 +48,7 @@ RUN, HISTORY, AGENTS = "run", "history", "agents"
 class Saved(NamedTuple):
     """The content of a checkpoint, but for the agents' states and the history of the wave under way."""
 
-    finished: list[tuple[History, np.ndarray, np.ndarray, np.ndarray]]
+    finished: Sequence[tuple[History, np.ndarray, np.ndarray, np.ndarray]]
     """What the waves that have ended have given (see `session.WaveResult`)."""
     agents: range
     """Of the wave under way."""

@@ -1,174 +1,242 @@
-"""Before anything is allocated: what a run will take, and whether it fits."""
+"""The plan of a run, made before anything is compiled: its parts, their devices, and what they need."""
 
-import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ddpg_jax.algorithm import training
-from ddpg_jax.config import Config
-from ddpg_jax.processes.devices import usable_memory
-from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS, Placement
-from ddpg_jax.processes.team import ALONE, Team, processes_on_this_host
+from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.algorithm.training import Setup
+from ddpg_jax.config import Config
+from ddpg_jax.environments.registry import make
+from ddpg_jax.population.assembly import make_setup
+from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS, Placement
+from ddpg_jax.processes.team import ALONE, Team
+from ddpg_jax.runs.checkpoint import KEEP
+from ddpg_jax.runs.estimates import available_memory, estimate_seconds, format_bytes, format_seconds, num_bytes
+from ddpg_jax.runs.options import Request as Options
+from ddpg_jax.runs.placement import choose_placement
+from ddpg_jax.runs.sweep import Point
 
-USABLE_SHARE = 0.85
-"""Share of the free memory that a run plans to fill."""
+MAX_EVALUATIONS = 100_000
+"""The largest number of evaluations in a run."""
 
-FIXED_BYTES = 900 * 2**20
-"""What Python, JAX, the compiled programs, and a portion of agents on its way into a file take besides the agents."""
+MAX_EVAL_EPISODES = 65_536
+"""The largest number of greedy episodes per agent in an evaluation: they run side by side, in memory."""
 
-WEIGHT_FILES = 6
-"""Times that the run folder holds parameters: five moments of training, and the policy."""
+POLICY_COPIES = 6
+"""Times that the run folder holds the parameters: five snapshots and the policy."""
 
 ANNOUNCED_SECONDS = 3600.0
-"""A run that is expected to take longer is announced with its plan."""
-
-_CPU_FLOPS = 110e9
-"""Float32 operations per second of a core on these matrix products, for the estimate of the time alone."""
-_CPU_STEP_SECONDS = 45e-6
-"""Cost of a step besides its matrix products, likewise."""
-_ACCELERATOR_STEP_SECONDS = 400e-6
-"""Cost of a step of a whole group on an accelerator, likewise: launching its kernels."""
+"""The plan of a run that is expected to take longer is printed before it starts."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Memory, waves and time of a part of a run: of agents whose networks and updates have the same shapes."""
+class Part:
+    """Agents whose networks and updates have the same shapes: one set of compiled programs trains them."""
 
+    name: str
+    """Name of the folder of their policies and snapshots; empty if there is only one part."""
     agents: range
     """Their numbers."""
+    setup: Setup
+    placement: Placement
     replay_bytes: int
-    """Of an agent; so is the next one."""
+    """Memory of one agent's replay."""
     parameter_bytes: int
-    """Parameters, targets and moments."""
+    """Memory of one agent's parameters, targets and moments."""
     available_bytes: int
-    """Memory for agents: a share of what is free, of all processes."""
+    """Memory for agents: a share of what is free in all processes."""
     waves: tuple[range, ...]
-    """The agents' numbers, in portions that train one after another."""
+    """The agents' numbers, divided into waves that train one after another."""
     disk_bytes: int
-    """What they may take in the run folder: parameters at several moments and policies."""
+    """Size of their snapshots and policies in the run folder."""
     checkpoint_bytes: int
-    """What a checkpoint of theirs takes."""
+    """Size of a checkpoint of a wave."""
     seconds: float
     """Estimate of the training time."""
 
     @property
     def agent_bytes(self) -> int:
-        """Memory that an agent takes."""
+        """Memory of one agent."""
         return self.replay_bytes + self.parameter_bytes
 
     @property
-    def wave_bytes(self) -> int:
-        """Memory that the agents take at any time."""
-        return self.agent_bytes * max(len(wave) for wave in self.waves)
-
-    @property
     def wave_size(self) -> int:
-        """The most agents that train at a time."""
+        """The largest number of agents that train at the same time."""
         return len(self.waves[0])
 
+    @property
+    def wave_bytes(self) -> int:
+        """Memory of the agents that train at the same time."""
+        return self.agent_bytes * self.wave_size
+
     def lines(self) -> list[str]:
-        """The plan in words."""
-        portions = f"{len(self.waves):,} wave(s) of at most {self.wave_size:,} agents"
+        """Returns memory, waves and time as text."""
+        waves = f"{len(self.waves):,} wave(s) of at most {self.wave_size:,} agents"
         return [
-            f"memory: {_amount(self.agent_bytes)} an agent (replay {_amount(self.replay_bytes)}, parameters, targets "
-            f"and moments {_amount(self.parameter_bytes)})",
-            f"        {_amount(self.agent_bytes * len(self.agents))} for {len(self.agents):,} agents; "
-            f"{_amount(self.available_bytes)} available: {portions}, {_amount(self.wave_bytes)} at a time",
-            f"time:   about {duration(self.seconds)} of training (an estimate)",
+            f"memory: {format_bytes(self.agent_bytes)} per agent (replay {format_bytes(self.replay_bytes)}, "
+            f"parameters, targets and moments {format_bytes(self.parameter_bytes)})",
+            f"        {format_bytes(self.agent_bytes * len(self.agents))} for {len(self.agents):,} agents; "
+            f"{format_bytes(self.available_bytes)} available: {waves}, {format_bytes(self.wave_bytes)} at a time",
+            f"time:   about {format_seconds(self.seconds)} of training (an estimate)",
         ]
 
 
-def make_plan(config: Config, setup: Setup, placement: Placement, agents: range, team: Team = ALONE) -> Plan:
-    """What these agents will take.
+@dataclass(frozen=True)
+class Plan:
+    """All parts of a run."""
+
+    points: tuple[Point, ...]
+    """The configurations, in the order of their parts."""
+    parts: tuple[Part, ...]
+
+    @property
+    def environment(self) -> Environment:
+        """The task of all agents."""
+        return self.parts[0].setup.environment
+
+    @property
+    def num_devices(self) -> int:
+        """The number of devices."""
+        return len(self.parts[0].placement.devices)
+
+    @property
+    def device(self) -> str:
+        """The devices as text, such as "2 x cpu" or "4 x cpu in 2 processes"."""
+        placement = self.parts[0].placement
+        where = f" in {placement.num_processes} processes" if placement.num_processes > 1 else ""
+        return f"{self.num_devices} x {placement.devices[0].device_kind}{where}"
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """The number of agents that advance together on a device, for each part."""
+        return [part.placement.group_size for part in self.parts]
+
+    @property
+    def waves(self) -> tuple[range, ...]:
+        """The agents of all parts, divided into waves."""
+        return tuple(wave for part in self.parts for wave in part.waves)
+
+    @property
+    def disk_bytes(self) -> int:
+        """The largest size that the run folder can reach, without its tables and figures."""
+        draft = max(part.checkpoint_bytes for part in self.parts)
+        return sum(part.disk_bytes for part in self.parts) + (KEEP + 1) * draft
+
+    @property
+    def seconds(self) -> float:
+        """Estimate of the training time."""
+        return sum(part.seconds for part in self.parts)
+
+    def part_of(self, agent: int) -> int:
+        """Returns the index of an agent's part."""
+        return next(index for index, part in enumerate(self.parts) if agent in part.agents)
+
+    def lines(self) -> list[str]:
+        """Returns memory, waves and time as text."""
+        if len(self.parts) == 1:
+            return self.parts[0].lines()
+        return [
+            line
+            for part in self.parts
+            for line in (f"agents {part.agents.start:,} to {part.agents.stop - 1:,}:", *part.lines())
+        ]
+
+    def waves_after(self, begun: tuple[range, ...]) -> tuple[range, ...]:
+        """Returns all waves, of which an earlier process, perhaps with other memory, has begun the first."""
+        first = begun[-1].stop
+        rest = (
+            wave
+            for part in self.parts
+            for wave in waves_of(range(max(first, part.agents.start), part.agents.stop), part.wave_size)
+        )
+        return (*begun, *rest)
+
+
+def make_plan(options: Options, team: Team = ALONE) -> Plan:
+    """Divides the agents into parts that each compile once, and plans each of them.
+
+    Points with equal setups share a part, in which their agents stand side by side. All processes make the same plan.
 
     Raises:
-        ValueError: if not even one block of agents fits; it says what would.
+        ValueError: if this machine cannot run it.
+    """
+    environment = _environment(options.config)
+    by_setup: dict[Setup, list[Point]] = {}
+    for point in options.points:
+        by_setup.setdefault(make_setup(point.config, environment), []).append(point)
+    parts: list[Part] = []
+    first = 0
+    for setup, points in by_setup.items():
+        agents = range(first, first + len(points) * options.seeds)
+        name = f"part-{len(parts)}" if len(by_setup) > 1 else ""
+        placement = choose_placement(
+            setup,
+            devices=options.devices,
+            group_size=options.group_size,
+            earlier_devices=options.earlier_devices,
+        )
+        parts.append(plan_part(points[0].config, setup, placement, agents, name=name, team=team))
+        first = agents.stop
+    return Plan(tuple(point for points in by_setup.values() for point in points), tuple(parts))
+
+
+def plan_part(
+    config: Config, setup: Setup, placement: Placement, agents: range, *, name: str = "", team: Team = ALONE
+) -> Part:
+    """Plans the agents of one setup; `config` is that of one of them.
+
+    Raises:
+        ValueError: if the memory is too small for one block of agents; it says which replay would fit.
     """
     state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS)
     replay_bytes, parameter_bytes = num_bytes(state.replay), num_bytes(state.agent)
     saved_replay_bytes = replay_bytes * min(config.total_steps, config.replay_capacity) // config.replay_capacity
     available = available_memory(placement, team)
-    agent_bytes = replay_bytes + parameter_bytes
-    block = placement.block_size
-    if block * agent_bytes > available:
-        rows = int((available / block - parameter_bytes) * config.replay_capacity / replay_bytes)
+    block_bytes = placement.block_size * (replay_bytes + parameter_bytes)
+    if block_bytes > available:
+        rows = int((available / placement.block_size - parameter_bytes) * config.replay_capacity / replay_bytes)
         fits = f"a replay_capacity of {rows:,} would fit" if rows >= config.batch_size else "no replay would fit"
         raise ValueError(
-            f"replay_capacity is {config.replay_capacity:,}, but {block} agents, the fewest that train at a time, "
-            f"would take {_amount(block * agent_bytes)} of {_amount(available)} available; {fits}"
+            f"replay_capacity is {config.replay_capacity:,}, but {placement.block_size} agents, the fewest that train "
+            f"at a time, would need {format_bytes(block_bytes)} of {format_bytes(available)} available; {fits}"
         )
-    size = min(len(agents), int(available // (block * agent_bytes)) * block)
-    return Plan(
+    size = min(len(agents), int(available // block_bytes) * placement.block_size)
+    return Part(
+        name=name,
         agents=agents,
+        setup=setup,
+        placement=placement,
         replay_bytes=replay_bytes,
         parameter_bytes=parameter_bytes,
         available_bytes=available,
-        waves=portions(agents, size),
-        disk_bytes=len(agents) * WEIGHT_FILES * num_bytes((state.agent.actor_params, state.agent.critic_params)),
+        waves=waves_of(agents, size),
+        disk_bytes=len(agents) * POLICY_COPIES * num_bytes((state.agent.actor_params, state.agent.critic_params)),
         checkpoint_bytes=size * (parameter_bytes + saved_replay_bytes),
         seconds=estimate_seconds(config, setup, placement, len(agents), state.agent),
     )
 
 
-def portions(agents: range, size: int) -> tuple[range, ...]:
-    """The agents in portions of at most that size."""
+def waves_of(agents: range, size: int) -> tuple[range, ...]:
+    """Divides the agents into waves of at most that size."""
     return tuple(range(first, min(first + size, agents.stop)) for first in range(agents.start, agents.stop, size))
 
 
-def available_memory(placement: Placement, team: Team = ALONE) -> int:
-    """Bytes for agents on the devices of a placement; every process counts for as much as the one with the least."""
-    if placement.devices[0].platform == "cpu":
-        own = int(USABLE_SHARE * usable_memory() / processes_on_this_host(team)) - FIXED_BYTES
-    else:
-        free = [device.memory_stats() or {} for device in placement.devices if device.process_index == team.index]
-        own = int(USABLE_SHARE * sum(stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0) for stats in free))
-    return team.size * max(0, min(team.gather(own)))
-
-
-def estimate_seconds(config: Config, setup: Setup, placement: Placement, num_agents: int, agent: Any) -> float:
-    """A rough guess of the training time, from the arithmetic of the updates and the cost of a step."""
-    flops = config.num_updates(config.total_steps) * update_flops(agent, setup.batch_size)
-    if placement.devices[0].platform != "cpu":
-        return config.total_steps * _ACCELERATOR_STEP_SECONDS * placement.num_blocks(num_agents)
-    agents_per_core = placement.num_blocks(num_agents) * placement.group_size
-    return agents_per_core * (flops / _CPU_FLOPS + config.total_steps * _CPU_STEP_SECONDS)
-
-
-def update_flops(agent: Any, batch_size: int) -> int:
-    """Floating-point operations of the matrix products of an update: two a weight, a transition and a pass.
-
-    The actor's weights are passed 4 times (target, forward, and backward for its weights and its layers), the
-    critic's 6 times (target; forward, backward twice; forward and backward for the actor).
-    """
-
-    def weights(params: Any) -> int:
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params) if len(leaf.shape) == 2)
-
-    return 2 * batch_size * (4 * weights(agent.actor_params) + 6 * weights(agent.critic_params))
-
-
-def num_bytes(tree: Any) -> int:
-    """Bytes of a tree of arrays or shapes."""
-    return sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
-
-
-def duration(seconds: float) -> str:
-    """A time that a person can read."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _amount(num: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if num < 1024 or unit == "GiB":
-            return f"{num:,.0f} {unit}" if unit == "bytes" else f"{num:,.1f} {unit}"
-        num /= 1024
-    raise AssertionError("unreachable")
+def _environment(config: Config) -> Environment:
+    """Returns the environment, if its evaluations are within the limits."""
+    if config.eval_episodes > MAX_EVAL_EPISODES:
+        raise ValueError(f"eval_episodes is {config.eval_episodes}, but must be at most {MAX_EVAL_EPISODES}")
+    least = -(-config.total_steps // MAX_EVALUATIONS)
+    if config.eval_every < least:
+        raise ValueError(
+            f"eval_every is {config.eval_every}, but must be at least {least}: a run of {config.total_steps:,} steps "
+            f"is evaluated at most {MAX_EVALUATIONS:,} times"
+        )
+    try:
+        environment = make(config.env_id)
+    except OSError as error:  # some of gymnax's environments download data
+        raise ValueError(f"env_id is {config.env_id!r}, but must be usable here: {error}") from error
+    environment.evaluation_starts(config.eval_episodes)  # refuses more than there are
+    return environment

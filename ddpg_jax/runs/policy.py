@@ -16,10 +16,10 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 
-from ddpg_jax.population.assembly import make_algorithm
-from ddpg_jax.config import Config
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.algorithm.networks import Actor
+from ddpg_jax.config import Config
+from ddpg_jax.population.assembly import make_algorithm
 
 FORMAT = 1
 """Version of the files in `policy/`; a newer one is refused."""

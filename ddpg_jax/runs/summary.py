@@ -2,37 +2,58 @@
 
 import csv
 import io
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddpg_jax.results import statistics
 from ddpg_jax.results.history import History
-from ddpg_jax.runs.session import FINAL_EPISODES, Session, WaveResult
 from ddpg_jax.values import shown
 
 LAST_EPISODES = 40
 """Training episodes in the mean that the Keras tutorial reports."""
 
 
-def summarize(session: Session, preset: str, results: list[WaveResult], device: str) -> dict[str, Any]:
+FINAL_EPISODES = 512
+"""Greedy episodes per agent in the final evaluation, from start states common to all agents."""
+
+
+class WaveResult(NamedTuple):
+    """What training a wave of agents has given."""
+
+    history: History
+    final_return: np.ndarray
+    """[N] means over `FINAL_EPISODES`."""
+    final_shortfall: np.ndarray
+    """[N] mean distances below the optimum from the same start states; NaN where the optimum is not known."""
+    selection_return: np.ndarray
+    """[N] means over as many episodes from other start states, by which the best agent is chosen."""
+
+    @staticmethod
+    def join(results: "list[WaveResult]") -> "WaveResult":
+        """Returns the results of several processes as one."""
+        history, *measured = zip(*results, strict=True)
+        return WaveResult(History.join(list(history)), *map(np.concatenate, measured))
+
+
+def summarize(session: Any, preset: str, results: list[WaveResult], device: str) -> dict[str, Any]:
     """The content of `summary.json`, but for `wall_seconds`. Agents that diverged are left out of its statistics."""
     config, watch = session.config, session.stopwatch
     sound = np.concatenate([result.history.sound() for result in results])
     per_agent = np.concatenate([result.final_return for result in results])
-    updates = [point.config.num_updates(config.total_steps) for point in session.points]
+    updates = [point.config.num_updates(config.total_steps) for point in session.plan.points]
     summary = {
         "preset": preset,
         "env_id": config.env_id,
-        "num_agents": session.num_agents,
-        "seed": session.seed,
+        "num_agents": session.options.num_agents,
+        "seed": session.options.seed,
         "env_steps_per_agent": config.total_steps,
         "updates_per_agent": updates[0] if len(set(updates)) == 1 else None,
         "compile_seconds": watch.compiling,
         "train_seconds": watch.training,
         "evaluation_seconds": watch.evaluating,
         "checkpoint_seconds": watch.saving,
-        "updates_per_second": sum(updates) * session.num_seeds / watch.training,
+        "updates_per_second": sum(updates) * session.options.seeds / watch.training,
         "device": device,
         "final_episodes": FINAL_EPISODES,
         "final_return": statistics.describe_returns(per_agent[sound]),
@@ -52,9 +73,9 @@ def summarize(session: Session, preset: str, results: list[WaveResult], device: 
         diverged |= result.history.diverged
     summary["diverged_agents"] = sorted(diverged)
     summary["diverged_at_env_steps"] = [diverged[agent] for agent in sorted(diverged)]
-    summary["best_agent"] = best_agent(summary, range(session.num_agents))
-    if len(session.points) > 1:
-        summary["num_seeds"] = session.num_seeds
+    summary["best_agent"] = best_agent(summary, range(session.options.num_agents))
+    if len(session.plan.points) > 1:
+        summary["num_seeds"] = session.options.seeds
         summary["points"] = _points(session, per_agent, shortfall, sound)
     return summary
 
@@ -71,14 +92,14 @@ def best_agent(summary: dict[str, Any], agents: range) -> int | None:
 
 
 def _points(
-    session: Session, per_agent: np.ndarray, shortfall: np.ndarray | None, sound: np.ndarray
+    session: Any, per_agent: np.ndarray, shortfall: np.ndarray | None, sound: np.ndarray
 ) -> list[dict[str, Any]]:
     """What each point of a sweep has shown, and how it compares with the best of them."""
-    shape = (len(session.points), session.num_seeds)
+    shape = (len(session.plan.points), session.options.seeds)
     returns = np.where(sound, per_agent, np.nan).reshape(shape)
     comparisons = statistics.compare_points(returns)
     points = []
-    for index, (point, comparison) in enumerate(zip(session.points, comparisons, strict=True)):
+    for index, (point, comparison) in enumerate(zip(session.plan.points, comparisons, strict=True)):
         fine = sound.reshape(shape)[index]
         content = {
             "point": index,

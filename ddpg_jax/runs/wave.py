@@ -1,35 +1,33 @@
-"""The course of a wave of agents, from the host's side: chunks of training, and what happens between them."""
+"""The host's loop over the waves of a run: what is done after each chunk, evaluation and snapshot."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from ddpg_jax.runs.checkpoint import Checkpoint, Saved
-from ddpg_jax.results.history import Episodes, History
-from ddpg_jax.runs.logs import evaluation
-from ddpg_jax.population.blocks import Population, agent_keys, on_host, spread
-from ddpg_jax.population.programs import Programs
-from ddpg_jax.runs.session import FINAL_EPISODES, MAX_CHUNK, Reporter, Session, WaveResult, acting, hyperparameters, stops
-from ddpg_jax.runs.state_arrays import restore_state, state_arrays
-from ddpg_jax.results.statistics import shortfall
 from ddpg_jax.algorithm.types import TrainState
-
-FIRST_CHUNK = 32
-"""Length of the first chunk, before the pace is known."""
-
-CHUNK_SECONDS = 10.0
-"""Chunks are shortened towards this, so that many agents, too, can be stopped. It does not touch the results."""
+from ddpg_jax.population.blocks import Population, agent_keys
+from ddpg_jax.population.programs import Programs
+from ddpg_jax.results.history import History
+from ddpg_jax.results.statistics import shortfall
+from ddpg_jax.runs.checkpoint import Checkpoint, Saved
+from ddpg_jax.runs.course import Chunk, Evaluation, Pace, Snapshot, course
+from ddpg_jax.runs.divergence import note_diverged, parameters
+from ddpg_jax.runs.exchange import AfterChunk, AfterEvaluation
+from ddpg_jax.runs.logs import evaluation
+from ddpg_jax.runs.policy import save_weights
+from ddpg_jax.runs.session import Session
+from ddpg_jax.runs.state_arrays import restore_state, state_arrays
+from ddpg_jax.runs.summary import FINAL_EPISODES, WaveResult
 
 
 class Stopped(Exception):  # noqa: N818  (it is not an error)
-    """The run was asked to stop, and has saved what it carries.
+    """The run was asked to stop, and has written a checkpoint.
 
     Attributes:
-        env_steps: of the agents that are training.
+        env_steps: the environment steps of the agents that are training.
     """
 
     def __init__(self, env_steps: int) -> None:
@@ -37,306 +35,206 @@ class Stopped(Exception):  # noqa: N818  (it is not an error)
         self.env_steps = env_steps
 
 
-def train(session: Session, programs: Sequence[Programs], checkpoint: Checkpoint | None = None) -> list[WaveResult]:
-    """Trains all agents, one wave after another, and writes the files of the run as it goes.
+def train(session: Session, programs: Sequence[Programs]) -> list[WaveResult]:
+    """Trains all agents, one wave after another, and writes the files of the run meanwhile.
 
     Args:
         session: the run.
-        programs: compiled for the setups of its parts.
-        checkpoint: to continue from, or None to begin.
+        programs: compiled programs, one set for each part.
 
     Returns:
-        Of each wave; only in the first process of the run.
+        The results of each wave; in all processes except the first nothing.
 
     Raises:
-        Stopped: when it was asked to stop.
+        Stopped: if the run was asked to stop.
     """
-    results = [WaveResult(*finished) for finished in checkpoint.saved.finished] if checkpoint else []
-    session.reporter.advanced(sum(result.history.env_steps * len(result.history.agents) for result in results))
+    results = [WaveResult(*each) for each in session.checkpoint.saved.finished] if session.checkpoint else []
+    session.progress.advanced(sum(result.history.env_steps * len(result.history.agents) for result in results))
     for agents in session.waves[len(results) :]:
-        share = session.team.share(agents)
-        population = _new_population(session, programs[session.part_of(agents)], agents)
-        history = _new_history(session, agents, share)
-        if checkpoint is not None:
-            filled = share or agents[-1:]
-            history = checkpoint.history(filled).of(share)
-            population.restore(partial(_saved_states, checkpoint, filled))
-            session.reporter.advanced(history.env_steps * len(agents))
-            checkpoint = None
-        results += _Wave(session, agents, population, history, results).train()
+        wave = Wave(session, programs[session.plan.part_of(agents.start)], agents, results)
+        events = course(
+            wave.population,
+            wave.history,
+            session.environment.evaluation_starts(session.config.eval_episodes),
+            max_chunk=wave.part.setup.replay_capacity,  # so that recorded episodes are still in the replay
+            pace=wave.pace,
+            stopwatch=session.stopwatch,
+            on_progress=session.progress.advanced,
+        )
+        for event in events:
+            if isinstance(event, Chunk):
+                wave.after_chunk(event)
+            elif isinstance(event, Evaluation):
+                wave.after_evaluation(event)
+            else:
+                wave.after_snapshot(event)
+        results += wave.finish()
     return results
 
 
-def _saved_states(checkpoint: Checkpoint, agents: range, positions: np.ndarray, like: TrainState) -> TrainState:
-    """The states of the agents at these positions; copies of the last fill up."""
-    first, last = (min(int(position), len(agents) - 1) for position in positions[[0, -1]])
-    arrays = checkpoint.states(agents[first : last + 1])
-    index = positions.clip(max=last) - first
-    return restore_state({name: array[index] if array.ndim else array for name, array in arrays.items()}, like)
+class Wave:
+    """The agents that are in memory together; this process trains its share of them."""
 
+    def __init__(self, session: Session, programs: Programs, agents: range, finished: list[WaveResult]) -> None:
+        """Begins a wave, or continues the one in the checkpoint if that comes next.
 
-def _new_population(session: Session, programs: Programs, agents: range) -> Population:
-    """New agents of a wave: those that this process trains.
-
-    The key folds in the seed's number alone: the points of a sweep share their random numbers. All processes have the
-    same number of blocks, so that they call the same programs; one without agents trains a copy that does not count.
-    """
-    share = session.team.share(agents)
-    filled = share or agents[-1:]
-    return Population(
-        programs,
-        agent_keys(session.seed, np.asarray(filled) % session.num_seeds),
-        hyperparameters(session, filled),
-        num_agents=len(share),
-        num_blocks=programs.placement.num_blocks(len(agents)),
-    )
-
-
-def _new_history(session: Session, wave: range, share: range) -> History:
-    configs = [session.config_of(agent) for agent in share]
-    unit = session.parts[session.part_of(wave)].setup.exploration.noise_unit[0]
-    return History(
-        session.config_of(wave.start),
-        len(share),
-        first_agent=share.start,
-        noise_scale=unit * np.array([config.noise_scale for config in configs]),
-        noise_decay=np.array([config.noise_decay for config in configs]),
-    )
-
-
-class _News(NamedTuple):
-    """What a process tells the others after each chunk."""
-
-    stop: bool
-    save: bool
-    chunk: int
-    """The length that suits it for the next one."""
-    diverged: dict[int, int]
-    """Agents that it had not told of, with the step."""
-    ended: Episodes | None
-
-
-class _Measured(NamedTuple):
-    """What a process tells the others after each evaluation."""
-
-    returns: np.ndarray
-    """Of its sound agents."""
-    agents: np.ndarray
-    rows: list[str]
-    """Of all its agents, in `metrics.csv`."""
-    diverged: dict[int, int]
-    write_tables: bool
-
-
-class _Wave:
-    """The agents that are in memory together, as far as this process trains them."""
-
-    def __init__(
-        self, session: Session, agents: range, population: Population, history: History, finished: list[WaveResult]
-    ) -> None:
-        self.session, self.agents, self.population = session, agents, population
-        self.history, self.finished = history, finished
-        self.part = session.parts[session.part_of(agents)]
-        self.share = session.team.share(agents)
-        self.starts = session.environment.evaluation_starts(session.config.eval_episodes)
-        self.chunk = FIRST_CHUNK
-        self.told: set[int] = set(history.diverged)
-
-    def train(self) -> list[WaveResult]:
-        """From where the agents stand to the end of their training; the result is known to the first process."""
-        evaluations, snapshots = stops(self.session.config)
-        for stop in sorted({*evaluations, *snapshots}):
-            if stop < self.history.env_steps:
-                continue
-            self._train_until(stop)
-            if stop == self.session.config.total_steps:
-                self._save()
-            if stop in evaluations:
-                self._evaluate()
-            if stop in snapshots:
-                self._write_weights(partial(self.session.folder.write_snapshot, stop), _parameters)
-        return self._finish()
-
-    def _finish(self) -> list[WaveResult]:
-        environment = self.session.environment
-        with self.session.stopwatch.time("evaluating"):
-            returns = self._evaluate_finally(environment.evaluation_starts(FINAL_EPISODES))
-            selection = self._evaluate_finally(environment.selection_starts(FINAL_EPISODES))
-        self._note_unsound(returns)
-        self._write_weights(self.session.folder.write_policy_weights, _acting)
-        optimum = environment.optimal_returns
-        best = np.full(FINAL_EPISODES, np.nan) if optimum is None else np.asarray(optimum[:FINAL_EPISODES])
-        final, selected = (values.mean(axis=1, dtype=np.float64) for values in (returns, selection))
-        result = WaveResult(self.history, final, shortfall(returns, best), selected)
-        return _joined(self.session.team.to_first(result))
-
-    def _write_weights(self, write: Callable[[str, int, Any], None], take: Callable[[TrainState], Any]) -> None:
-        """What is taken of the agents' states, in files of the portions in which it comes from the devices."""
-        first = self.share.start - self.part.agents.start
-        for positions, weights in self.population.portions(take):
-            write(self.part.name, first + positions.start, weights)
-
-    def _train_until(self, stop: int) -> None:
-        """Chunks up to the given step of every agent, and checkpoints when they are due."""
-        session, history = self.session, self.history
-        while history.env_steps < stop:
-            length = min(self.chunk, self.part.setup.replay_capacity, stop - history.env_steps)
-            before = time.perf_counter()
-            frozen = _Frozen(self.population, history.frozen())
-            with session.stopwatch.time("training"):
-                log = self.population.train(length, partial(_report, session.reporter, length))
-            frozen.put_back()
-            pace = length / (time.perf_counter() - before)
-            ended = history.add_chunk(log)
-            if session.recorder is not None:
-                session.recorder.record(ended, self.population, self.share.start)
-            chunk = max(1, min(MAX_CHUNK, 2 * self.chunk, int(pace * CHUNK_SECONDS)))
-            shown = ended if session.verbose else None
-            news = session.team.gather(
-                _News(session.stop_requested(), session.checkpoints.due(), chunk, self._newly_diverged(), shown)
-            )
-            self._report(news, length)
-            self.chunk = min(each.chunk for each in news)
-            stopping = any(each.stop for each in news)
-            if stopping or news[0].save:
-                self._save()
-            if stopping:
-                raise Stopped(history.env_steps)
-
-    def _report(self, news: list[_News], length: int) -> None:
-        reporter = self.session.reporter
-        reporter.advanced((len(self.agents) - len(self.share)) * length)  # by the others
-        for each in news:
-            if each.ended is not None:
-                reporter.ended(each.ended)
-            self._report_diverged(each.diverged)
-
-    def _save(self) -> None:
-        """Saves the state right behind a chunk, before any evaluation at this step: a run that goes on for longer
-        may not want one here.
+        Args:
+            session: the run.
+            programs: of the agents' part.
+            agents: the numbers of all agents of the wave.
+            finished: the results of the waves before it.
         """
-        finished = [
-            (result.history, result.final_return, result.final_shortfall, result.selection_return)
-            for result in self.finished
-        ]
-        with self.session.stopwatch.time("saving"):
-            counts = self.session.stopwatch.counts()
-            states = (
-                (self.share[positions.start : positions.stop], arrays)
-                for positions, arrays in self.population.portions(state_arrays)
-            )
-            saved = Saved(finished, self.agents, self.history.env_steps, counts)
-            self.session.checkpoints.save(saved, self.history, states)
+        self.session, self.agents, self.finished = session, agents, finished
+        self.part = session.plan.parts[session.plan.part_of(agents.start)]
+        self.share = session.team.share(agents)
+        self.pace = Pace()
+        self.population = self._new_population(programs)
+        self.history = self._new_history()
+        checkpoint = session.checkpoint
+        if checkpoint is not None and checkpoint.saved.agents == agents:
+            self._continue_from(checkpoint)
+        self.reported = set(self.history.diverged)
 
-    def _evaluate(self) -> None:
+    def after_chunk(self, chunk: Chunk) -> None:
+        """Records and reports episodes, and writes a checkpoint where one is due.
+
+        Raises:
+            Stopped: if any process was asked to stop.
+        """
         session, history = self.session, self.history
-        with session.stopwatch.time("evaluating"):
-            returns = self.population.evaluate(self.starts).mean(axis=1, dtype=np.float64)
-        history.add_evaluation(returns)
-        rows = history.last_rows()
-        diverged = self._newly_diverged()
-        measured = session.team.gather(
-            _Measured(returns[history.sound()], history.agents, rows, diverged, session.folder.tables_due())
-        )
-        for each in measured:
+        if session.recorder is not None:
+            session.recorder.record(chunk.ended, self.population, self.share.start)
+        shown = chunk.ended if session.options.verbose else None
+        stop, due = session.interruption.number is not None, session.checkpoints.due()
+        sent = session.team.gather(AfterChunk(stop, due, self.pace.length, self._newly_diverged(), shown))
+        session.progress.advanced((len(self.agents) - len(self.share)) * chunk.num_steps)  # by the other processes
+        for each in sent:
+            if each.ended is not None:
+                session.progress.ended(each.ended)
             self._report_diverged(each.diverged)
-        session.reporter.evaluated(np.concatenate([each.returns for each in measured]))
+        self.pace.length = min(each.length for each in sent)
+        stopping = any(each.stop for each in sent)
+        # At the end it is written before the evaluation: a run that goes on for longer may not evaluate at this step.
+        if stopping or sent[0].save or history.env_steps == session.config.total_steps:
+            self._save()
+        if stopping:
+            raise Stopped(history.env_steps)
+
+    def after_evaluation(self, event: Evaluation) -> None:
+        """Reports and logs an evaluation, and writes the tables where they are due."""
+        session, history = self.session, self.history
+        rows, diverged = history.last_rows(), self._newly_diverged()
+        finite_returns = event.returns[history.sound()]
+        sent = session.team.gather(
+            AfterEvaluation(finite_returns, history.agents, rows, diverged, session.folder.tables_due())
+        )
+        for each in sent:
+            self._report_diverged(each.diverged)
+        session.progress.evaluated(np.concatenate([each.returns for each in sent]))
         for log in session.logs:
-            agents = np.concatenate([each.agents for each in measured])
-            log.write(history.env_steps, evaluation(agents, [row for each in measured for row in each.rows]))
-        if measured[0].write_tables:
+            agents = np.concatenate([each.agents for each in sent])
+            log.write(history.env_steps, evaluation(agents, [row for each in sent for row in each.rows]))
+        if sent[0].write_tables:
             histories = session.team.to_first(history)
             if histories:
                 session.write_tables([*(result.history for result in self.finished), History.join(histories)])
 
-    def _evaluate_finally(self, starts: Any) -> np.ndarray:
-        """Greedy returns [N, FINAL_EPISODES], by the program that evaluates `eval_episodes` start states at a time."""
-        returns = []
-        for first in range(0, FINAL_EPISODES, self.session.config.eval_episodes):
-            if any(self.session.team.gather(self.session.stop_requested())):
-                raise Stopped(self.history.env_steps)  # all that was trained has been saved
-            index = np.arange(first, first + self.session.config.eval_episodes).clip(max=FINAL_EPISODES - 1)
-            returns.append(self.population.evaluate(jax.tree.map(partial(_take, index), starts)))
-        return np.concatenate(returns, axis=1)[:, :FINAL_EPISODES]
+    def after_snapshot(self, event: Snapshot) -> None:
+        """Writes the parameters of all agents to `snapshots/<environment steps>/`."""
+        self._write_variables(f"snapshots/{event.env_steps:09d}", parameters)
 
-    def _note_unsound(self, final_returns: np.ndarray) -> None:
-        """The agents whose return or parameters are not finite at the end, though their losses were."""
-        finite = np.isfinite(final_returns).all(axis=1)
-        for positions, parameters in self.population.portions(_parameters):
-            for leaf in jax.tree.leaves(parameters):
-                finite[positions] &= np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
-        for agent in self.history.agents[~finite]:
-            self.history.diverged.setdefault(int(agent), self.history.env_steps)
+    def finish(self) -> list[WaveResult]:
+        """Evaluates the trained agents and writes their policies; the result is known to the first process."""
+        environment, history = self.session.environment, self.history
+        with self.session.stopwatch.time("evaluating"):
+            returns = self._final_returns(environment.evaluation_starts(FINAL_EPISODES))
+            selection = self._final_returns(environment.selection_starts(FINAL_EPISODES))
+        note_diverged(self.population, history, returns)
         for diverged in self.session.team.gather(self._newly_diverged()):
             self._report_diverged(diverged)
+        self._write_variables("policy", lambda state: parameters(state)["actor"])
+        optimum = environment.optimal_returns
+        best = np.full(FINAL_EPISODES, np.nan) if optimum is None else np.asarray(optimum[:FINAL_EPISODES])
+        final, selected = (values.mean(axis=1, dtype=np.float64) for values in (returns, selection))
+        results = self.session.team.to_first(WaveResult(history, final, shortfall(returns, best), selected))
+        return [WaveResult.join(results)] if results else []
+
+    def _new_population(self, programs: Programs) -> Population:
+        """Makes the agents of this process.
+
+        A key depends only on the number of the seed: the points of a sweep share their random numbers. All processes
+        have as many blocks, so that they call the same programs; a process without agents trains a copy.
+        """
+        session, filled = self.session, self.share or self.agents[-1:]
+        return Population(
+            programs,
+            agent_keys(session.options.seed, np.asarray(filled) % session.options.seeds),
+            session.hyperparameters(filled),
+            num_agents=len(self.share),
+            num_blocks=programs.placement.num_blocks(len(self.agents)),
+        )
+
+    def _new_history(self) -> History:
+        configs = [self.session.config_of(agent) for agent in self.share]
+        unit = self.part.setup.exploration.noise_unit[0]
+        return History(
+            self.session.config_of(self.agents.start),
+            len(self.share),
+            first_agent=self.share.start,
+            noise_scale=unit * np.array([config.noise_scale for config in configs]),
+            noise_decay=np.array([config.noise_decay for config in configs]),
+        )
+
+    def _continue_from(self, checkpoint: Checkpoint) -> None:
+        filled = self.share or self.agents[-1:]
+        self.history = checkpoint.history(filled).of(self.share)
+        self.population.restore(partial(_saved_states, checkpoint, filled))
+        self.session.progress.advanced(self.history.env_steps * len(self.agents))
+
+    def _write_variables(self, name: str, take: Callable[[TrainState], Any]) -> None:
+        """Writes what `take` returns for the agents' states into a folder, one file per portion of the agents."""
+        folder = self.session.folder.path / name / self.part.name
+        first = self.share.start - self.part.agents.start
+        for positions, variables in self.population.portions(take):
+            save_weights(folder, first + positions.start, variables)
+
+    def _save(self) -> None:
+        """Writes a checkpoint."""
+        session = self.session
+        with session.stopwatch.time("saving"):
+            counts = session.stopwatch.counts()
+            saved = Saved(self.finished, self.agents, self.history.env_steps, counts)
+            session.checkpoints.save(saved, self.history, self._states())
+
+    def _states(self) -> Iterator[tuple[range, dict[str, np.ndarray]]]:
+        """Yields the agents' numbers and their training states, portion by portion."""
+        for positions, arrays in self.population.portions(state_arrays):
+            yield self.share[positions.start : positions.stop], arrays
+
+    def _final_returns(self, starts: Any) -> np.ndarray:
+        """Returns greedy returns [N, FINAL_EPISODES], by the program that evaluates `eval_episodes` at a time."""
+        size = self.session.config.eval_episodes
+        returns = []
+        for first in range(0, FINAL_EPISODES, size):
+            if any(self.session.team.gather(self.session.interruption.number is not None)):
+                raise Stopped(self.history.env_steps)  # the trained agents have been saved
+            index = np.arange(first, first + size).clip(max=FINAL_EPISODES - 1)
+            returns.append(self.population.evaluate(jax.tree.map(lambda x, i=index: x[i], starts)))
+        return np.concatenate(returns, axis=1)[:, :FINAL_EPISODES]
 
     def _newly_diverged(self) -> dict[int, int]:
-        new = {agent: step for agent, step in self.history.diverged.items() if agent not in self.told}
-        self.told |= set(new)
+        new = {agent: step for agent, step in self.history.diverged.items() if agent not in self.reported}
+        self.reported |= set(new)
         return new
 
     def _report_diverged(self, diverged: dict[int, int]) -> None:
         for agent in sorted(diverged):
-            self.session.reporter.diverged(agent, diverged[agent])
+            self.session.progress.diverged(agent, diverged[agent])
 
 
-def _joined(results: list[WaveResult]) -> list[WaveResult]:
-    """What the processes have found out about the agents of a wave, as one; nothing of nothing."""
-    if not results:
-        return []
-    measured = ([getattr(result, name) for result in results] for name in ("final_return", "final_shortfall"))
-    final, below = map(np.concatenate, measured)
-    selection = np.concatenate([result.selection_return for result in results])
-    return [WaveResult(History.join([result.history for result in results]), final, below, selection)]
-
-
-class _Frozen:
-    """What some agents have learned, kept aside while the others go on."""
-
-    def __init__(self, population: Population, positions: np.ndarray) -> None:
-        self._population = population
-        self._kept: dict[int, tuple[list[int], Any]] = {}
-        for block, within in population.places(positions).items():
-            agent = population.states[block].agent
-            self._kept[block] = within, jax.tree.map(partial(_entries, within), agent)
-
-    def put_back(self) -> None:
-        """Undoes what has happened to them since."""
-        for block, (within, kept) in self._kept.items():
-            state = self._population.states[block]
-            agent = jax.tree.map(partial(_with_entries, within), state.agent, kept)
-            self._population.states[block] = state._replace(agent=agent)
-
-
-def _entries(index: list[int], array: jax.Array) -> np.ndarray:
-    return on_host(array)[index]
-
-
-def _with_entries(index: list[int], array: jax.Array, entries: np.ndarray) -> jax.Array:
-    """The array [n, ...] with some agents' entries replaced, where it lies."""
-    changed = np.array(on_host(array))
-    changed[index] = entries
-    return spread(changed, array.sharding)
-
-
-def _report(reporter: Reporter, length: int, num_agents: int) -> None:
-    reporter.advanced(num_agents * length)
-
-
-def _take(index: np.ndarray, x: jax.Array) -> jax.Array:
-    return x[index]
-
-
-def _parameters(state: TrainState) -> dict[str, Any]:
-    """Parameters of actor and critic, with normalisation statistics where there are any, [n, ...]."""
-    agent = state.agent
-    parameters = {
-        "actor": {"params": agent.actor_params, "batch_stats": agent.actor_stats},
-        "critic": {"params": agent.critic_params, "batch_stats": agent.critic_stats},
-    }
-    return jax.tree.map(on_host, parameters)
-
-
-def _acting(state: TrainState) -> dict[str, Any]:
-    """The actor's variables [n, ...]: parameters, and normalisation statistics where there are any."""
-    return jax.tree.map(on_host, acting(state.agent))
+def _saved_states(checkpoint: Checkpoint, agents: range, positions: np.ndarray, like: TrainState) -> TrainState:
+    """Returns the states of the agents at these positions; copies of the last agent fill up."""
+    first, last = (min(int(position), len(agents) - 1) for position in positions[[0, -1]])
+    arrays = checkpoint.states(agents[first : last + 1])
+    index = positions.clip(max=last) - first
+    return restore_state({name: array[index] if array.ndim else array for name, array in arrays.items()}, like)

@@ -1,0 +1,58 @@
+"""Agents whose numbers are no longer finite: they learn no more, and the others are not affected in a single bit."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from ddpg_jax.algorithm.types import TrainState
+from ddpg_jax.population.blocks import Population, on_host, spread
+from ddpg_jax.results.history import History
+
+
+@contextmanager
+def learning_suspended(population: Population, positions: np.ndarray) -> Iterator[None]:
+    """Undoes at the end what the agents at these positions have learned inside, while the others keep it."""
+    kept: dict[int, tuple[list[int], Any]] = {}
+    for block, within in population.places(positions).items():
+        agent = population.states[block].agent
+        kept[block] = within, jax.tree.map(partial(_entries, within), agent)
+    yield
+    for block, (within, entries) in kept.items():
+        state = population.states[block]
+        agent = jax.tree.map(partial(_with_entries, within), state.agent, entries)
+        population.states[block] = state._replace(agent=agent)
+
+
+def _entries(index: list[int], array: jax.Array) -> np.ndarray:
+    return on_host(array)[index]
+
+
+def _with_entries(index: list[int], array: jax.Array, entries: np.ndarray) -> jax.Array:
+    """Returns the array [n, ...] with the entries of some agents replaced, on the same devices."""
+    changed = np.array(on_host(array))
+    changed[index] = entries
+    return spread(changed, array.sharding)
+
+
+def parameters(state: TrainState) -> dict[str, Any]:
+    """Returns the variables of actor and critic [n, ...], on the host."""
+    agent = state.agent
+    variables = {
+        "actor": {"params": agent.actor_params, "batch_stats": agent.actor_stats},
+        "critic": {"params": agent.critic_params, "batch_stats": agent.critic_stats},
+    }
+    return jax.tree.map(on_host, variables)
+
+
+def note_diverged(population: Population, history: History, final_returns: np.ndarray) -> None:
+    """Adds to the history the agents whose final returns [N, ...] or parameters are not finite, though losses were."""
+    finite = np.isfinite(final_returns).reshape(len(final_returns), -1).all(axis=1)
+    for positions, tree in population.portions(parameters):
+        for leaf in jax.tree.leaves(tree):
+            finite[positions] &= np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
+    for agent in history.agents[~finite]:
+        history.diverged.setdefault(int(agent), history.env_steps)

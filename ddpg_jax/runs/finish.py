@@ -1,0 +1,144 @@
+"""Runs a session to its end: compiles, trains, writes what a finished run leaves, and says how it went."""
+
+import signal
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from ddpg_jax.population.programs import Programs, compile_programs
+from ddpg_jax.processes.team import LOST, LostProcessError, ToldError
+from ddpg_jax.results import page, plots, sweep_plots, tables
+from ddpg_jax.runs import resuming, wave
+from ddpg_jax.runs.course import MAX_CHUNK
+from ddpg_jax.runs.logs import LOGS, Log
+from ddpg_jax.runs.options import Request as Options
+from ddpg_jax.runs.plan import ANNOUNCED_SECONDS
+from ddpg_jax.runs.policy import save_policy
+from ddpg_jax.runs.session import Session
+from ddpg_jax.runs.start import announce
+from ddpg_jax.runs.summary import LAST_EPISODES, WaveResult, best_agent, points_csv, summarize
+
+
+def run(session: Session) -> int:
+    """Trains, evaluates and reports; returns the exit status."""
+    try:
+        with ExitStack() as stack:
+            programs = prepare_training(session)
+            stack.enter_context(session.progress)
+            session = replace(session, logs=_open_logs(session, stack))
+            results = wave.train(session, programs)
+        return session.team.first(lambda: report(session, results))
+    except wave.Stopped as stopped:
+        return _stopped(session, stopped)
+    except LostProcessError:
+        return LOST  # the process that has started the others knows which one is gone
+    except ToldError:
+        return 1
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "there is not enough memory"
+        print(f"error: {reason}; {resuming.how_to_resume(session.options, session.folder)}", file=sys.stderr)
+        return 1
+    finally:
+        session.folder.leave()
+
+
+def prepare_training(session: Session) -> list[Programs]:
+    """Announces the run, compiles the programs of each part, and defers signals from here on."""
+    if session.checkpoint is not None:
+        session.stopwatch.restore(session.checkpoint.saved.seconds)
+    announce(session.console, session.options, session.plan)
+    if len(session.waves) > len(session.plan.parts) or session.plan.seconds > ANNOUNCED_SECONDS:
+        session.console.print(*session.plan.lines(), sep="\n")
+    session.checkpoints.prepare()
+    with session.stopwatch.time("compiling"):
+        programs = _compile(session)
+    session.interruption.defer(session.console.print)
+    return programs
+
+
+def _compile(session: Session) -> list[Programs]:
+    """Returns the programs of each part."""
+    parts, programs = session.plan.parts, []
+    with session.console.status("compiling") as status:
+        for index, part in enumerate(parts):
+            if len(parts) > 1:
+                status.update(f"compiling program {index + 1} of {len(parts)}")
+            num_starts = session.config.eval_episodes
+            programs.append(compile_programs(part.setup, part.placement, max_steps=MAX_CHUNK, num_starts=num_starts))
+    return programs
+
+
+def _open_logs(session: Session, stack: ExitStack) -> tuple[Log, ...]:
+    """Returns the requested logs, which the stack closes."""
+    options = session.options
+    settings = {"seeds": options.seeds, "seed": options.seed, **options.config.to_dict()}
+    names = options.log if session.team.is_first else ()
+    opened = tuple(LOGS[name][1](session.folder.path, settings) for name in names)
+    for log in opened:
+        stack.callback(log.close)
+    return opened
+
+
+def _stopped(session: Session, stopped: wave.Stopped) -> int:
+    """Says how a run that was stopped can be resumed; returns the exit status."""
+    number = session.interruption.number or signal.SIGTERM
+    if session.team.is_first:
+        where = f"by {signal.Signals(number).name} at step {stopped.env_steps:,}"
+        advice = resuming.how_to_resume(session.options, session.folder)
+        print(f"stopped {where}; {advice}", file=sys.stderr)
+    return 128 + number
+
+
+def report(session: Session, results: list[WaveResult]) -> int:
+    """Writes what a finished run leaves, and shows its result; returns the exit status."""
+    console = session.console
+    summary = summarize(session, session.options.preset, results, session.plan.device)
+    write_results(session, results, summary)
+    if session.options.sweep:
+        console.print(tables.ranking_table(summary), tables.conclusion(summary), sep="\n")
+    console.print(tables.result_table(summary, str(session.folder.path)))
+    return _status(summary, session.options)
+
+
+def write_results(session: Session, results: list[WaveResult], summary: dict[str, Any]) -> None:
+    """Writes tables, policies and figures, and last the summary."""
+    histories = [result.history for result in results]
+    folder, environment = session.folder, session.environment
+    session.write_tables(histories)
+    for part in session.plan.parts:
+        agents = part.agents
+        save_policy(
+            folder.path / "policy" / part.name,
+            session.config_of(agents.start),
+            environment,
+            num_agents=len(agents),
+            diverged_agents=[agent - agents.start for agent in summary["diverged_agents"] if agent in agents],
+            best_agent=best_agent(summary, agents),
+        )
+    folder.write_info(session.config)
+    title, optimum = f"{summary['preset']} on {environment.env_id}", summary.get("eval_optimum")
+    if session.is_sweep:
+        sweep_plots.learning_curves(folder.path / "learning_curve.png", histories, summary, optimum)
+        sweep_plots.swept(folder.path / "sweep.png", summary)
+        folder.write_text("points.csv", points_csv(summary))
+    else:
+        plots.learning_curve(folder.path / "learning_curve.png", histories, title, optimum)
+        plots.training_returns(folder.path / "training_returns.png", histories, title, LAST_EPISODES)
+    summary["wall_seconds"] = session.stopwatch.wall
+    folder.write_text("report.html", page.report_page(folder.path, summary))
+    folder.write_summary(summary)
+
+
+def _status(summary: dict[str, Any], options: Options) -> int:
+    """Returns the exit status of a finished run; where diverged agents make it 1, prints a line that says so."""
+    diverged = dict(zip(summary["diverged_agents"], summary["diverged_at_env_steps"], strict=True))
+    if not diverged or (len(diverged) < options.num_agents and not options.fail_on_divergence):
+        return 0
+    named = ", ".join(f"{agent} at step {step:,}" for agent, step in diverged.items())
+    print(f"error: {len(diverged)} of {options.num_agents} agents diverged: {named}", file=sys.stderr)
+    return 1

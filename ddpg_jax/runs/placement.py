@@ -1,0 +1,32 @@
+"""Which devices a run uses, and how many agents advance together on each."""
+
+import jax
+
+from ddpg_jax.algorithm.training import Setup
+from ddpg_jax.population.programs import Placement, choose_group_size
+from ddpg_jax.processes.devices import devices_each
+
+
+def choose_placement(
+    setup: Setup, *, devices: int | None = None, group_size: int | None = None, earlier_devices: int | None = None
+) -> Placement:
+    """Returns the requested devices and group size, or those that suit the networks; every process has as many devices.
+
+    Args:
+        setup: of the agents.
+        devices: the number of devices of all processes; None: `earlier_devices`, or all that there are.
+        group_size: the agents that advance together on a device; None: chosen for the networks and the device.
+        earlier_devices: the number of devices of the run that is resumed.
+
+    Raises:
+        ValueError: if there are fewer devices than requested, or they cannot be divided among the processes.
+    """
+    of_process: dict[int, list[jax.Device]] = {}
+    for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
+        of_process.setdefault(device.process_index, []).append(device)
+    available = min(map(len, of_process.values()))
+    each = devices_each(devices, earlier_devices, len(of_process)) or available
+    if devices is not None and each > available:
+        raise ValueError(f"devices is {devices}, but must be at most {available * len(of_process)}, which there are")
+    chosen = tuple(device for some in of_process.values() for device in some[:each])
+    return Placement(chosen, group_size or choose_group_size(setup, chosen[0].platform))
