@@ -225,11 +225,11 @@ def test_run_of_a_newer_version_is_refused_by_name(tmp_path):
     [
         (("--env-id", "Nowhere-v0"), "env_id is 'Nowhere-v0', but must be an environment of gymnax"),
         (("--env-id", "CartPole-v1"), "env_id is 'CartPole-v1', but must have continuous actions"),
-        (("--devices", 999), "devices is 999, but there are "),
+        (("--devices", 999), "devices is 999, but must be at most "),
         (("--replay-capacity", 2**31 - 1), "replay_capacity is 2,147,483,647, but "),
         (
             ("--replay-capacity", 10**6, "--group-size", 10**6),
-            "replay_capacity is 1,000,000, but 1000000 agents, the fewest that train at a time, would take ",
+            "replay_capacity is 1,000,000, but 1000000 agents, the fewest that train at a time, would need ",
         ),
         (("--eval-episodes", 513), "eval_episodes is 513, but "),
         (("--eval-episodes", 2**31 - 1), "eval_episodes is 2147483647, but must be at most"),

@@ -139,7 +139,7 @@ def test_full_disk_is_refused_with_numbers_before_anything_is_written(tmp_path):
         outcome = main("--out", tmp_path / "a/run")
     assert outcome.status == 2
     assert outcome.err.startswith(f"error: out is {tmp_path / 'a/run'}, but must be on a disk with 1.")
-    assert "MiB free, which the run may take; it has 0.1 MiB" in outcome.err
+    assert "MiB free, which the run may need; it has 0.1 MiB" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -235,7 +235,7 @@ def test_damaged_checkpoint_is_named_and_an_older_one_is_offered(stopped, tmp_pa
         assert outcome.status == 2
         assert outcome.err.startswith(f"error: checkpoint {folder}/checkpoints/{newest} is damaged: ")
         assert f"; checkpoint {older}, at step " in outcome.err
-        assert f" is sound: add --checkpoint {older} to resume from it" in outcome.err
+        assert f" is intact: add --checkpoint {older} to resume from it" in outcome.err
         assert len(outcome.err.splitlines()) == 1
     assert num_noticed >= 2
     gc.collect()  # asyncio reports what nobody has asked for when it is collected
@@ -250,7 +250,7 @@ def test_when_no_checkpoint_is_sound_that_is_said(stopped, tmp_path):
         file.write_bytes(b"")
     outcome = main("--resume", folder)
     assert outcome.status == 2
-    assert "; there is no sound one" in outcome.err
+    assert "; no other is intact" in outcome.err
 
 
 def test_checkpoint_that_is_not_there_is_refused_with_those_that_are(stopped):
@@ -276,7 +276,7 @@ def test_checkpoint_of_another_run_is_named(stopped, tmp_path, flags, difference
     shutil.copytree(tmp_path / "other/checkpoints", folder / "checkpoints")
     outcome = main("--resume", folder)
     assert outcome.status == 2
-    assert f"belongs to another run: {difference}; there is no sound one" in outcome.err
+    assert f"belongs to another run: {difference}; no other is intact" in outcome.err
 
 
 def test_checkpoint_whose_arrays_have_other_shapes_is_named(stopped, tmp_path):

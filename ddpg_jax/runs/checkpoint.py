@@ -187,6 +187,7 @@ class Checkpoints:
         self._team.every(lambda: opened.append(self._open(path, config_of)))
         self._team.every(lambda: self._check(path, opened[0].agents, like))
         self._abandoned = [other for other in self.numbers() if other > number]
+        self._team.first(self._remove_drafts)
         return Checkpoint(path, opened[0], config_of)
 
     def _open(self, path: Path, config_of: Callable[[int], Config]) -> Saved:

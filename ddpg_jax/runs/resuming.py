@@ -48,9 +48,9 @@ def load(options: Options, plan: Plan, folder: RunFolder, checkpoints: Checkpoin
             except ValueError:
                 continue
             raise ValueError(
-                f"{error}; checkpoint {other}, at step {step:,}, can be used: add --checkpoint {other} to resume it"
+                f"{error}; checkpoint {other}, at step {step:,}, is intact: add --checkpoint {other} to resume from it"
             ) from error
-        raise ValueError(f"{error}; there is no other that can be used") from error
+        raise ValueError(f"{error}; no other is intact") from error
 
 
 def waves(saved: Saved | None, options: Options, plan: Plan) -> tuple[range, ...]:
