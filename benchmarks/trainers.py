@@ -9,18 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import training
-from ddpg_jax.algorithm.training import Setup
+from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.blocks import Population, agent_keys
 from ddpg_jax.population.programs import (
-    EXAMPLE_HYPERPARAMETERS,
     Placement,
     Programs,
     choose_group_size,
     compile_programs,
+    train_state_shapes,
 )
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.runs.course import CHUNK_SECONDS, MAX_CHUNK
@@ -129,7 +128,7 @@ def choose_chunk(population: Population, steps: int | None) -> tuple[int, int]:
 
 def flops_of(setup: Setup) -> int:
     """Floating-point operations of an update's matrix products."""
-    state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS)
+    state = train_state_shapes(setup)
     return update_flops(state.agent, setup.batch_size)
 
 

@@ -1,7 +1,7 @@
 from .algorithm.agent import Algorithm as Algorithm
 from .algorithm.environment import Environment as Environment
 from .algorithm.environment import Step as Step
-from .algorithm.training import Setup as Setup
+from .algorithm.loop import Setup as Setup
 from .api import train as train
 from .config import Config as Config
 from .environments.registry import make as make

@@ -5,7 +5,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-from ddpg_jax.algorithm.training import Setup
+from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.algorithm.types import Hyperparameters
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
@@ -59,7 +59,7 @@ def train(
     for _ in course(population, history, setup.environment.evaluation_starts(config.eval_episodes)):
         pass
     note_diverged(population, history, history.evaluations[-1][1])
-    variables = population.agents(lambda agent: {"params": agent.actor_params, "batch_stats": agent.actor_stats})
+    variables = population.agents(lambda agent: agent.actor)
     environment, diverged = setup.environment, tuple(sorted(history.diverged))
     policy = Policy(environment.env_id, environment.observation_size, setup.algorithm.actor, variables, diverged)
     return policy, history

@@ -156,7 +156,10 @@ def run_ours(
     config = PRESETS["keras"]
     algorithm = make_algorithm(config, (-UPPER_BOUND,), (UPPER_BOUND,))
     state = agent.init(jax.random.key(0), batches.observation[0, 0], algorithm=algorithm)
-    own = {"actor": flatten_dict(state.actor_params, sep="/"), "critic": flatten_dict(state.critic_params, sep="/")}
+    own = {
+        "actor": flatten_dict(state.actor["params"], sep="/"),
+        "critic": flatten_dict(state.critic["params"], sep="/"),
+    }
     state = with_weights(state, initial["actor"], initial["critic"])
     losses = []
     key = jax.random.key(1)  # without dropout an update draws nothing
@@ -165,10 +168,10 @@ def run_ours(
         state, info = agent.update(key, state, batch, algorithm=algorithm, hyperparameters=make_hyperparameters(config))
         losses.append((info.critic_loss, info.actor_loss))
     tensors = {
-        "actor": state.actor_params,
-        "critic": state.critic_params,
-        "target_actor": state.target_actor_params,
-        "target_critic": state.target_critic_params,
+        "actor": state.actor["params"],
+        "critic": state.critic["params"],
+        "target_actor": state.target_actor["params"],
+        "target_critic": state.target_critic["params"],
     }
     for moment in ("mu", "nu"):
         tensors[f"actor_{moment}"] = optax.tree.get(state.actor_optimizer_state, moment)
@@ -179,12 +182,11 @@ def run_ours(
 def with_weights(state: AgentState, actor: Weights, critic: Weights) -> AgentState:
     """The state with Keras's weights, checked to fit one for one, in the networks and their targets."""
     trees = [unflatten_dict({k: jnp.asarray(v) for k, v in weights.items()}, sep="/") for weights in (actor, critic)]
-    for tree, old in zip(trees, (state.actor_params, state.critic_params), strict=True):
+    for tree, old in zip(trees, (state.actor["params"], state.critic["params"]), strict=True):
         same = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, tree, dict(old))
         assert jax.tree.all(same), same
-    return state._replace(
-        actor_params=trees[0], critic_params=trees[1], target_actor_params=trees[0], target_critic_params=trees[1]
-    )
+    actor, critic = ({"params": tree} for tree in trees)
+    return state._replace(actor=actor, critic=critic, target_actor=actor, target_critic=critic)
 
 
 def same_distribution(theirs: np.ndarray, ours: np.ndarray) -> float | str:

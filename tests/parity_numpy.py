@@ -32,16 +32,15 @@ class Net(NamedTuple):
 def actor_and_critic(state: AgentState) -> tuple[Net, Net]:
     """The package's state, for NumPy."""
 
-    def net(params, target, optimizer_state, stats, target_stats) -> Net:
+    def net(online, target, optimizer_state) -> Net:
         moments = (optax.tree.get(optimizer_state, name) for name in ("mu", "nu"))
-        return Net(*(flat(tree) for tree in (params, target, *moments, stats, target_stats)))
+        stats = (variables.get("batch_stats", {}) for variables in (online, target))
+        return Net(*(flat(tree) for tree in (online["params"], target["params"], *moments, *stats)))
 
     return (
-        net(state.actor_params, state.target_actor_params, state.actor_optimizer_state,
-            state.actor_stats, state.target_actor_stats),
-        net(state.critic_params, state.target_critic_params, state.critic_optimizer_state,
-            state.critic_stats, state.target_critic_stats),
-    )  # fmt: skip
+        net(state.actor, state.target_actor, state.actor_optimizer_state),
+        net(state.critic, state.target_critic, state.critic_optimizer_state),
+    )
 
 
 def flat(tree) -> Tensors:
@@ -172,6 +171,10 @@ def perturbed(state: AgentState, size: float, seed: int = 0) -> AgentState:
         is_variance = path[-1].key == "var"
         return np.asarray(value) * np.exp(10 * noise) if is_variance else np.asarray(value) + noise
 
-    parts = ("actor_params", "critic_params", "target_actor_params", "target_critic_params",
-             "actor_stats", "critic_stats", "target_actor_stats", "target_critic_stats")  # fmt: skip
-    return state._replace(**{part: jax.tree_util.tree_map_with_path(noisy, getattr(state, part)) for part in parts})
+    for collection in ("params", "batch_stats"):
+        for part in ("actor", "critic", "target_actor", "target_critic"):
+            variables = getattr(state, part)
+            if collection in variables:
+                tree = jax.tree_util.tree_map_with_path(noisy, variables[collection])
+                state = state._replace(**{part: variables | {collection: tree}})
+    return state

@@ -53,9 +53,10 @@ def make_state(algorithm=ALGORITHM, *, dtype=np.float32) -> agent.AgentState:
     shapes = jax.eval_shape(lambda key, x: agent.init(key, x, algorithm=algorithm), jax.random.key(0), example)
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    for name in ("actor_params", "critic_params", "target_actor_params", "target_critic_params"):
-        params = jax.tree.map(lambda x: 0.7 * rng.normal(size=x.shape).astype(x.dtype), getattr(state, name))
-        state = state._replace(**{name: params})
+    for name in ("actor", "critic", "target_actor", "target_critic"):
+        variables = getattr(state, name)
+        params = jax.tree.map(lambda x: 0.7 * rng.normal(size=x.shape).astype(x.dtype), variables["params"])
+        state = state._replace(**{name: variables | {"params": params}})
     return state
 
 
@@ -115,39 +116,36 @@ def test_update_follows_the_gradients_that_finite_differences_find(critic_first)
         new, info = agent.update(jax.random.key(0), state, batch, algorithm=algorithm, hyperparameters=hyperparameters)
         new, old = jax.device_get((new, state))
 
-    next_action = numpy_actor(old.target_actor_params, batch.next_observation)
-    next_value = numpy_critic(old.target_critic_params, batch.next_observation, next_action)
+    next_action = numpy_actor(old.target_actor["params"], batch.next_observation)
+    next_value = numpy_critic(old.target_critic["params"], batch.next_observation, next_action)
     target = batch.reward + 0.9 * batch.discount * next_value
 
     def critic_loss(params):
         return np.mean((target - numpy_critic(params, batch.observation, batch.action)) ** 2)
 
     def actor_loss(params):
-        critic = new.critic_params if critic_first else old.critic_params
+        critic = new.critic["params"] if critic_first else old.critic["params"]
         return -np.mean(numpy_critic(critic, batch.observation, numpy_actor(params, batch.observation)))
 
     # The critic moves along its own loss alone: the actor's step, which passes through it, leaves it where it is.
-    assert_stepped_by(new.critic_params, old.critic_params, numpy_gradient(critic_loss, old.critic_params), 0.02)
-    assert_stepped_by(new.actor_params, old.actor_params, numpy_gradient(actor_loss, old.actor_params), 0.1)
-    np.testing.assert_allclose(info.critic_loss, critic_loss(old.critic_params), rtol=1e-12)
-    np.testing.assert_allclose(info.actor_loss, actor_loss(old.actor_params), rtol=1e-12)
-    q_mean = np.mean(numpy_critic(old.critic_params, batch.observation, batch.action))
+    assert_stepped_by(
+        new.critic["params"], old.critic["params"], numpy_gradient(critic_loss, old.critic["params"]), 0.02
+    )
+    assert_stepped_by(new.actor["params"], old.actor["params"], numpy_gradient(actor_loss, old.actor["params"]), 0.1)
+    np.testing.assert_allclose(info.critic_loss, critic_loss(old.critic["params"]), rtol=1e-12)
+    np.testing.assert_allclose(info.actor_loss, actor_loss(old.actor["params"]), rtol=1e-12)
+    q_mean = np.mean(numpy_critic(old.critic["params"], batch.observation, batch.action))
     np.testing.assert_allclose(info.q_mean, q_mean, rtol=1e-12)
-    for name in ("actor_params", "critic_params"):
+    for name in ("actor", "critic"):
         moved = jax.tree.map(lambda x, y: 0.25 * x + 0.75 * y, getattr(new, name), getattr(old, f"target_{name}"))
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12), getattr(new, f"target_{name}"), moved)
-
-
-def test_polyak_step_by_hand():
-    moved = optimizers.polyak({"a": jnp.array([2.0, -4.0])}, {"a": jnp.array([5.0, 6.0])}, 0.1)
-    np.testing.assert_allclose(moved["a"], [0.1 * 5 + 0.9 * 2, 0.1 * 6 - 0.9 * 4], rtol=1e-6)
 
 
 def test_new_agent_has_targets_equal_to_its_networks():
     state = agent.init(jax.random.key(0), jnp.zeros(3), algorithm=ALGORITHM)
     for online, target in [
-        (state.actor_params, state.target_actor_params),
-        (state.critic_params, state.target_critic_params),
+        (state.actor["params"], state.target_actor["params"]),
+        (state.critic["params"], state.target_critic["params"]),
     ]:
         jax.tree.map(np.testing.assert_array_equal, online, target)
     assert int(state.step) == 0
@@ -155,8 +153,8 @@ def test_new_agent_has_targets_equal_to_its_networks():
 
 def test_new_agents_of_different_keys_differ():
     one, two = (agent.init(jax.random.key(i), jnp.zeros(3), algorithm=ALGORITHM) for i in (0, 1))
-    for name in ("actor_params", "critic_params"):
-        kernels = [flatten_dict(getattr(state, name)) for state in (one, two)]
+    for name in ("actor", "critic"):
+        kernels = [flatten_dict(getattr(state, name)["params"]) for state in (one, two)]
         assert all((kernels[0][path] != kernels[1][path]).all() for path in kernels[0] if path[-1] == "kernel")
 
 
@@ -169,8 +167,8 @@ def test_update_is_deterministic_and_leaves_its_input_unchanged():
     jax.tree.map(np.testing.assert_array_equal, state, before)
     assert int(first.step) == 1
     assert (
-        first.actor_params["final"]["Dense_0"]["kernel"].tolist()
-        != before.actor_params["final"]["Dense_0"]["kernel"].tolist()
+        first.actor["params"]["final"]["Dense_0"]["kernel"].tolist()
+        != before.actor["params"]["final"]["Dense_0"]["kernel"].tolist()
     )
 
 
@@ -188,8 +186,8 @@ def test_with_tau_one_the_targets_become_the_networks():
     new, _ = agent.update(
         jax.random.key(0), make_state(), make_batch(), algorithm=ALGORITHM, hyperparameters=hyperparameters
     )
-    jax.tree.map(np.testing.assert_array_equal, new.target_actor_params, new.actor_params)
-    jax.tree.map(np.testing.assert_array_equal, new.target_critic_params, new.critic_params)
+    jax.tree.map(np.testing.assert_array_equal, new.target_actor["params"], new.actor["params"])
+    jax.tree.map(np.testing.assert_array_equal, new.target_critic["params"], new.critic["params"])
 
 
 # Adam
@@ -260,7 +258,7 @@ def test_float64_actions_are_exact_to_fourteen_digits():
     with jax.enable_x64(True):
         state = make_state(dtype=np.float64)
         actions = agent.act(state, make_batch(dtype=np.float64).observation, algorithm=ALGORITHM)
-    exact = numpy_actor(jax.device_get(state.actor_params), make_batch(dtype=np.float64).observation)
+    exact = numpy_actor(jax.device_get(state.actor["params"]), make_batch(dtype=np.float64).observation)
     np.testing.assert_allclose(actions, exact, rtol=1e-14)
 
 
@@ -272,7 +270,7 @@ def test_actions_stay_within_any_bounds_even_with_huge_weights(action_bound):
     state = make_state(algorithm)
     observations = rng.normal(size=(50, 3))
     for size in (1.0, 1e3, 1e6):
-        huge = state._replace(actor_params=jax.tree.map(lambda x, size=size: size * x, state.actor_params))
+        huge = state._replace(actor=jax.tree.map(lambda x, size=size: size * x, state.actor))
         actions = np.asarray(agent.act(huge, observations, algorithm=algorithm))
         assert (low <= actions).all()
         assert (actions <= high).all()
@@ -287,9 +285,9 @@ def test_actions_stay_within_any_bounds_even_with_huge_weights(action_bound):
 def test_action_is_scaled_to_the_bounds(action_bound, expected):
     algorithm = make_algorithm(small_config(action_bound=action_bound), LOW, HIGH)
     state = make_state(algorithm)
-    params = jax.tree.map(jnp.zeros_like, state.actor_params)
+    params = jax.tree.map(jnp.zeros_like, state.actor["params"])
     params["final"]["Dense_0"]["bias"] = jnp.array([0.3, 0.3])
-    action = agent.act(state._replace(actor_params=params), jnp.zeros(3), algorithm=algorithm)
+    action = agent.act(state._replace(actor={"params": params}), jnp.zeros(3), algorithm=algorithm)
     np.testing.assert_allclose(action, [1 + 2 * expected, 0.625 + 0.125 * expected], rtol=1e-6)  # centre + half range
 
 
@@ -332,15 +330,15 @@ def test_networks_compute_their_layers_whether_narrow_or_wide(sizes):
     config = small_config(hidden_sizes=sizes, critic_observation_sizes=sizes[1:])
     algorithm, batch = make_algorithm(config, LOW, HIGH), make_batch(7)
     state = make_state(algorithm)
-    actor, critic = {"params": state.actor_params}, {"params": state.critic_params}
+    actor, critic = {"params": state.actor["params"]}, {"params": state.critic["params"]}
     values = jax.jit(algorithm.critic.apply)(critic, batch.observation, batch.action)
     empty = {"hidden": {}, "trunk": {}}
-    expected = numpy_critic(empty | state.critic_params, batch.observation, batch.action)
+    expected = numpy_critic(empty | state.critic["params"], batch.observation, batch.action)
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
     alone = jax.jit(algorithm.critic.apply)(critic, batch.observation[0], batch.action[0])
     np.testing.assert_allclose(alone, values[0], rtol=1e-4, atol=1e-5)
     actions = jax.jit(algorithm.actor.apply)(actor, batch.observation)
-    np.testing.assert_allclose(actions, numpy_actor(empty | state.actor_params, batch.observation), rtol=1e-4)
+    np.testing.assert_allclose(actions, numpy_actor(empty | state.actor["params"], batch.observation), rtol=1e-4)
 
 
 def kernel_shapes(params) -> dict[str, list[tuple[int, int]]]:
@@ -386,14 +384,14 @@ def sources() -> dict[str, agent.AgentState]:
 @pytest.mark.parametrize("preset", SHAPES)
 def test_networks_have_the_layers_of_their_source(sources, preset):
     actor, critic = SHAPES[preset]
-    assert kernel_shapes(sources[preset].actor_params) == actor
-    assert kernel_shapes(sources[preset].critic_params) == critic
+    assert kernel_shapes(sources[preset].actor["params"]) == actor
+    assert kernel_shapes(sources[preset].critic["params"]) == critic
 
 
 def test_keras_tutorial_has_as_many_weights_as_its_source(sources):
     weights = [
         sum(rows * columns for part in kernel_shapes(params).values() for rows, columns in part)
-        for params in (sources["keras"].actor_params, sources["keras"].critic_params)
+        for params in (sources["keras"].actor["params"], sources["keras"].critic["params"])
     ]
     assert weights == [66_560, 82_768]
 
@@ -409,10 +407,10 @@ def assert_uniform(values, bound):
 
 
 def test_last_kernel_is_drawn_from_both_signs_of_its_interval(sources):
-    final = sources["keras"].actor_params["final"]["Dense_0"]
+    final = sources["keras"].actor["params"]["final"]["Dense_0"]
     assert_uniform(final["kernel"], 0.003)
     assert not final["bias"].any()
-    for params in (sources["paper"].actor_params, sources["paper"].critic_params):
+    for params in (sources["paper"].actor["params"], sources["paper"].critic["params"]):
         final = params["final"]["Dense_0"]
         assert_uniform(final["kernel"], 0.003)
         assert 0 < abs(float(final["bias"][0])) <= 0.003
@@ -421,22 +419,22 @@ def test_last_kernel_is_drawn_from_both_signs_of_its_interval(sources):
 def test_actor_and_critic_are_drawn_independently(sources):
     kernels = [
         np.ravel(params["final"]["Dense_0"]["kernel"])
-        for params in (sources["paper"].actor_params, sources["paper"].critic_params)
+        for params in (sources["paper"].actor["params"], sources["paper"].critic["params"])
     ]
     assert abs(np.corrcoef(kernels)[0, 1]) < 5 / np.sqrt(300)
 
 
 def test_without_an_interval_of_its_own_the_last_kernel_is_a_hidden_layers(sources):
-    final = sources["keras"].critic_params["final"]["Dense_0"]
+    final = sources["keras"].critic["params"]["final"]["Dense_0"]
     assert_uniform(final["kernel"], np.sqrt(6 / 257))  # Glorot: U(+- sqrt(6 / (fan in + fan out)))
     assert not final["bias"].any()
 
 
 def test_fan_in_uniform_draws_kernels_and_biases_from_the_layers_fan_in(sources):
     layers = [
-        (sources["paper"].actor_params["hidden"]["Dense_0"], 3),
-        (sources["paper"].actor_params["hidden"]["Dense_1"], 400),
-        (sources["paper"].critic_params["trunk"]["Dense_0"], 401),
+        (sources["paper"].actor["params"]["hidden"]["Dense_0"], 3),
+        (sources["paper"].actor["params"]["hidden"]["Dense_1"], 400),
+        (sources["paper"].critic["params"]["trunk"]["Dense_0"], 401),
     ]
     for layer, fan_in in layers:
         assert_uniform(layer["kernel"], fan_in**-0.5)
@@ -445,7 +443,7 @@ def test_fan_in_uniform_draws_kernels_and_biases_from_the_layers_fan_in(sources)
 
 def test_glorot_uniform_has_its_variance_and_zero_biases(sources):
     for i, fans in enumerate([3 + 256, 256 + 256]):
-        layer = sources["keras"].actor_params["hidden"][f"Dense_{i}"]
+        layer = sources["keras"].actor["params"]["hidden"][f"Dense_{i}"]
         assert_uniform(layer["kernel"], np.sqrt(6 / fans))
         assert not layer["bias"].any()
 
@@ -478,8 +476,8 @@ DROPOUT = small_config(hidden_sizes=(32,), actor_dropout=0.5, critic_dropout=0.5
 
 def mean_target(state, batch) -> float:
     """The mean of y = r + gamma d Q'(s', mu'(s')) with gamma .9, from all of the targets' units."""
-    action = numpy_actor(state.target_actor_params, batch.next_observation)
-    value = numpy_critic(state.target_critic_params, batch.next_observation, action)
+    action = numpy_actor(state.target_actor["params"], batch.next_observation)
+    value = numpy_critic(state.target_critic["params"], batch.next_observation, action)
     return np.mean(batch.reward + 0.9 * batch.discount * value)
 
 
@@ -494,7 +492,7 @@ def test_dropout_acts_in_the_losses_alone():
     np.testing.assert_allclose([info.critic_loss for info in infos], mean_target(state, batch), rtol=1e-4)
     assert len({float(info.q_mean) for info in infos}) == 4
     assert len({float(info.actor_loss) for info in infos}) == 4
-    expected = numpy_actor(state.actor_params, batch.observation)
+    expected = numpy_actor(state.actor["params"], batch.observation)
     np.testing.assert_allclose(agent.act(state, batch.observation, algorithm=algorithm), expected, rtol=1e-4)
 
 
@@ -518,8 +516,8 @@ def test_batch_norm_keeps_running_statistics_and_moves_the_targets_towards_them(
     )
     mean, variance = batch.observation.mean(axis=0), batch.observation.var(axis=0)
     for stats, target in [
-        (new.actor_stats, new.target_actor_stats),
-        (new.critic_stats, new.target_critic_stats),
+        (new.actor["batch_stats"], new.target_actor["batch_stats"]),
+        (new.critic["batch_stats"], new.target_critic["batch_stats"]),
     ]:
         # from 0 and 1, by the minibatch's statistics with weight .01; once an update, not again in the actor's step
         np.testing.assert_allclose(stats["BatchNorm_0"]["mean"], 0.01 * mean, rtol=1e-4)
@@ -534,16 +532,16 @@ def test_batch_norm_acts_by_the_running_statistics():
     stats = {"BatchNorm_0": {"mean": jnp.array([1.0, 2.0, 3.0]), "var": jnp.array([4.0, 1.0, 0.25])}}
     observation = np.array([3.0, 1.0, 3.5])
     normalised = np.array([1.0, -1.0, 1.0])  # (observation - mean) / sqrt(variance)
-    action = agent.act(state._replace(actor_stats=stats), observation, algorithm=algorithm)
-    norm = state.actor_params["BatchNorm_0"]
-    expected = numpy_actor({"hidden": {}} | state.actor_params, normalised * norm["scale"] + norm["bias"])
+    action = agent.act(state._replace(actor=state.actor | {"batch_stats": stats}), observation, algorithm=algorithm)
+    norm = state.actor["params"]["BatchNorm_0"]
+    expected = numpy_actor({"hidden": {}} | state.actor["params"], normalised * norm["scale"] + norm["bias"])
     np.testing.assert_allclose(action, expected, rtol=1e-4)
 
 
 def test_paper_normalises_only_what_the_action_has_not_entered(sources):
-    critic = sources["paper"].critic_stats
+    critic = sources["paper"].critic["batch_stats"]
     assert {path[0] for path in flatten_dict(critic)} == {"BatchNorm_0", "observation_branch"}
-    actor = sources["paper"].actor_stats
+    actor = sources["paper"].actor["batch_stats"]
     assert {path[:-1] for path in flatten_dict(actor)} == {
         ("BatchNorm_0",),
         ("hidden", "BatchNorm_0"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from toy_environments import aim, counter, explored, small_config
 
-from ddpg_jax.algorithm import agent, rollout
+from ddpg_jax.algorithm import agent, evaluation
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_algorithm
 
@@ -105,7 +105,7 @@ def test_greedy_return_of_an_idle_policy_is_gymnasiums(pendulum):
     shapes = jax.eval_shape(partial(agent.init, algorithm=algorithm), jax.random.key(0), jnp.zeros(3))
     idle = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     starts = pendulum.evaluation_starts(4)
-    returns = jax.jit(partial(rollout.greedy_returns, environment=pendulum, algorithm=algorithm))(idle, starts)
+    returns = jax.jit(partial(evaluation.greedy_returns, environment=pendulum, algorithm=algorithm))(idle, starts)
     for i in range(4):
         env = gymnasium_pendulum(float(starts[0].theta[i]), float(starts[0].theta_dot[i]))
         theirs = sum(env.step(np.zeros(1, np.float32))[1] for _ in range(200))
@@ -254,7 +254,7 @@ def test_greedy_return_ends_with_the_episode():
         (counter(length=9, max_steps=5), 5),
     ]
     for environment, expected in cases:
-        returns = rollout.greedy_returns(
+        returns = evaluation.greedy_returns(
             state, environment.evaluation_starts(2), environment=environment, algorithm=algorithm
         )
         assert returns.tolist() == [expected, expected]

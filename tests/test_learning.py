@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toy_environments import aim, chain, follow, trained, treadmill
 
-from ddpg_jax.algorithm import agent, rollout
+from ddpg_jax.algorithm import agent, evaluation
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.presets import PRESETS
@@ -38,7 +38,7 @@ def toy_config(**changes) -> Config:
 
 def values(setup, agents, observations) -> np.ndarray:
     """What the critic of the first agent has learned to expect of the action 0 in each of the observations."""
-    critic = {"params": jax.tree.map(lambda x: x[0], agents.critic_params)}
+    critic = {"params": jax.tree.map(lambda x: x[0], agents.critic["params"])}
     return np.asarray(setup.algorithm.critic.apply(critic, observations, np.zeros((len(observations), 1))))
 
 
@@ -98,7 +98,7 @@ def test_actor_learns_two_actions_that_depend_on_what_it_sees():
 def test_default_preset_keeps_the_pendulum_up():
     environment = make("Pendulum-v1")
     setup, agents = trained(PRESETS["pendulum"], environment, 6000, num_agents=4)
-    evaluate = partial(rollout.greedy_returns, environment=environment, algorithm=setup.algorithm)
+    evaluate = partial(evaluation.greedy_returns, environment=environment, algorithm=setup.algorithm)
     returns = jax.jit(jax.vmap(evaluate, (0, None)))(agents, environment.evaluation_starts(64)).mean(axis=1)
     # From these states the optimum is -129.5. 32 agents measured had -134 to -139; an idle one has about -1200.
     assert float(jnp.min(returns)) > -160

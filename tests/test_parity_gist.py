@@ -187,13 +187,13 @@ def test_actors_step_leaves_the_critic_unchanged(batches, order):
     state = new_agent(config, np.float32)
 
     without_critic_step, _ = update(state, batch, config, critic_lr=0.0)
-    assert bits(without_critic_step.critic_params) == bits(state.critic_params)
-    assert bits(without_critic_step.actor_params) != bits(state.actor_params)
+    assert bits(without_critic_step.critic["params"]) == bits(state.critic["params"])
+    assert bits(without_critic_step.actor["params"]) != bits(state.actor["params"])
 
     ordinary, _ = update(state, batch, config)
     without_actor_step, _ = update(state, batch, config, actor_lr=0.0)
-    assert bits(ordinary.actor_params) != bits(without_actor_step.actor_params)
-    assert bits(ordinary.critic_params) == bits(without_actor_step.critic_params) != bits(state.critic_params)
+    assert bits(ordinary.actor["params"]) != bits(without_actor_step.actor["params"])
+    assert bits(ordinary.critic["params"]) == bits(without_actor_step.critic["params"]) != bits(state.critic["params"])
     assert bits(ordinary.critic_optimizer_state) == bits(without_actor_step.critic_optimizer_state)
     assert optax.tree.get(ordinary.critic_optimizer_state, "count") == 1
 
@@ -213,10 +213,10 @@ def test_actors_gradient_is_the_chain_rule_through_the_action(batches):
         return algorithm.actor.apply({"params": params}, batch.observation)
 
     def value(observation, action) -> jax.Array:
-        return algorithm.critic.apply({"params": state.critic_params}, observation, action)
+        return algorithm.critic.apply({"params": state.critic["params"]}, observation, action)
 
-    value_by_action = jax.vmap(jax.grad(value, argnums=1))(batch.observation, policy(state.actor_params))
-    action_by_weights = flat(jax.jacobian(policy)(state.actor_params))
+    value_by_action = jax.vmap(jax.grad(value, argnums=1))(batch.observation, policy(state.actor["params"]))
+    action_by_weights = flat(jax.jacobian(policy)(state.actor["params"]))
     by_chain_rule = {
         name: -np.tensordot(value_by_action, jacobian, axes=2) / len(batch.reward)
         for name, jacobian in action_by_weights.items()

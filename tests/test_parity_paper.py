@@ -308,7 +308,7 @@ def initial_weights() -> dict[str, Tensors]:
 
     def weights(key):
         state = agent.init(key, np.zeros(3, np.float32), algorithm=ALGORITHM)
-        return state.actor_params, state.critic_params
+        return state.actor["params"], state.critic["params"]
 
     trees = jax.jit(jax.vmap(weights))(jax.random.split(jax.random.key(11), 48))
     return dict(zip(("actor", "critic"), map(flat, trees), strict=True))

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from ddpg_jax.algorithm import training
+from ddpg_jax.algorithm import loop
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
-from ddpg_jax.population.assembly import make_setup
-from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS, Placement
+from ddpg_jax.population.assembly import make_hyperparameters, make_setup
+from ddpg_jax.population.programs import Placement
 from ddpg_jax.runs import plan
 
 MiB = 2**20
@@ -28,7 +28,7 @@ def test_agents_are_planned_with_their_replay_and_their_parameters():
     """A replay row of Pendulum has 9 float32."""
     config = Config(replay_capacity=5_000, hidden_sizes=(8,))
     found = planned(config, 4, 100 * MiB)
-    state = training.init(jax.random.key(0), EXAMPLE_HYPERPARAMETERS, setup=make_setup(config, make("Pendulum-v1")))
+    state = loop.init(jax.random.key(0), make_hyperparameters(config), setup=make_setup(config, make("Pendulum-v1")))
     parameters = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state.agent))
     assert found.agent_bytes == parameters + 5_000 * 36 + 4
 

@@ -67,7 +67,7 @@ def measure() -> None:
         agents, results[num] = run_agents(pairs, list(range(num)))
         if num == 5:
             agents.train(2, called.append)
-    held = agents.agents(lambda state: state.actor_params["hidden"]["Dense_0"])
+    held = agents.agents(lambda state: state.actor["params"]["hidden"]["Dense_0"])
     transitions = [agents.transitions(agent, 2, 30)._asdict() for agent in range(8)]
     rows = agents.states[0].replay.rows
     report = {
@@ -172,7 +172,7 @@ def test_each_agent_has_hyperparameters_of_its_own(report):
 
 
 def test_progress_is_told_block_by_block(report):
-    assert report["called"] == [4, 1]
+    assert report["called"] == [2 * 4, 2 * 1]  # two steps of a block of four agents, and of the fifth agent
 
 
 def test_agents_are_spread_over_the_devices(report):

@@ -464,14 +464,14 @@ def test_diverged_agent_is_frozen(tmp_path):
 
 def test_infinite_parameters_are_seen_though_they_act_and_score(tmp_path):
     """A saturated tanh is finite."""
-    parameters = divergence.parameters
+    parameters = divergence.actor_and_critic
 
     def spoilt(state):
         tree = jax.tree.map(np.array, parameters(state))
         jax.tree.leaves(tree["actor"])[0][0] = math.inf
         return tree
 
-    with mock.patch.object(divergence, "parameters", spoilt):
+    with mock.patch.object(divergence, "actor_and_critic", spoilt):
         outcome = main("--out", tmp_path / "run", "--seeds", 2)
     assert outcome.status == 0
     assert "agent 0 diverged at step 200" in outcome.out

@@ -11,7 +11,7 @@ from PIL import Image
 from toy_environments import chain, counter, small_config
 
 from ddpg_jax import render
-from ddpg_jax.algorithm import agent, rollout
+from ddpg_jax.algorithm import agent, evaluation
 from ddpg_jax.environments import optimum
 from ddpg_jax.environments.registry import make
 from ddpg_jax.pictures import animation, trajectories
@@ -98,8 +98,8 @@ def test_trajectories_return_what_the_evaluation_returns(finished):
     shown = scene(finished, episodes=4)
     first = jax.tree.map(lambda leaf: leaf[1], shown.moments[0].actors)
     state = agent.init(jax.random.key(0), jnp.zeros(3), algorithm=shown.trained.algorithm)
-    state = state._replace(actor_params=first["params"])
-    evaluated = rollout.greedy_returns(
+    state = state._replace(actor=first)
+    evaluated = evaluation.greedy_returns(
         state, shown.environment.evaluation_starts(4), environment=shown.environment, algorithm=shown.trained.algorithm
     )
     np.testing.assert_allclose(trajectories.returns(shown.tests[0], 200)[1], evaluated, rtol=1e-5)
@@ -242,7 +242,7 @@ def test_toy_episodes_are_played_as_they_are(environment):
     size = environment.observation_size
     states = [agent.init(jax.random.key(i), jnp.zeros(size), algorithm=algorithm) for i in range(2)]
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    moment = Moment(0, {"params": state.actor_params}, {"params": state.critic_params})
+    moment = Moment(0, {"params": state.actor["params"]}, {"params": state.critic["params"]})
     starts = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, 1, *x.shape)), environment.reset(jax.random.key(0)))
     played = trajectories.play(moment, starts, environment=environment, algorithm=algorithm, num_steps=5)
     np.testing.assert_array_equal(trajectories.lengths(played, 100), [[3], [3]])

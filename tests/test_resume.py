@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -13,11 +12,10 @@ import numpy as np
 import pytest
 from command import copy, main, results, stopped_after
 
-from ddpg_jax.algorithm import training
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_setup
-from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS
+from ddpg_jax.population.programs import train_state_shapes
 from ddpg_jax.results.history import History
 from ddpg_jax.runs import checkpoint, course, finish, plan, state_arrays
 from ddpg_jax.runs.checkpoint import Checkpoints, Saved
@@ -216,7 +214,7 @@ def test_run_in_waves_cannot_be_extended_and_says_why(tmp_path):
 def state():
     """A training state of two agents, filled with numbers; three of the ten rows of its replay have been written."""
     setup = make_setup(Config(hidden_sizes=(2,), batch_size=1, replay_capacity=10), make("Pendulum-v1"))
-    one = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS)
+    one = train_state_shapes(setup)
     generator = np.random.default_rng(0)
 
     def fill(leaf):

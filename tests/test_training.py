@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from toy_environments import counter, every_row, explored, small_config, stored
 
-from ddpg_jax.algorithm import agent, training
+from ddpg_jax.algorithm import agent, loop
 from ddpg_jax.algorithm.replay import Sampler
 from ddpg_jax.algorithm.types import StepLog, TrainState
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
@@ -27,13 +27,13 @@ class Learner:
         if sampler is not None:
             self.setup = replace(self.setup, sampler=sampler)
         self.hyperparameters = make_hyperparameters(self.config)
-        self.start = training.init(jax.random.key(0), self.hyperparameters, setup=self.setup)
+        self.start = loop.init(jax.random.key(0), self.hyperparameters, setup=self.setup)
         self.traces = 0
 
         @jax.jit
         def program(state, hyperparameters, num_steps):
             self.traces += 1
-            return training.train(state, hyperparameters, num_steps, setup=self.setup, max_steps=MAX_STEPS)
+            return loop.train(state, hyperparameters, num_steps, setup=self.setup, max_steps=MAX_STEPS)
 
         self.program = program
 
@@ -91,12 +91,13 @@ def test_chunk_of_no_steps_changes_nothing(learner):
 
 
 def test_equal_keys_train_equal_agents_and_other_keys_others(learner):
-    other = training.init(jax.random.key(1), learner.hyperparameters, setup=learner.setup)
+    other = loop.init(jax.random.key(1), learner.hyperparameters, setup=learner.setup)
     one, same, two = learner.train(25)[0], learner.train(25)[0], learner.train(25, other)[0]
     assert equal(one, same)
     assert (stored(one.replay, 1).action != stored(two.replay, 1).action).all()
     assert (
-        one.agent.actor_params["hidden"]["Dense_0"]["kernel"] != two.agent.actor_params["hidden"]["Dense_0"]["kernel"]
+        one.agent.actor["params"]["hidden"]["Dense_0"]["kernel"]
+        != two.agent.actor["params"]["hidden"]["Dense_0"]["kernel"]
     ).all()
 
 
@@ -166,7 +167,7 @@ def test_learning_rates_decay_by_episode(decaying):
     two, _ = decaying.train(1, start, actor_lr=0.01 / 8, critic_lr=0.01 / 8, lr_decay=1.0)
     assert equal(one.agent, two.agent)
     undecayed, _ = decaying.train(1, start, lr_decay=1.0)
-    for name in ("actor_params", "critic_params"):
+    for name in ("actor", "critic"):
         assert not equal(getattr(one.agent, name), getattr(undecayed.agent, name))
 
 
@@ -266,8 +267,8 @@ def _trace(**changes) -> None:
         setup = replace(setup, sampler=sampler)
 
     def run(key):
-        state = training.init(key, make_hyperparameters(config), setup=setup)
-        state, _ = training.train(state, make_hyperparameters(config), 5, setup=setup, max_steps=5)
-        return training.train(state, make_hyperparameters(config), 5, setup=setup, max_steps=5)[1]
+        state = loop.init(key, make_hyperparameters(config), setup=setup)
+        state, _ = loop.train(state, make_hyperparameters(config), 5, setup=setup, max_steps=5)
+        return loop.train(state, make_hyperparameters(config), 5, setup=setup, max_steps=5)[1]
 
     jax.make_jaxpr(run)(jax.random.key(0))

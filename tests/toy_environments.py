@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import replay, rollout, training
+from ddpg_jax.algorithm import loop, replay
 from ddpg_jax.algorithm.environment import Environment, Step
 from ddpg_jax.algorithm.types import Replay, TrainState
 from ddpg_jax.config import Config
@@ -95,8 +95,8 @@ def trained(config: Config, environment: Environment, num_steps: int, *, num_age
     hyperparameters = make_hyperparameters(config)
     # Agents march in step: they share the counters of steps and rows.
     axes = TrainState(0, Replay(rows=0, added=None), 0, 0, 0, 0, 0, step=None)
-    train = jax.vmap(partial(training.train, setup=setup, max_steps=num_steps), (axes, None, None), (axes, 0))
-    starts = [training.init(jax.random.key(i), hyperparameters, setup=setup) for i in range(num_agents)]
+    train = jax.vmap(partial(loop.train, setup=setup, max_steps=num_steps), (axes, None, None), (axes, 0))
+    starts = [loop.init(jax.random.key(i), hyperparameters, setup=setup) for i in range(num_agents)]
     start = jax.tree.map(lambda *x: jnp.stack(x), *starts)
     start = start._replace(replay=start.replay._replace(added=jnp.int32(0)), step=jnp.int32(0))
     return setup, jax.jit(train, donate_argnums=0)(start, hyperparameters, num_steps)[0].agent
@@ -106,16 +106,9 @@ def explored(config: Config, environment: Environment, num_steps: int, *, seed: 
     """The rows that an agent stores in so many steps without an update, and what the steps did to its episodes."""
     setup = make_setup(config, environment)
     hyperparameters = make_hyperparameters(config)
-    algorithm = algorithm or setup.algorithm
-    setup = training.Setup(environment, algorithm, setup.exploration, replay_capacity=num_steps)
-    explore = partial(
-        rollout.explore,
-        environment=environment,
-        algorithm=algorithm,
-        exploration=setup.exploration,
-        process=hyperparameters.noise,
-    )
-    start = training.init(jax.random.key(seed), hyperparameters, setup=setup)
+    setup = loop.Setup(environment, algorithm or setup.algorithm, setup.exploration, replay_capacity=num_steps)
+    explore = partial(loop.explore, hyperparameters=hyperparameters, setup=setup)
+    start = loop.init(jax.random.key(seed), hyperparameters, setup=setup)
     run = jax.jit(lambda state: jax.lax.scan(lambda state, _: explore(state), state, length=num_steps))
     state, outcome = run(start)
     return stored(state.replay, environment.action_size), state, jax.device_get(outcome)

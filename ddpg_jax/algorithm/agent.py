@@ -2,7 +2,7 @@
 
 The comments name the lines of Algorithm 1 (Lillicrap et al. 2015, https://arxiv.org/abs/1509.02971), counted from its
 first: 1-3 initialise, 4-6 begin an episode, 7 begins a step, 8-10 act, execute and store, 11-15 learn.
-This file has lines 1, 2 and 11 to 15, and the policy of line 8; `training.py` has the loop around them.
+This file has lines 1, 2 and 12 to 15, and the policy of line 8; `loop.py` has the loop around them.
 """
 
 from collections.abc import Callable
@@ -16,40 +16,40 @@ import optax
 
 from ddpg_jax.algorithm import losses
 from ddpg_jax.algorithm.networks import Actor, Critic
-from ddpg_jax.algorithm.optimizers import Optimizer, adam, polyak
-from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Params, PRNGKey, Transition, UpdateInfo
+from ddpg_jax.algorithm.optimizers import Optimizer, adam
+from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Params, PRNGKey, Transition, UpdateInfo, Variables
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """The parts that DDPG is put together from. Hashable: equal algorithms share one compilation.
+    """The parts of DDPG. Hashable: equal algorithms share one compilation.
 
-    Each part can be exchanged for one of the same signature, which is how the algorithm is varied.
+    The algorithm is varied by exchanging a part for another one of the same signature.
     """
 
     actor: Actor
-    """Observations to actions."""
+    """Maps observations to actions."""
     critic: Critic
-    """Observations and actions to values."""
+    """Maps observations and actions to values."""
     optimizer: Optimizer = adam
-    """(learning_rate, eps, l2) -> an Optax transformation, of the actor and of the critic."""
+    """(learning_rate, eps, l2) -> an Optax transformation, for the actor and for the critic."""
     critic_first: bool = True
-    """Let the actor's loss see the critic after its step, instead of both steps starting from the same critic."""
+    """Let the actor's loss use the critic after its step. False: both steps start from the same critic."""
     td_target: Callable[..., jax.Array] = losses.td_target
-    """(reward [B], discount [B], next values, gamma by its name) -> the targets of the critic's values."""
+    """(reward [B], discount [B], next values, gamma as a keyword) -> the targets of the critic's values."""
     critic_loss: Callable[[jax.Array, jax.Array], jax.Array] = losses.critic_loss
-    """(values, targets) -> what the critic minimises, []."""
+    """(values, targets) -> the critic's loss []."""
     actor_loss: Callable[[jax.Array], jax.Array] = losses.actor_loss
-    """(values of the actor's actions) -> what the actor minimises, []."""
+    """(values of the actor's actions) -> the actor's loss []."""
 
 
 @partial(jax.jit, static_argnames="algorithm")
 def init(key: PRNGKey, observation: jax.Array, *, algorithm: Algorithm) -> AgentState:
-    """A new agent, its targets equal to its online networks.
+    """Returns a new agent, whose targets equal its online networks.
 
     Args:
         key: consumed.
-        observation: an example [O]; only its size and dtype count, and the dtype becomes the parameters'.
+        observation: an example [O]; only its size and dtype matter. The parameters get its dtype.
         algorithm: its networks are initialised.
 
     Returns:
@@ -63,61 +63,54 @@ def init(key: PRNGKey, observation: jax.Array, *, algorithm: Algorithm) -> Agent
     actor = dict(algorithm.actor.init(actor_key, observation))
     critic = dict(algorithm.critic.init(critic_key, observation, action))
     actor, critic = jax.tree.map(lambda x: x.astype(observation.dtype), (actor, critic))
-    actor_params, actor_stats = actor["params"], actor.get("batch_stats", {})
-    critic_params, critic_stats = critic["params"], critic.get("batch_stats", {})
     optimizer = algorithm.optimizer(1.0, 1.0, 0.0)  # its state does not depend on these
     return AgentState(
-        actor_params=actor_params,
-        critic_params=critic_params,
-        # Line 2: the targets start as copies.
-        target_actor_params=actor_params,
-        target_critic_params=critic_params,
-        actor_stats=actor_stats,
-        critic_stats=critic_stats,
-        target_actor_stats=actor_stats,
-        target_critic_stats=critic_stats,
-        actor_optimizer_state=optimizer.init(actor_params),
-        critic_optimizer_state=optimizer.init(critic_params),
+        actor=actor,
+        critic=critic,
+        # Line 2: initialise the targets as copies.
+        target_actor=actor,
+        target_critic=critic,
+        actor_optimizer_state=optimizer.init(actor["params"]),
+        critic_optimizer_state=optimizer.init(critic["params"]),
         step=jnp.int32(0),
     )
 
 
 @partial(jax.jit, static_argnames="algorithm")
 def act(state: AgentState, observation: jax.Array, *, algorithm: Algorithm) -> jax.Array:
-    """The greedy actions mu(s) of line 8, in the environment's units and within its bounds.
+    """Returns the greedy actions mu(s) of line 8, in the environment's units and within its bounds.
 
     Args:
         state: an agent.
         observation: [..., O].
-        algorithm: the one that `state` was made with.
+        algorithm: the one with which `state` was made.
 
     Returns:
         [..., A] in the dtype of the parameters. Exploration noise is the caller's to add (`noise.py`).
     """
-    observation = jnp.asarray(observation, dtype_of(state.actor_params))
-    variables = {"params": state.actor_params, "batch_stats": state.actor_stats}
-    return jnp.asarray(algorithm.actor.apply(variables, observation))
+    observation = jnp.asarray(observation, dtype_of(state.actor))
+    return jnp.asarray(algorithm.actor.apply(state.actor, observation))
 
 
 @partial(jax.jit, static_argnames="algorithm")
 def update(
     key: PRNGKey, state: AgentState, batch: Transition, *, algorithm: Algorithm, hyperparameters: Hyperparameters
 ) -> tuple[AgentState, UpdateInfo]:
-    """One update of critic, actor and targets: lines 12 to 15, on a minibatch of anyone's making (line 11).
+    """Updates critic, actor and targets once: lines 12 to 15, on any minibatch (line 11).
 
     Args:
         key: consumed (by dropout, where there is any).
-        state: the agent before.
+        state: the agent before the update.
         batch: B transitions.
-        algorithm: the one that `state` was made with.
+        algorithm: the one with which `state` was made.
         hyperparameters: scalars; `noise` and `lr_decay` are not used here.
 
     Returns:
-        The agent after, and the losses on this batch before the step.
+        The agent after the update, and the losses on this batch before it.
     """
     chex.assert_rank(list(batch), [2, 2, 1, 1, 2])
     chex.assert_equal_shape_prefix(list(batch), 1)
-    dtype = dtype_of(state.critic_params)
+    dtype = dtype_of(state.critic)
     batch, hyperparameters = jax.tree.map(lambda x: jnp.asarray(x, dtype), (batch, hyperparameters))
     critic_key, actor_key = jax.random.split(key)
 
@@ -126,19 +119,19 @@ def update(
     # Line 13: update the critic by minimising the mean squared error to y.
     new, critic_loss, q_mean = _critic_step(critic_key, state, batch, target, algorithm, hyperparameters)
     # Line 14: update the actor by the sampled policy gradient.
-    critic = new if algorithm.critic_first else state
+    critic = new.critic if algorithm.critic_first else state.critic
     new, actor_loss = _actor_step(actor_key, new, critic, batch, algorithm, hyperparameters)
-    # Line 15: update the target networks.
-    new = _target_step(new, hyperparameters)
-    return new._replace(step=state.step + 1), UpdateInfo(critic_loss, actor_loss, q_mean)
+    # Line 15: update the targets, theta' <- tau theta + (1 - tau) theta', parameters and statistics alike.
+    online, old = (new.actor, new.critic), (new.target_actor, new.target_critic)
+    target_actor, target_critic = optax.incremental_update(online, old, hyperparameters.tau)
+    new = new._replace(target_actor=target_actor, target_critic=target_critic, step=state.step + 1)
+    return new, UpdateInfo(critic_loss, actor_loss, q_mean)
 
 
 def _target(state: AgentState, batch: Transition, algorithm: Algorithm, hyperparameters: Hyperparameters) -> jax.Array:
-    """The targets y [B], from the target networks with their own, slowly moving, statistics and without dropout."""
-    actor = {"params": state.target_actor_params, "batch_stats": state.target_actor_stats}
-    critic = {"params": state.target_critic_params, "batch_stats": state.target_critic_stats}
-    next_action = algorithm.actor.apply(actor, batch.next_observation)
-    next_value = algorithm.critic.apply(critic, batch.next_observation, next_action)
+    """Returns the targets y [B]. Target networks use their running statistics and no dropout."""
+    next_action = algorithm.actor.apply(state.target_actor, batch.next_observation)
+    next_value = algorithm.critic.apply(state.target_critic, batch.next_observation, next_action)
     return algorithm.td_target(batch.reward, batch.discount, next_value, gamma=hyperparameters.gamma)
 
 
@@ -150,78 +143,54 @@ def _critic_step(
     algorithm: Algorithm,
     hyperparameters: Hyperparameters,
 ) -> tuple[AgentState, jax.Array, jax.Array]:
-    """The state with the critic one step further, the critic's loss, and the mean of its values before."""
+    """Returns the state with the critic one step further, the critic's loss, and the mean of its values before."""
 
-    def loss(params: Params) -> tuple[jax.Array, tuple[Params, jax.Array]]:
-        value, stats = _apply_in_training(
-            key, algorithm.critic, params, state.critic_stats, batch.observation, batch.action
-        )
-        return algorithm.critic_loss(value, target), (stats, jnp.mean(value))
+    def loss(params: Params) -> tuple[jax.Array, tuple[Variables, jax.Array]]:
+        variables = state.critic | {"params": params}
+        value, variables = _apply_in_training(key, algorithm.critic, variables, batch.observation, batch.action)
+        return algorithm.critic_loss(value, target), (variables, jnp.mean(value))
 
-    (critic_loss, (stats, q_mean)), gradient = jax.value_and_grad(loss, has_aux=True)(state.critic_params)
+    params = state.critic["params"]
+    (critic_loss, (variables, q_mean)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
     optimizer = algorithm.optimizer(hyperparameters.critic_lr, hyperparameters.adam_eps, hyperparameters.critic_l2)
-    step, optimizer_state = optimizer.update(gradient, state.critic_optimizer_state, state.critic_params)
-    new = state._replace(
-        critic_params=optax.apply_updates(state.critic_params, step),
-        critic_stats=stats,
-        critic_optimizer_state=optimizer_state,
-    )
-    return new, critic_loss, q_mean
+    step, optimizer_state = optimizer.update(gradient, state.critic_optimizer_state, params)
+    critic = variables | {"params": optax.apply_updates(params, step)}
+    return state._replace(critic=critic, critic_optimizer_state=optimizer_state), critic_loss, q_mean
 
 
 def _actor_step(
     key: PRNGKey,
     state: AgentState,
-    critic: AgentState,
+    critic: Variables,
     batch: Transition,
     algorithm: Algorithm,
     hyperparameters: Hyperparameters,
 ) -> tuple[AgentState, jax.Array]:
-    """The state with the actor one step further, judged by the critic of `critic`, and the actor's loss."""
+    """Returns the state with the actor one step further, which `critic` judges, and the actor's loss."""
     actor_key, critic_key = jax.random.split(key)
 
-    def loss(params: Params) -> tuple[jax.Array, Params]:
-        action, stats = _apply_in_training(actor_key, algorithm.actor, params, state.actor_stats, batch.observation)
-        value, _ = _apply_in_training(
-            critic_key, algorithm.critic, critic.critic_params, critic.critic_stats, batch.observation, action
-        )
-        return algorithm.actor_loss(value), stats
+    def loss(params: Params) -> tuple[jax.Array, Variables]:
+        variables = state.actor | {"params": params}
+        action, variables = _apply_in_training(actor_key, algorithm.actor, variables, batch.observation)
+        value, _ = _apply_in_training(critic_key, algorithm.critic, critic, batch.observation, action)
+        return algorithm.actor_loss(value), variables
 
-    (actor_loss, stats), gradient = jax.value_and_grad(loss, has_aux=True)(state.actor_params)
+    params = state.actor["params"]
+    (actor_loss, variables), gradient = jax.value_and_grad(loss, has_aux=True)(params)
     optimizer = algorithm.optimizer(hyperparameters.actor_lr, hyperparameters.adam_eps, hyperparameters.actor_l2)
-    step, optimizer_state = optimizer.update(gradient, state.actor_optimizer_state, state.actor_params)
-    new = state._replace(
-        actor_params=optax.apply_updates(state.actor_params, step),
-        actor_stats=stats,
-        actor_optimizer_state=optimizer_state,
-    )
-    return new, actor_loss
-
-
-def _target_step(state: AgentState, hyperparameters: Hyperparameters) -> AgentState:
-    """The state with its targets, parameters and statistics alike, moved by tau towards the online networks."""
-    target = (
-        state.target_actor_params, state.target_critic_params, state.target_actor_stats, state.target_critic_stats
-    )  # fmt: skip
-    online = (state.actor_params, state.critic_params, state.actor_stats, state.critic_stats)
-    actor_params, critic_params, actor_stats, critic_stats = polyak(target, online, hyperparameters.tau)
-    return state._replace(
-        target_actor_params=actor_params,
-        target_critic_params=critic_params,
-        target_actor_stats=actor_stats,
-        target_critic_stats=critic_stats,
-    )
+    step, optimizer_state = optimizer.update(gradient, state.actor_optimizer_state, params)
+    actor = variables | {"params": optax.apply_updates(params, step)}
+    return state._replace(actor=actor, actor_optimizer_state=optimizer_state), actor_loss
 
 
 def _apply_in_training(
-    key: PRNGKey, network: Actor | Critic, params: Params, stats: Params, *inputs: jax.Array
-) -> tuple[jax.Array, Params]:
-    """The network's output with dropout and the minibatch's statistics, and its running statistics after it."""
-    variables = {"params": params, "batch_stats": stats}
+    key: PRNGKey, network: Actor | Critic, variables: Variables, *inputs: jax.Array
+) -> tuple[jax.Array, Variables]:
+    """Returns the output with dropout and the minibatch's statistics, and the variables with the new running ones."""
     output, changed = network.apply(variables, *inputs, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
-    return output, changed.get("batch_stats", stats)
+    return output, variables | dict(changed)
 
 
-def dtype_of(params: Params) -> jnp.dtype:
-    """The dtype in which a network with these parameters computes."""
-    return jax.tree.leaves(params)[0].dtype
+def dtype_of(variables: Variables) -> jnp.dtype:
+    """Returns the dtype in which a network with these variables computes."""
+    return jax.tree.leaves(variables)[0].dtype

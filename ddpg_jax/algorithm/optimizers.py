@@ -1,4 +1,4 @@
-"""Adam in the two forms of the sources, and the step of the target networks."""
+"""Adam in the two forms of the sources."""
 
 from collections.abc import Callable
 
@@ -60,8 +60,3 @@ def adam_eps_hat(
 
 def _is_kernel(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-
-def polyak(target: Params, online: Params, tau: jax.Array | float) -> Params:
-    """Theta' <- tau theta + (1 - tau) theta': the step of target networks towards the online ones."""
-    return jax.tree.map(lambda new, old: tau * new + (1 - tau) * old, online, target)

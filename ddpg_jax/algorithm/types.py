@@ -14,7 +14,10 @@ PRNGKey: TypeAlias = jax.Array
 """A typed key made by `jax.random.key`, shape []."""
 
 Params: TypeAlias = Any
-"""A tree of arrays: a Flax network's parameters, or its normalisation statistics."""
+"""A tree of arrays: the parameters of a Flax network."""
+
+Variables: TypeAlias = dict[str, Any]
+"""Flax's variables of a network: {"params": …}, and "batch_stats", the running statistics of batch normalisation."""
 
 
 class Transition(NamedTuple):
@@ -76,28 +79,20 @@ class Hyperparameters(NamedTuple):
 
 
 class AgentState(NamedTuple):
-    """All that `update` advances. The dtype of the parameters is the dtype in which everything is computed."""
+    """Everything that `update` advances. The dtype of the parameters is the dtype of all computations."""
 
-    actor_params: Params
-    """Of mu."""
-    critic_params: Params
-    """Of Q."""
-    target_actor_params: Params
-    """Of mu'."""
-    target_critic_params: Params
-    """Of Q'."""
-    actor_stats: Params
-    """Running statistics of the actor's batch normalisation; an empty tree without it."""
-    critic_stats: Params
-    """Those of the critic."""
-    target_actor_stats: Params
-    """Those of the target actor."""
-    target_critic_stats: Params
-    """Those of the target critic."""
+    actor: Variables
+    """Of the actor mu."""
+    critic: Variables
+    """Of the critic Q."""
+    target_actor: Variables
+    """Of the target actor mu'."""
+    target_critic: Variables
+    """Of the target critic Q'."""
     actor_optimizer_state: optax.OptState
     """Moments and counter of the actor's optimizer."""
     critic_optimizer_state: optax.OptState
-    """Those of the critic's."""
+    """Moments and counter of the critic's optimizer."""
     step: jax.Array
     """[] int32: updates so far."""
 

@@ -3,10 +3,9 @@
 from ddpg_jax.algorithm import noise, products, replay
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.environment import Environment
+from ddpg_jax.algorithm.loop import Exploration, Setup
 from ddpg_jax.algorithm.networks import Actor, Critic, Final, Hidden
 from ddpg_jax.algorithm.optimizers import adam, adam_eps_hat
-from ddpg_jax.algorithm.rollout import Exploration
-from ddpg_jax.algorithm.training import Setup
 from ddpg_jax.algorithm.types import Hyperparameters, NoiseProcess
 from ddpg_jax.config import Config
 

@@ -20,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ddpg_jax.algorithm import rollout, training
-from ddpg_jax.algorithm.training import Setup
-from ddpg_jax.algorithm.types import AgentState, Hyperparameters, NoiseProcess, Replay, TrainState
+from ddpg_jax.algorithm import evaluation, loop
+from ddpg_jax.algorithm.loop import Setup
+from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Replay, TrainState
+from ddpg_jax.config import Config
+from ddpg_jax.population.assembly import make_hyperparameters
 
 _OWN: Any = 0
 _SHARED: Any = None
@@ -86,9 +88,19 @@ def choose_group_size(setup: Setup, platform: str) -> int:
 
 
 def num_parameters(setup: Setup) -> int:
-    """Parameters of an agent's actor and critic together."""
-    state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS).agent
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves((state.actor_params, state.critic_params)))
+    """Returns the number of parameters of an agent's actor and critic together."""
+    agent = train_state_shapes(setup).agent
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves((agent.actor["params"], agent.critic["params"])))
+
+
+def train_state_shapes(setup: Setup) -> TrainState:
+    """Returns the shapes and dtypes of an agent's training state."""
+    return jax.eval_shape(partial(loop.init, setup=setup), jax.random.key(0), _hyperparameter_shapes())
+
+
+def _hyperparameter_shapes(*shape: int) -> Hyperparameters:
+    """Returns the tree of hyperparameters with the given shape in place of each number."""
+    return jax.tree.map(lambda _: jax.ShapeDtypeStruct(shape, jnp.float32), make_hyperparameters(Config()))
 
 
 class Programs(NamedTuple):
@@ -124,17 +136,17 @@ def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_
         return jax.shard_map(grouped, mesh=mesh, in_specs=_specs(in_axes), out_specs=_specs(out_axes), check_vma=False)
 
     def initialize(key_data: jax.Array, hyperparameters: Hyperparameters) -> TrainState:
-        return training.init(jax.random.wrap_key_data(key_data), hyperparameters, setup=setup)
+        return loop.init(jax.random.wrap_key_data(key_data), hyperparameters, setup=setup)
 
     init = over_block(initialize, (0, 0), _STACKED)
-    train = over_block(partial(training.train, setup=setup, max_steps=max_steps), (_STACKED, 0, None), (_STACKED, 0))
+    train = over_block(partial(loop.train, setup=setup, max_steps=max_steps), (_STACKED, 0, None), (_STACKED, 0))
     evaluate = over_block(
-        partial(rollout.greedy_returns, environment=setup.environment, algorithm=setup.algorithm), (0, None), 0
+        partial(evaluation.greedy_returns, environment=setup.environment, algorithm=setup.algorithm), (0, None), 0
     )
 
     n = placement.block_size
     keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), n)))
-    hyperparameters = jax.tree.map(lambda _: jax.ShapeDtypeStruct((n,), jnp.float32), EXAMPLE_HYPERPARAMETERS)
+    hyperparameters = _hyperparameter_shapes(n)
     states = jax.eval_shape(init, keys, hyperparameters)
     starts = jax.eval_shape(lambda: setup.environment.evaluation_starts(num_starts))
     sharding = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(_STACKED))
@@ -190,7 +202,3 @@ def _specs(axes: Any) -> Any:
         return PartitionSpec() if axis is None else PartitionSpec("agents")
 
     return jax.tree.map(spec, axes, is_leaf=lambda axis: axis is None)
-
-
-EXAMPLE_HYPERPARAMETERS = Hyperparameters(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, NoiseProcess(0.0, 0.0, 0.0))
-"""The tree of an agent's hyperparameters; only its shape counts."""

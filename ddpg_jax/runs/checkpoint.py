@@ -26,7 +26,7 @@ from ddpg_jax.runs import orbax_items
 from ddpg_jax.runs.orbax_items import as_os_error, read_item, reason, write_item
 from ddpg_jax.runs.state_arrays import require_fit
 
-FORMAT = 2
+FORMAT = 3
 """Version of the content; another one is refused."""
 
 KEEP = 2
@@ -206,6 +206,10 @@ class Checkpoints:
             raise ValueError(f"{name} is damaged: {reason(error)}") from error
         if meta["format"] > FORMAT:
             raise ValueError(f"{name} has format {meta['format']}, newer than {FORMAT}: update ddpg_jax")
+        if meta["format"] < FORMAT:
+            raise ValueError(
+                f"{name} has format {meta['format']}, older than {FORMAT}: resume it with the version that wrote it"
+            )
         for field, value in meta["run"].items():
             if field in self._run and value != self._run[field]:
                 raise ValueError(f"{name} belongs to another run: its {field} is {value}, here {self._run[field]}")

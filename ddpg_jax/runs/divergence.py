@@ -38,21 +38,16 @@ def _with_entries(index: list[int], array: jax.Array, entries: np.ndarray) -> ja
     return spread(changed, array.sharding)
 
 
-def parameters(state: TrainState) -> dict[str, Any]:
+def actor_and_critic(state: TrainState) -> dict[str, Any]:
     """Returns the variables of actor and critic [n, ...], on the host."""
-    agent = state.agent
-    variables = {
-        "actor": {"params": agent.actor_params, "batch_stats": agent.actor_stats},
-        "critic": {"params": agent.critic_params, "batch_stats": agent.critic_stats},
-    }
-    return jax.tree.map(on_host, variables)
+    return jax.tree.map(on_host, {"actor": state.agent.actor, "critic": state.agent.critic})
 
 
 def note_diverged(population: Population, history: History, final_returns: np.ndarray) -> None:
     """Adds to the history the agents whose final returns [N, ...] or parameters are not finite, though losses were."""
     finite = np.isfinite(final_returns).reshape(len(final_returns), -1).all(axis=1)
-    for positions, tree in population.portions(parameters):
-        for leaf in jax.tree.leaves(tree):
+    for positions, variables in population.portions(actor_and_critic):
+        for leaf in jax.tree.leaves(variables):
             finite[positions] &= np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
     for agent in history.agents[~finite]:
         history.diverged.setdefault(int(agent), history.env_steps)

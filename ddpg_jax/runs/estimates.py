@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm.training import Setup
+from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.config import Config
 from ddpg_jax.population.programs import Placement
 from ddpg_jax.processes.devices import usable_memory
@@ -55,7 +55,7 @@ def update_flops(agent: Any, batch_size: int) -> int:
     def entries(params: Any) -> int:
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params) if len(leaf.shape) == 2)
 
-    return 2 * batch_size * (4 * entries(agent.actor_params) + 6 * entries(agent.critic_params))
+    return 2 * batch_size * (4 * entries(agent.actor["params"]) + 6 * entries(agent.critic["params"]))
 
 
 def num_bytes(tree: Any) -> int:

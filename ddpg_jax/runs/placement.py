@@ -2,7 +2,7 @@
 
 import jax
 
-from ddpg_jax.algorithm.training import Setup
+from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.population.programs import Placement, choose_group_size
 from ddpg_jax.processes.devices import devices_each
 

@@ -1,17 +1,13 @@
 """The plan of a run, made before anything is compiled: its parts, their devices, and what they need."""
 
 from dataclasses import dataclass
-from functools import partial
 
-import jax
-
-from ddpg_jax.algorithm import training
 from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.algorithm.training import Setup
+from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_setup
-from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS, Placement
+from ddpg_jax.population.programs import Placement, train_state_shapes
 from ddpg_jax.processes.team import ALONE, Team
 from ddpg_jax.runs.checkpoint import KEEP
 from ddpg_jax.runs.estimates import available_memory, estimate_seconds, format_bytes, format_seconds, num_bytes
@@ -191,7 +187,7 @@ def plan_part(
     Raises:
         ValueError: if the memory is too small for one block of agents; it says which replay would fit.
     """
-    state = jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS)
+    state = train_state_shapes(setup)
     replay_bytes, parameter_bytes = num_bytes(state.replay), num_bytes(state.agent)
     saved_replay_bytes = replay_bytes * min(config.total_steps, config.replay_capacity) // config.replay_capacity
     available = available_memory(placement, team)
@@ -213,7 +209,7 @@ def plan_part(
         parameter_bytes=parameter_bytes,
         available_bytes=available,
         waves=waves_of(agents, size),
-        disk_bytes=len(agents) * POLICY_COPIES * num_bytes((state.agent.actor_params, state.agent.critic_params)),
+        disk_bytes=len(agents) * POLICY_COPIES * num_bytes((state.agent.actor["params"], state.agent.critic["params"])),
         checkpoint_bytes=size * (parameter_bytes + saved_replay_bytes),
         seconds=estimate_seconds(config, setup, placement, len(agents), state.agent),
     )

@@ -2,14 +2,10 @@
 
 import shlex
 import sys
-from functools import partial
 
-import jax
-
-from ddpg_jax.algorithm import training
 from ddpg_jax.algorithm.types import TrainState
 from ddpg_jax.config import Config
-from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS
+from ddpg_jax.population.programs import train_state_shapes
 from ddpg_jax.processes.team import Team
 from ddpg_jax.runs.checkpoint import Checkpoint, Checkpoints, Saved
 from ddpg_jax.runs.folder import RunFolder, differences
@@ -37,7 +33,7 @@ def load(options: Options, plan: Plan, folder: RunFolder, checkpoints: Checkpoin
 
     def like(agent: int) -> TrainState:
         setup = plan.parts[plan.part_of(agent)].setup
-        return jax.eval_shape(partial(training.init, setup=setup), jax.random.key(0), EXAMPLE_HYPERPARAMETERS)
+        return train_state_shapes(setup)
 
     try:
         return checkpoints.load(number, config_of, like)

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from ddpg_jax.algorithm.types import TrainState
-from ddpg_jax.population.blocks import Population, agent_keys
+from ddpg_jax.population.blocks import Population, agent_keys, on_host
 from ddpg_jax.population.programs import Programs
 from ddpg_jax.results.history import History
 from ddpg_jax.results.statistics import shortfall
 from ddpg_jax.runs.checkpoint import Checkpoint, Saved
 from ddpg_jax.runs.course import Chunk, Evaluation, Pace, Snapshot, course
-from ddpg_jax.runs.divergence import note_diverged, parameters
+from ddpg_jax.runs.divergence import actor_and_critic, note_diverged
 from ddpg_jax.runs.exchange import AfterChunk, AfterEvaluation
 from ddpg_jax.runs.logs import evaluation
 from ddpg_jax.runs.policy import save_weights
@@ -141,7 +141,7 @@ class Wave:
 
     def after_snapshot(self, event: Snapshot) -> None:
         """Writes the parameters of all agents to `snapshots/<environment steps>/`."""
-        self._write_variables(f"snapshots/{event.env_steps:09d}", parameters)
+        self._write_variables(f"snapshots/{event.env_steps:09d}", actor_and_critic)
 
     def finish(self) -> list[WaveResult]:
         """Evaluates the trained agents and writes their policies; the result is known to the first process."""
@@ -152,7 +152,7 @@ class Wave:
         note_diverged(self.population, history, returns)
         for diverged in self.session.team.gather(self._newly_diverged()):
             self._report_diverged(diverged)
-        self._write_variables("policy", lambda state: parameters(state)["actor"])
+        self._write_variables("policy", lambda state: jax.tree.map(on_host, state.agent.actor))
         optimum = environment.optimal_returns
         best = np.full(FINAL_EPISODES, np.nan) if optimum is None else np.asarray(optimum[:FINAL_EPISODES])
         final, selected = (values.mean(axis=1, dtype=np.float64) for values in (returns, selection))

@@ -1,0 +1,203 @@
+"""Algorithm 1 around `agent.update`: one agent acts, stores and learns for a chunk of steps, all of it compiled.
+
+The comments name the lines of Algorithm 1 (Lillicrap et al. 2015, https://arxiv.org/abs/1509.02971). This file has
+lines 3 to 6 and 8 to 11; `agent.py` has the others.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax.algorithm import agent, noise, replay
+from ddpg_jax.algorithm.agent import Algorithm
+from ddpg_jax.algorithm.environment import Environment
+from ddpg_jax.algorithm.replay import Sampler
+from ddpg_jax.algorithm.types import Episode, Hyperparameters, PRNGKey, StepLog, TrainState, Transition, UpdateInfo
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """How an agent gathers experience, apart from the noise's coefficients."""
+
+    noise_unit: tuple[float, ...]
+    """The change of each of the A actions by a noise of 1, in the environment's units."""
+    noise_reset: bool = False
+    """Start the noise anew in every episode (line 4), instead of letting it run on."""
+    clip_stored_action: bool = True
+    """Store the action as executed, instead of before it was clipped to the bounds."""
+    max_steps: int | None = None
+    """A time limit below the environment's own, or None."""
+    time_limit_terminal: bool = False
+    """Store a time limit as a terminal state."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything from which a training program is compiled. Hashable: equal setups share one compilation."""
+
+    environment: Environment
+    """The task."""
+    algorithm: Algorithm
+    """The networks, the losses and the form of the update."""
+    exploration: Exploration
+    """How experience is gathered."""
+    sampler: Sampler = replay.with_replacement
+    """Chooses the rows of the replay that form a minibatch."""
+    batch_size: int = 64
+    """B."""
+    replay_capacity: int = 50_000
+    """Transitions that the replay holds before it overwrites the oldest."""
+    first_update: int = 1
+    """The step, counted from 1, after which the first update may happen."""
+    train_every: int = 1
+    """Steps between updates: those numbered 1, 1 + train_every, … train."""
+    updates_per_train: int = 1
+    """Updates each time."""
+
+
+class Outcome(NamedTuple):
+    """The effect of a step on its episode."""
+
+    episode_length: jax.Array
+    """[] int32: steps of the episode that the step ended; 0 if it ended none."""
+    episode_return: jax.Array
+    """[] sum of the rewards of that episode, including this step."""
+
+
+def init(key: PRNGKey, hyperparameters: Hyperparameters, *, setup: Setup) -> TrainState:
+    """Returns an agent at the start of its first episode (lines 1 to 6), with an empty replay. The key is consumed."""
+    key, agent_key, reset_key = jax.random.split(key, 3)
+    environment = setup.environment
+    # Lines 4 to 6: begin the first episode.
+    state, observation = environment.reset(reset_key)
+    example = jnp.zeros(environment.observation_size, jnp.float32)
+    return TrainState(
+        agent=agent.init(agent_key, example, algorithm=setup.algorithm),
+        # Line 3: initialise the replay.
+        replay=replay.init(setup.replay_capacity, environment.observation_size, environment.action_size),
+        noise=noise.init(hyperparameters.noise, environment.action_size),
+        environment=state,
+        observation=observation,
+        episode=Episode(number=jnp.int32(0), total_reward=jnp.float32(0), length=jnp.int32(0)),
+        key=key,
+        step=jnp.int32(0),
+    )
+
+
+def train(
+    state: TrainState, hyperparameters: Hyperparameters, num_steps: jax.Array, *, setup: Setup, max_steps: int
+) -> tuple[TrainState, jax.Array]:
+    """Advances one agent by `num_steps` environment steps, at most `max_steps`, with their updates.
+
+    The number of steps is an array, so that one compiled program serves every chunk of a run. What a step does is
+    decided by counters that agents under `vmap` share, so that no condition turns into the work of both its branches:
+    first comes a loop that only gathers experience, then one that also learns.
+
+    Returns:
+        The state afterwards, and a log [max_steps, F] with one row per step and one column per field of `StepLog`;
+        rows from num_steps on are 0.
+    """
+    gathering = jnp.clip(setup.first_update - 1 - state.step, 0, num_steps)
+    first_step = state.step
+    no_update = UpdateInfo(*(jnp.float32(0) for _ in UpdateInfo._fields))
+
+    def gather(i: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+        state, log = carry
+        state, outcome = explore(state, hyperparameters, setup=setup)
+        return state, _write(log, i, outcome, no_update)
+
+    def gather_and_learn(i: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+        state, log = carry
+        now = _decayed(hyperparameters, state.episode.number)  # of the episode that this step may end
+        state, outcome = explore(state, hyperparameters, setup=setup)
+        if setup.train_every == setup.updates_per_train == 1:
+            state, info = learn(state, now, setup=setup)
+        else:
+            trains = (first_step + i) % setup.train_every == 0
+            num_updates = jnp.where(trains, setup.updates_per_train, 0)
+
+            def learn_again(_: jax.Array, carry: tuple[TrainState, UpdateInfo]) -> tuple[TrainState, UpdateInfo]:
+                state, info = learn(carry[0], now, setup=setup)
+                return state, jax.tree.map(jnp.add, carry[1], info)
+
+            state, info = jax.lax.fori_loop(0, num_updates, learn_again, (state, no_update))
+        return state, _write(log, i, outcome, info)
+
+    carry = (state, jnp.zeros((max_steps, len(StepLog._fields)), jnp.float32))
+    carry = jax.lax.fori_loop(0, gathering, gather, carry)
+    return jax.lax.fori_loop(gathering, num_steps, gather_and_learn, carry)
+
+
+def explore(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup) -> tuple[TrainState, Outcome]:
+    """Acts with noise, executes and stores (lines 8 to 10), and begins an episode where one ended (lines 4 to 6).
+
+    The state's key is replaced.
+    """
+    environment, exploration, process = setup.environment, setup.exploration, hyperparameters.noise
+    key, noise_key, step_key, reset_key = jax.random.split(state.key, 4)
+
+    # Line 8: select action a_t = mu(s_t) + N_t.
+    noise_value = noise.step(noise_key, state.noise, process)
+    unit = noise.scale(process, state.episode.number) * jnp.asarray(exploration.noise_unit)
+    greedy = agent.act(state.agent, state.observation, algorithm=setup.algorithm)
+    chosen = greedy.astype(jnp.float32) + unit * noise_value
+    executed = jnp.clip(chosen, jnp.asarray(environment.low), jnp.asarray(environment.high))
+
+    # Line 9: execute a_t, observe reward r_t and new state s_{t+1}.
+    environment_state, step = environment.step(step_key, state.environment, executed)
+    length = state.episode.length + 1
+    max_steps = min(environment.max_steps, exploration.max_steps or environment.max_steps)
+    truncated = (step.truncated | (length >= max_steps)) & ~step.terminated
+    ended = step.terminated | truncated
+    total_reward = state.episode.total_reward + step.reward
+
+    # Line 10: store the transition; the observation is the one before any reset.
+    no_future = ended if exploration.time_limit_terminal else step.terminated
+    stored = executed if exploration.clip_stored_action else chosen
+    transition = Transition(state.observation, stored, step.reward, 1.0 - no_future, step.observation)
+
+    # Lines 4 to 6: begin the next episode where this one ended.
+    fresh = (*environment.reset(reset_key), noise.init(process, environment.action_size))
+    going_on = (environment_state, step.observation, noise_value)
+    environment_state, observation, fresh_noise = jax.tree.map(lambda a, b: jnp.where(ended, a, b), fresh, going_on)
+    new = state._replace(
+        replay=replay.add(state.replay, transition),
+        noise=fresh_noise if exploration.noise_reset else noise_value,
+        environment=environment_state,
+        observation=observation,
+        episode=Episode(
+            number=state.episode.number + ended,
+            total_reward=jnp.where(ended, 0.0, total_reward),
+            length=jnp.where(ended, 0, length),
+        ),
+        key=key,
+        step=state.step + 1,
+    )
+    return new, Outcome(jnp.where(ended, length, 0), total_reward)
+
+
+def learn(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup) -> tuple[TrainState, UpdateInfo]:
+    """Samples a minibatch and updates the agent once (lines 11 to 15). The state's key is replaced."""
+    key, sample_key, update_key = jax.random.split(state.key, 3)
+    # Line 11: sample a random minibatch of transitions.
+    action_size = setup.environment.action_size
+    batch = replay.sample(sample_key, state.replay, setup.batch_size, action_size, setup.sampler)
+    new, info = agent.update(update_key, state.agent, batch, algorithm=setup.algorithm, hyperparameters=hyperparameters)
+    return state._replace(agent=new, key=key), info
+
+
+def _decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparameters:
+    """Returns the hyperparameters with the learning rates of an episode, counted from 0."""
+    decay = hyperparameters.lr_decay**episode
+    return hyperparameters._replace(
+        actor_lr=hyperparameters.actor_lr * decay, critic_lr=hyperparameters.critic_lr * decay
+    )
+
+
+def _write(log: jax.Array, i: jax.Array, outcome: Outcome, info: UpdateInfo) -> jax.Array:
+    """Returns the log with row i filled in."""
+    entries = StepLog(**info._asdict(), **outcome._asdict())
+    row = jnp.stack([jnp.asarray(entry, log.dtype) for entry in entries])
+    return jax.lax.dynamic_update_slice(log, row[None], (i, 0))
