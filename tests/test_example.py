@@ -36,8 +36,7 @@ def test_it_is_about_a_hundred_lines_that_use_only_algorithm_and_environments():
     assert used == {"algorithm", "environments"}
 
 
-def test_its_comments_name_the_lines_of_algorithm_1_in_their_order():
-    """Within the functions, from line 5 on; the first lines stand in `main`."""
+def test_its_comments_name_the_lines_of_algorithm_1():
     text = EXAMPLE.read_text()
     for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15):
         assert re.search(rf"# .*\b{number}\b.*:", text), number
