@@ -71,7 +71,7 @@ def train(
     """
     gathering = jnp.clip(setup.first_update - 1 - state.step, 0, num_steps)
     first_step = state.step
-    no_update = UpdateInfo(jnp.float32(0), jnp.float32(0), jnp.float32(0))
+    no_update = UpdateInfo(*(jnp.float32(0) for _ in UpdateInfo._fields))
 
     def gather(i: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
         state, log = carry
@@ -136,12 +136,6 @@ def _decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparam
 
 def _write(log: jax.Array, i: jax.Array, outcome: Outcome, info: UpdateInfo) -> jax.Array:
     """The log with row i filled in."""
-    entries = StepLog(
-        critic_loss=info.critic_loss,
-        actor_loss=info.actor_loss,
-        q_mean=info.q_mean,
-        episode_length=outcome.episode_length,
-        episode_return=outcome.episode_return,
-    )
+    entries = StepLog(**info._asdict(), episode_length=outcome.episode_length, episode_return=outcome.episode_return)
     row = jnp.stack([jnp.asarray(entry, log.dtype) for entry in entries])
     return jax.lax.dynamic_update_slice(log, row[None], (i, 0))

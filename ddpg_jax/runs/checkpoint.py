@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpg_jax.runs import orbax_items
 from ddpg_jax.config import Config
+from ddpg_jax.processes.team import ALONE, Team
 from ddpg_jax.results.history import History
+from ddpg_jax.runs import orbax_items
 from ddpg_jax.runs.orbax_items import as_os_error, read_item, reason, write_item
 from ddpg_jax.runs.state_arrays import require_fit
-from ddpg_jax.processes.team import ALONE, Team
 
-FORMAT = 2
+FORMAT = 3
 """Version of the content; another one is refused."""
 
 KEEP = 2
@@ -49,7 +49,7 @@ class Saved(NamedTuple):
     """The content of a checkpoint, but for the agents' states and the history of the wave under way."""
 
     finished: list[tuple[History, np.ndarray, np.ndarray, np.ndarray]]
-    """What the waves that have ended have given (see `session.WaveResult`)."""
+    """What the waves that have ended have given (see `summary.WaveResult`)."""
     agents: range
     """Of the wave under way."""
     env_steps: int
@@ -203,6 +203,10 @@ class Checkpoints:
             meta = json.loads(archive["meta"].tobytes())
         except Exception as error:  # whatever a damaged file makes Orbax, TensorStore, zip or JSON raise
             raise ValueError(f"{name} is damaged: {reason(error)}") from error
+        if meta["format"] < FORMAT:
+            raise ValueError(
+                f"{name} has format {meta['format']}, older than {FORMAT}: resume it with the version that wrote it"
+            )
         if meta["format"] > FORMAT:
             raise ValueError(f"{name} has format {meta['format']}, newer than {FORMAT}: update ddpg_jax")
         for field, value in meta["run"].items():

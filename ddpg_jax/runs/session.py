@@ -9,19 +9,19 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from ddpg_jax.population.assembly import make_hyperparameters
-from ddpg_jax.runs.checkpoint import Checkpoints
-from ddpg_jax.config import Config
 from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.results.history import Episodes, History
-from ddpg_jax.runs.logs import Log
-from ddpg_jax.population.programs import Placement
-from ddpg_jax.runs.recording import Recorder
-from ddpg_jax.runs.folder import RunFolder
-from ddpg_jax.runs.sweep import Point
-from ddpg_jax.processes.team import ALONE, Team
 from ddpg_jax.algorithm.training import Setup
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters
+from ddpg_jax.config import Config
+from ddpg_jax.population.assembly import make_hyperparameters
+from ddpg_jax.population.programs import Placement
+from ddpg_jax.processes.team import ALONE, Team
+from ddpg_jax.results.history import Episodes, History
+from ddpg_jax.runs.checkpoint import Checkpoints
+from ddpg_jax.runs.folder import RunFolder
+from ddpg_jax.runs.logs import Log
+from ddpg_jax.runs.recording import Recorder
+from ddpg_jax.runs.sweep import Point
 
 MAX_CHUNK = 250
 """Environment steps of an agent between two returns to the host, at most."""
@@ -43,7 +43,7 @@ class Reporter(Protocol):
         """Training episodes that ended in the last chunk."""
 
     def evaluated(self, returns: np.ndarray) -> None:
-        """Mean greedy returns of the agents that are sound."""
+        """Mean greedy returns of the agents that have not diverged."""
 
     def diverged(self, agent: int, env_steps: int) -> None:
         """An agent's numbers were no longer finite at this step."""
@@ -142,19 +142,6 @@ class Session:
     def write_tables(self, histories: list[History]) -> None:
         """`metrics.csv` and `episodes.csv` of all agents so far."""
         self.folder.write_tables(histories, self.num_seeds if len(self.points) > 1 else None)
-
-
-@dataclass(frozen=True)
-class WaveResult:
-    """What training a wave of agents has given."""
-
-    history: History
-    final_return: np.ndarray
-    """[N] means over `FINAL_EPISODES`."""
-    final_shortfall: np.ndarray
-    """[N] mean distances below the optimum from the same start states; NaN where the optimum is not known."""
-    selection_return: np.ndarray
-    """[N] means over as many episodes from other start states, by which the best agent is chosen."""
 
 
 def hyperparameters(session: Session, agents: range) -> Hyperparameters:

@@ -14,21 +14,22 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from ddpg_jax.results import page, plots, tables, sweep_plots
+from ddpg_jax.population.programs import Programs, compile_programs
+from ddpg_jax.processes.signals import Interruption
+from ddpg_jax.processes.team import ALONE, LOST, LostProcessError, Team, ToldError
+from ddpg_jax.results import page, plots, report, sweep_plots
+from ddpg_jax.results.summary import LAST_EPISODES, Summary, WaveResult, summarize
+from ddpg_jax.results.tables import points_csv
 from ddpg_jax.runs import resuming, session, wave
 from ddpg_jax.runs.checkpoint import Checkpoint, Checkpoints
 from ddpg_jax.runs.design import Design, make_design
-from ddpg_jax.processes.signals import Interruption
+from ddpg_jax.runs.folder import RunFolder
 from ddpg_jax.runs.logs import LOGS, Log, require
 from ddpg_jax.runs.options import Request
 from ddpg_jax.runs.plan import ANNOUNCED_SECONDS
-from ddpg_jax.population.programs import Programs, compile_programs
 from ddpg_jax.runs.progress import Bar, Silent
 from ddpg_jax.runs.recording import Recorder
-from ddpg_jax.runs.folder import RunFolder
-from ddpg_jax.runs.session import Session, Stopwatch, WaveResult
-from ddpg_jax.runs.summary import LAST_EPISODES, best_agent, points_csv, summarize
-from ddpg_jax.processes.team import ALONE, LOST, LostProcessError, Team, ToldError
+from ddpg_jax.runs.session import FINAL_EPISODES, Session, Stopwatch
 from ddpg_jax.runs.wave import Stopped
 
 FIGURES_BYTES = 2**20
@@ -212,11 +213,25 @@ def _run(launch: Launch, interruption: Interruption) -> int:
 def _report(launch: Launch, job: Session, results: list[WaveResult]) -> int:
     """What a finished run leaves and shows; returns the exit status."""
     request, console = launch.request, launch.console
-    summary = summarize(job, request.preset, results, launch.design.device)
-    finish(job, results, summary)
-    if request.sweep:
-        console.print(tables.ranking_table(summary), tables.conclusion(summary), sep="\n")
-    console.print(tables.result_table(summary, str(launch.folder.path)))
+    watch = job.stopwatch
+    summary = summarize(
+        results,
+        [(dict(point.values), point.config) for point in job.points],
+        job.environment,
+        preset=request.preset,
+        seed=job.seed,
+        num_seeds=job.num_seeds,
+        final_episodes=FINAL_EPISODES,
+        device=launch.design.device,
+        compile_seconds=watch.compiling,
+        train_seconds=watch.training,
+        evaluation_seconds=watch.evaluating,
+        checkpoint_seconds=watch.saving,
+    )
+    summary = finish(job, results, summary)
+    if summary.points:
+        console.print(report.ranking_table(summary), report.conclusion(summary), sep="\n")
+    console.print(report.result_table(summary, str(launch.folder.path)))
     return _status(summary, request)
 
 
@@ -238,10 +253,7 @@ def _logs(launch: Launch, stack: ExitStack) -> tuple[Log, ...]:
     """The logs that were asked for, which the stack closes."""
     settings = {"seeds": launch.request.seeds, "seed": launch.request.seed, **launch.request.config.to_dict()}
     names = launch.request.log if launch.team.is_first else ()
-    opened = tuple(LOGS[name][1](launch.folder.path, settings) for name in names)
-    for log in opened:
-        stack.callback(log.close)
-    return opened
+    return tuple(stack.enter_context(LOGS[name].open(launch.folder.path, settings)) for name in names)
 
 
 def _session(launch: Launch, interruption: Interruption, reporter: Silent, logs: tuple[Log, ...]) -> Session:
@@ -265,9 +277,9 @@ def _session(launch: Launch, interruption: Interruption, reporter: Silent, logs:
     )
 
 
-def _status(summary: dict[str, Any], request: Request) -> int:
+def _status(summary: Summary, request: Request) -> int:
     """The exit status of a finished run; where diverged agents make it 1, a line says so."""
-    diverged = dict(zip(summary["diverged_agents"], summary["diverged_at_env_steps"], strict=True))
+    diverged = summary.diverged
     if not diverged or (len(diverged) < request.num_agents and not request.fail_on_divergence):
         return 0
     named = ", ".join(f"{agent} at step {step:,}" for agent, step in diverged.items())
@@ -323,8 +335,8 @@ def announce(console: Console, request: Request, design: Design) -> None:
     )
 
 
-def finish(job: Session, results: list[WaveResult], summary: dict[str, Any]) -> None:
-    """Writes what a finished run leaves: policies, figures, and last the summary."""
+def finish(job: Session, results: list[WaveResult], summary: Summary) -> Summary:
+    """Writes the files of a finished run: policies, figures, and last the summary; returns it with `wall_seconds`."""
     histories = [result.history for result in results]
     folder, environment = job.folder, job.environment
     job.write_tables(histories)
@@ -335,18 +347,19 @@ def finish(job: Session, results: list[WaveResult], summary: dict[str, Any]) -> 
             job.config_of(agents.start),
             environment,
             num_agents=len(agents),
-            diverged_agents=[agent - agents.start for agent in summary["diverged_agents"] if agent in agents],
-            best_agent=best_agent(summary, agents),
+            diverged_agents=[agent - agents.start for agent in summary.diverged_agents if agent in agents],
+            best_agent=summary.best_of(agents),
         )
     folder.write_info(job.config)
-    title, optimum = f"{summary['preset']} on {environment.env_id}", summary.get("eval_optimum")
-    if len(job.points) > 1:
-        sweep_plots.learning_curves(folder.path / "learning_curve.png", histories, summary, optimum)
+    title = f"{summary.preset} on {environment.env_id}"
+    if summary.points:
+        sweep_plots.learning_curves(folder.path / "learning_curve.png", histories, summary)
         sweep_plots.swept(folder.path / "sweep.png", summary)
         folder.write_text("points.csv", points_csv(summary))
     else:
-        plots.learning_curve(folder.path / "learning_curve.png", histories, title, optimum)
+        plots.learning_curve(folder.path / "learning_curve.png", histories, title, summary.eval_optimum)
         plots.training_returns(folder.path / "training_returns.png", histories, title, LAST_EPISODES)
-    summary["wall_seconds"] = job.stopwatch.wall
+    summary = replace(summary, wall_seconds=job.stopwatch.wall)
     folder.write_text("report.html", page.report_page(folder.path, summary))
-    folder.write_summary(summary)
+    folder.write_summary(summary.to_dict())
+    return summary

@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ddpg_jax.runs.checkpoint import Checkpoint, Saved
-from ddpg_jax.results.history import Episodes, History
-from ddpg_jax.runs.logs import evaluation
+from ddpg_jax.algorithm.types import TrainState
 from ddpg_jax.population.blocks import Population, agent_keys, on_host, spread
 from ddpg_jax.population.programs import Programs
-from ddpg_jax.runs.session import FINAL_EPISODES, MAX_CHUNK, Reporter, Session, WaveResult, acting, hyperparameters, stops
-from ddpg_jax.runs.state_arrays import restore_state, state_arrays
+from ddpg_jax.results.history import Episodes, History, Metrics
 from ddpg_jax.results.statistics import shortfall
-from ddpg_jax.algorithm.types import TrainState
+from ddpg_jax.results.summary import WaveResult
+from ddpg_jax.runs.checkpoint import Checkpoint, Saved
+from ddpg_jax.runs.logs import evaluation
+from ddpg_jax.runs.session import FINAL_EPISODES, MAX_CHUNK, Reporter, Session, acting, hyperparameters, stops
+from ddpg_jax.runs.state_arrays import restore_state, state_arrays
 
 FIRST_CHUNK = 32
 """Length of the first chunk, before the pace is known."""
@@ -119,11 +120,10 @@ class _News(NamedTuple):
 class _Measured(NamedTuple):
     """What a process tells the others after each evaluation."""
 
-    returns: np.ndarray
-    """Of its sound agents."""
     agents: np.ndarray
-    rows: list[str]
-    """Of all its agents, in `metrics.csv`."""
+    """[n] the numbers of its agents."""
+    metrics: Metrics
+    """Of its agents, columns [n]."""
     diverged: dict[int, int]
     write_tables: bool
 
@@ -168,7 +168,8 @@ class _Wave:
         best = np.full(FINAL_EPISODES, np.nan) if optimum is None else np.asarray(optimum[:FINAL_EPISODES])
         final, selected = (values.mean(axis=1, dtype=np.float64) for values in (returns, selection))
         result = WaveResult(self.history, final, shortfall(returns, best), selected)
-        return _joined(self.session.team.to_first(result))
+        results = self.session.team.to_first(result)
+        return [WaveResult.join(results)] if results else []
 
     def _write_weights(self, write: Callable[[str, int, Any], None], take: Callable[[TrainState], Any]) -> None:
         """What is taken of the agents' states, in files of the portions in which it comes from the devices."""
@@ -182,7 +183,7 @@ class _Wave:
         while history.env_steps < stop:
             length = min(self.chunk, self.part.setup.replay_capacity, stop - history.env_steps)
             before = time.perf_counter()
-            frozen = _Frozen(self.population, history.frozen())
+            frozen = _Frozen(self.population, history.stopped_positions())
             with session.stopwatch.time("training"):
                 log = self.population.train(length, partial(_report, session.reporter, length))
             frozen.put_back()
@@ -233,17 +234,16 @@ class _Wave:
         with session.stopwatch.time("evaluating"):
             returns = self.population.evaluate(self.starts).mean(axis=1, dtype=np.float64)
         history.add_evaluation(returns)
-        rows = history.last_rows()
         diverged = self._newly_diverged()
         measured = session.team.gather(
-            _Measured(returns[history.sound()], history.agents, rows, diverged, session.folder.tables_due())
+            _Measured(history.agents, history.last_rows(), diverged, session.folder.tables_due())
         )
         for each in measured:
             self._report_diverged(each.diverged)
-        session.reporter.evaluated(np.concatenate([each.returns for each in measured]))
+        metrics = Metrics(*map(np.concatenate, zip(*(each.metrics for each in measured), strict=True)))
+        session.reporter.evaluated(metrics.eval_return[np.isfinite(metrics.eval_return)])
         for log in session.logs:
-            agents = np.concatenate([each.agents for each in measured])
-            log.write(history.env_steps, evaluation(agents, [row for each in measured for row in each.rows]))
+            log(history.env_steps, evaluation(np.concatenate([each.agents for each in measured]), metrics))
         if measured[0].write_tables:
             histories = session.team.to_first(history)
             if histories:
@@ -278,16 +278,6 @@ class _Wave:
     def _report_diverged(self, diverged: dict[int, int]) -> None:
         for agent in sorted(diverged):
             self.session.reporter.diverged(agent, diverged[agent])
-
-
-def _joined(results: list[WaveResult]) -> list[WaveResult]:
-    """What the processes have found out about the agents of a wave, as one; nothing of nothing."""
-    if not results:
-        return []
-    measured = ([getattr(result, name) for result in results] for name in ("final_return", "final_shortfall"))
-    final, below = map(np.concatenate, measured)
-    selection = np.concatenate([result.selection_return for result in results])
-    return [WaveResult(History.join([result.history for result in results]), final, below, selection)]
 
 
 class _Frozen:
