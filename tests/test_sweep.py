@@ -290,7 +290,8 @@ def summary_of(histories, points, *, num_seeds=3, environment=None):
     results = []
     for history in histories:
         final = history.metrics.eval_return[-1]
-        results.append(WaveResult(history, final, final_shortfall=-140.0 - final, selection_return=final))
+        selection = np.nan_to_num(final, nan=1e3)  # an agent that diverged may have a return, which does not count
+        results.append(WaveResult(history, final, final_shortfall=-140.0 - final, selection_return=selection))
     return summarize(
         results, [(dict(point.values), point.config) for point in points], environment,
         preset="pendulum", seed=0, num_seeds=num_seeds, final_episodes=512, device="1 x cpu",

@@ -2,6 +2,7 @@
 
 from math import isfinite
 
+from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
 from ddpg_jax.results import statistics
@@ -10,6 +11,13 @@ from ddpg_jax.values import decimal, interval, shown
 
 MOST_POINTS = 20
 """Points of a sweep in the terminal, at most; `points.csv` has them all."""
+
+IQM, PAIRED = "IQM [95%]", "difference to the first, paired"
+UNBROKEN = ("rank", "point", "worst", "solved", "supported")
+"""Columns of a ranking that keep to one line; those with intervals, above, and those of swept fields need not."""
+
+INTERVAL_WIDTH = 9
+"""Least width in characters of a column with intervals, so that no number in it is broken."""
 
 
 def result_rows(summary: Summary) -> list[tuple[str, str]]:
@@ -57,7 +65,7 @@ def ranking(summary: Summary) -> tuple[list[str], list[list[str]]]:
     points = summary.ranked()
     fields = list(points[0].values)
     solved = ["solved"] if summary.solved_shortfall is not None else []
-    columns = ["rank", "point", *fields, "IQM", "95%", "worst", *solved, "paired difference to the first", "supported"]
+    columns = ["rank", "point", *fields, IQM, "worst", *solved, PAIRED, "supported"]
     return columns, [_ranking_row(point) for point in points]
 
 
@@ -69,8 +77,7 @@ def _ranking_row(point: PointSummary) -> list[str]:
         str(point.rank),
         str(point.point),
         *map(shown, point.values.values()),
-        decimal(final.iqm),
-        interval(final.iqm_ci95),
+        f"{decimal(final.iqm)} {interval(final.iqm_ci95)}".strip(),
         decimal(final.worst),
         *solved,
         *(("", "") if point.rank == 1 else (difference, "yes" if _is_supported(point) else "no")),
@@ -115,9 +122,13 @@ def ranking_table(summary: Summary) -> Table:
     table = Table(
         title=f"{len(rows)} points x {summary.num_seeds} seeds: final greedy return",
         caption=f"and {left} more in points.csv" if left > 0 else None,
+        box=SIMPLE_HEAVY,
+        padding=(0, 1, 0, 0),
     )
     for column in columns:
-        table.add_column(column, justify="right")
+        is_interval = column in (IQM, PAIRED)
+        least = INTERVAL_WIDTH if is_interval else None
+        table.add_column(column, justify="right", overflow="fold", min_width=least, no_wrap=column in UNBROKEN)
     for row in rows[:MOST_POINTS]:
         table.add_row(*row)
     return table
