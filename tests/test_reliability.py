@@ -1,5 +1,6 @@
 """A run in a hostile world: signals, kills, full disks, damaged files, other processes, numbers that are none."""
 
+import dataclasses
 import gc
 import json
 import math
@@ -417,7 +418,7 @@ def poisoned(agent: int, step: int, value: float):
         states, observations = whole.evaluation_starts(num)
         return (states, jnp.zeros(num, bool), jnp.zeros(num, jnp.int32)), observations
 
-    environment = start.replace(whole, reset=reset, step=advance, starts=starts)
+    environment = dataclasses.replace(whole, reset=reset, step=advance, starts=starts)
     return mock.patch.object(design, "make", return_value=environment)
 
 
