@@ -1,4 +1,4 @@
-"""`python -m ddpg_jax.evaluate RUN_FOLDER`: a run's policies in Gymnasium's own environment instead of gymnax's."""
+"""`python -m ddpg_jax.evaluate RUN_FOLDER`: a run's policies in Gymnasium's environment instead of gymnax's."""
 
 import json
 import sys
@@ -10,10 +10,12 @@ import numpy as np
 import tyro
 
 from ddpg_jax.command_line import parse
+from ddpg_jax.environments import pendulum
 from ddpg_jax.environments.registry import make
 from ddpg_jax.processes.output import endure
 from ddpg_jax.results import statistics
 from ddpg_jax.runs.policy import Policy, load_policy
+from ddpg_jax.values import interval
 
 
 @dataclass(frozen=True)
@@ -22,25 +24,28 @@ class Options:
 
     run_folder: Annotated[Path, tyro.conf.Positional]
     """Folder of a finished run."""
-    gymnasium: str = "Pendulum-v1"
+    gymnasium: str = pendulum.ENV_ID
     """Name of Gymnasium's environment; its spaces must be those that the policies were trained on."""
-    episodes: int = 512
-    """Episodes of each agent, from 1 to 512; on Pendulum-v1 from the evaluation's start states."""
+    episodes: int = pendulum.NUM_STARTS
+    """Episodes per agent, from 1 to 512; on Pendulum-v1 they begin in the evaluation's start states."""
     seed: int = 0
-    """Seed of the start states of other environments; >= 0."""
+    """Seed of the start states on other environments; >= 0."""
 
 
 def gymnasium_returns(policy: Policy, env_id: str, episodes: int, seed: int) -> np.ndarray:
-    """Undiscounted returns [N, episodes] of the greedy policies of N agents, from start states that all share.
+    """Runs the greedy policies of N agents from start states that all agents share.
 
     Args:
-        policy: of `load_policy`.
-        env_id: of Gymnasium.
-        episodes: of each agent.
-        seed: of the start states, where they are not Pendulum's table.
+        policy: from `load_policy`.
+        env_id: name of Gymnasium's environment.
+        episodes: per agent.
+        seed: of the start states, except on Pendulum, which has a table of them.
+
+    Returns:
+        Undiscounted returns [N, episodes].
 
     Raises:
-        ValueError: if there is no such environment, or its spaces are not the policies'.
+        ValueError: if there is no such environment, or its spaces differ from the policies'.
     """
     import gymnasium
 
@@ -49,7 +54,7 @@ def gymnasium_returns(policy: Policy, env_id: str, episodes: int, seed: int) -> 
     except gymnasium.error.Error as error:
         raise ValueError(f"gymnasium is {env_id!r}, but must be an environment of Gymnasium: {error}") from error
     _require_same_spaces(policy, grid[0][0])
-    starts = _pendulum_starts(episodes) if env_id == "Pendulum-v1" else [None] * episodes
+    starts = _pendulum_starts(episodes) if env_id == pendulum.ENV_ID else [None] * episodes
     observations = np.array([[_begin(env, seed + i, starts[i]) for i, env in enumerate(row)] for row in grid])
     total = np.zeros((policy.num_agents, episodes))
     running = np.ones_like(total, bool)
@@ -64,6 +69,7 @@ def gymnasium_returns(policy: Policy, env_id: str, episodes: int, seed: int) -> 
 
 
 def _require_same_spaces(policy: Policy, environment: Any) -> None:
+    """Raises ValueError if the environment's spaces differ from those of the policies."""
     space, low, high = environment.action_space, policy.actor.low, policy.actor.high
     same = (
         environment.observation_space.shape == (policy.observation_size,)
@@ -74,18 +80,19 @@ def _require_same_spaces(policy: Policy, environment: Any) -> None:
     if not same:
         raise ValueError(
             f"gymnasium is {environment.spec.id}, with observations {environment.observation_space} and actions "
-            f"{space}, but the policies take {policy.observation_size} observations and act in {low} to {high}"
+            f"{space}, but must have the policies' {policy.observation_size} observations, and actions in {low} to "
+            f"{high}"
         )
 
 
 def _pendulum_starts(episodes: int) -> list[np.ndarray]:
     """Angles (rad) and velocities (rad/s) of the first of the evaluation's start states."""
-    state, _ = make("Pendulum-v1").evaluation_starts(episodes)
+    state, _ = make(pendulum.ENV_ID).evaluation_starts(episodes)
     return list(np.stack([state.theta, state.theta_dot], axis=1).astype(np.float64))
 
 
 def _begin(environment: Any, seed: int, state: np.ndarray | None) -> np.ndarray:
-    """The first observation of an episode, from the given state if there is one."""
+    """Begins an episode, in the given state if there is one, and returns its first observation [O] float32."""
     observation, _ = environment.reset(seed=seed)
     if state is None:
         return np.asarray(observation, np.float32)
@@ -97,8 +104,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(Options, arguments, "python -m ddpg_jax.evaluate")
     try:
-        if not 1 <= options.episodes <= 512:
-            raise ValueError(f"episodes is {options.episodes}, but must be a whole number from 1 to 512")
+        if not 1 <= options.episodes <= pendulum.NUM_STARTS:
+            rule = f"a whole number from 1 to {pendulum.NUM_STARTS}"
+            raise ValueError(f"episodes is {options.episodes}, but must be {rule}")
         policy = load_policy(options.run_folder)
         returns = gymnasium_returns(policy, options.gymnasium, options.episodes, options.seed)
     except ValueError as error:
@@ -112,28 +120,35 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(options: Options, returns: np.ndarray) -> str:
-    """What the returns [N, episodes] say, and what the run's own summary says of the same policies."""
-    means = returns.mean(axis=1)
-    low, high = statistics.iqm_interval(means)
+    """Returns the statistics over the returns [N, episodes], and those of the run's own summary, in lines."""
+    final = statistics.describe_returns(returns.mean(axis=1))
+    ci95 = interval(final.iqm_ci95, places=2)
     lines = [
         f"{len(returns)} agents x {returns.shape[1]} episodes in Gymnasium's {options.gymnasium}",
-        f"return: mean {means.mean():.2f}, IQM {float(statistics.iqm(means)):.2f}, 95% [{low:.2f}, {high:.2f}], "
-        f"worst agent {means.min():.2f}, best agent {means.max():.2f}",
+        f"return: mean {final.mean:.2f}, IQM {final.iqm:.2f}{f', 95% {ci95}' if ci95 else ''}, "
+        f"worst agent {final.worst:.2f}, best agent {final.best:.2f}",
     ]
-    optimum = make("Pendulum-v1").optimal_returns if options.gymnasium == "Pendulum-v1" else None
-    if optimum is not None:
-        shortfall = statistics.describe_shortfall(
-            statistics.shortfall(returns, np.asarray(optimum[: returns.shape[1]]))
-        )
-        lines.append(
-            f"shortfall to the optimum: mean {shortfall['mean']:.2f}, IQM {shortfall['iqm']:.2f}, "
-            f"worst {shortfall['worst']:.2f}; solved: {shortfall['num_solved']} of {len(returns)} agents"
-        )
+    if options.gymnasium == pendulum.ENV_ID:
+        lines.append(_shortfall_line(returns))
     summary = options.run_folder / "summary.json"
     if summary.is_file():
-        final = json.loads(summary.read_text())["final_return"]
-        lines.append(f"the run's own summary, 512 episodes in gymnax: mean {final['mean']:.2f}, IQM {final['iqm']:.2f}")
+        content = json.loads(summary.read_text())
+        mean, iqm = (content["final_return"][name] for name in ("mean", "iqm"))
+        own = "all agents diverged" if mean is None else f"mean {mean:.2f}, IQM {iqm:.2f}"
+        lines.append(f"the run's own summary, {content['final_episodes']} episodes in gymnax: {own}")
     return "\n".join(lines)
+
+
+def _shortfall_line(returns: np.ndarray) -> str:
+    """The shortfall of returns [N, episodes] on Pendulum, in words."""
+    environment = make(pendulum.ENV_ID)
+    assert environment.optimal_returns is not None
+    optimum = np.asarray(environment.optimal_returns[: returns.shape[1]])
+    shortfall = statistics.describe_shortfall(statistics.shortfall(returns, optimum), environment.solved_shortfall)
+    return (
+        f"shortfall to the optimum: mean {shortfall.mean:.2f}, IQM {shortfall.iqm:.2f}, worst {shortfall.worst:.2f}; "
+        f"solved: {shortfall.num_solved} of {len(returns)} agents"
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A run in a hostile world: signals, kills, full disks, damaged files, other processes, numbers that are none."""
 
+import dataclasses
 import gc
 import json
 import math
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -419,7 +419,7 @@ def poisoned(agent: int, step: int, value: float):
         states, observations = whole.evaluation_starts(num)
         return (states, jnp.zeros(num, bool), jnp.zeros(num, jnp.int32)), observations
 
-    environment = replace(whole, reset=reset, step=advance, starts=starts)
+    environment = dataclasses.replace(whole, reset=reset, step=advance, starts=starts)
     return mock.patch.object(plan, "make", return_value=environment)
 
 

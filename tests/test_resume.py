@@ -319,9 +319,16 @@ def test_checkpoint_of_another_run_is_named(tmp_path):
 
 
 def test_checkpoint_of_a_newer_format_is_named(tmp_path):
-    with mock.patch.object(checkpoint, "FORMAT", 3):
+    with mock.patch.object(checkpoint, "FORMAT", 4):
         save(Checkpoints(tmp_path, every=1.0), 10)
-    with pytest.raises(ValueError, match="has format 3, newer than 2"):
+    with pytest.raises(ValueError, match="has format 4, newer than 3"):
+        Checkpoints(tmp_path, every=1.0).load(1, config_of)
+
+
+def test_checkpoint_of_an_older_format_is_named(tmp_path):
+    with mock.patch.object(checkpoint, "FORMAT", 2):
+        save(Checkpoints(tmp_path, every=1.0), 10)
+    with pytest.raises(ValueError, match="has format 2, older than 3: resume it with the version that wrote it"):
         Checkpoints(tmp_path, every=1.0).load(1, config_of)
 
 

@@ -78,22 +78,21 @@ def test_equal_agents_have_an_interval_of_no_length():
 
 def test_returns_of_one_agent():
     described = statistics.describe_returns(np.array([-150.0]))
-    assert {described[name] for name in ("mean", "median", "iqm", "worst", "best")} == {-150.0}
-    assert all(math.isnan(bound) for bound in described["iqm_ci95"])
+    assert {described.mean, described.median, described.iqm, described.worst, described.best} == {-150.0}
+    assert all(math.isnan(bound) for bound in described.iqm_ci95)
 
 
 def test_returns_of_no_agent():
     described = statistics.describe_returns(np.zeros(0))
-    assert described.pop("iqm_ci95") == [None, None]
-    assert set(described.values()) == {None}
-    assert set(described) == {"mean", "median", "iqm", "worst", "best"}
+    numbers = (described.mean, described.median, described.iqm, described.worst, described.best, *described.iqm_ci95)
+    assert all(map(math.isnan, numbers))
 
 
 def test_returns_of_several_agents():
     described = statistics.describe_returns(np.array([-10.0, -40.0, -20.0, -30.0]))
-    assert described["mean"] == described["median"] == described["iqm"] == -25.0
-    assert (described["worst"], described["best"]) == (-40.0, -10.0)
-    low, high = described["iqm_ci95"]
+    assert described.mean == described.median == described.iqm == -25.0
+    assert (described.worst, described.best) == (-40.0, -10.0)
+    low, high = described.iqm_ci95
     assert -40 <= low < -25 < high <= -10
 
 
@@ -112,9 +111,18 @@ def test_shortfall_of_float32_returns_is_averaged_in_float64():
 
 
 def test_shortfalls_described():
-    described = statistics.describe_shortfall(np.array([1.0, 20.0, 20.5, 3.0]))
-    assert described == {"mean": 11.125, "iqm": 11.5, "worst": 20.5, "num_solved": 3}
+    shortfalls = np.array([1.0, 20.0, 20.5, 3.0])
+    described = statistics.describe_shortfall(shortfalls, 20.0)
+    assert described == statistics.Shortfalls(mean=11.125, iqm=11.5, worst=20.5, num_solved=3)
+    assert statistics.describe_shortfall(shortfalls, 2.5).num_solved == 1
+
+
+def test_nothing_is_solved_or_unsolved_where_the_environment_does_not_say_when():
+    assert statistics.describe_shortfall(np.array([1.0, 2.0]), None).num_solved is None
+    assert statistics.describe_shortfall(np.zeros(0), None).num_solved is None
 
 
 def test_shortfalls_of_no_agent():
-    assert statistics.describe_shortfall(np.zeros(0)) == {"mean": None, "iqm": None, "worst": None, "num_solved": 0}
+    described = statistics.describe_shortfall(np.zeros(0), 20.0)
+    assert all(map(math.isnan, (described.mean, described.iqm, described.worst)))
+    assert described.num_solved == 0

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from ddpg_jax import load_policy
+from ddpg_jax.algorithm.types import StepLog
 from ddpg_jax.config import Config
+from ddpg_jax.environments.registry import make
 from ddpg_jax.presets import PRESETS
-from ddpg_jax.results import statistics, sweep_plots
+from ddpg_jax.results import report, statistics, sweep_plots
 from ddpg_jax.results.history import History
+from ddpg_jax.results.summary import WaveResult, summarize
+from ddpg_jax.results.tables import points_csv
 from ddpg_jax.run import parse
 from ddpg_jax.runs.sweep import COMMON, Point, make_points
 
@@ -220,6 +225,12 @@ def test_policies_are_loaded_part_by_part(swept):
         assert policy.actor.hidden.sizes == (size,)
 
 
+def test_sweep_over_one_value_is_a_run_of_one_configuration(tmp_path):
+    outcome = main("--out", tmp_path / "run", "--seeds", 2, "--sweep", "tau=0.1")
+    assert outcome.status == 0, outcome.err
+    assert "points" not in json.loads((tmp_path / "run/summary.json").read_text())
+
+
 def test_diverged_agent_of_a_sweep_is_left_out_of_its_point(tmp_path):
     outcome = main("--out", tmp_path / "run", "--seeds", 2, "--sweep", "critic_lr=1e-3,1e30")
     assert outcome.status == 0
@@ -265,12 +276,76 @@ def test_no_false_winner_among_equals():
     assert wrong <= 16  # 200 trials at 5%: 10 expected at most, 16 with two standard deviations
 
 
-def test_point_without_a_sound_agent_is_last():
+def test_point_whose_agents_all_diverged_is_last():
     returns = np.array([[np.nan, np.nan], [1.0, 2.0], [3.0, np.nan]])
     found = statistics.compare_points(returns)
     assert [comparison.rank for comparison in found] == [3, 2, 1]
     assert math.isnan(found[0].difference)
     assert found[1].difference == -2.0
+
+
+def summary_of(histories, points, *, num_seeds=3, environment=None):
+    """The summary of agents whose last greedy return is their final one."""
+    environment = environment or make("Pendulum-v1")
+    results = []
+    for history in histories:
+        final = history.metrics.eval_return[-1]
+        selection = np.nan_to_num(final, nan=1e3)  # an agent that diverged may have a return, which does not count
+        results.append(WaveResult(history, final, final_shortfall=-140.0 - final, selection_return=selection))
+    return summarize(
+        results, [(dict(point.values), point.config) for point in points], environment,
+        preset="pendulum", seed=0, num_seeds=num_seeds, final_episodes=512, device="1 x cpu",
+        compile_seconds=1.0, train_seconds=2.0, evaluation_seconds=3.0, checkpoint_seconds=4.0,
+    )  # fmt: skip
+
+
+def history_with(returns):
+    """The history of agents with these returns at their only evaluation."""
+    history = History(Config(), len(returns))
+    history.add_chunk(StepLog(*(np.zeros((len(returns), 10), np.float32) for _ in StepLog._fields)))
+    history.add_evaluation(np.array(returns))
+    return history
+
+
+TWO_POINTS = (Point((("tau", 0.1),), Config(tau=0.1)), Point((("tau", 0.2),), Config(tau=0.2)))
+
+
+def test_points_of_a_sweep_are_summarized_one_by_one():
+    """Pendulum is solved at a shortfall of 20, so here at a return of -160; agent 4 has diverged."""
+    summary = summary_of([history_with([-150.0, -160.0, -170.0, -155.0, np.nan, -145.0])], TWO_POINTS)
+    first, second = summary.points
+    assert (first.final_return.mean, first.final_return.worst, first.num_diverged) == (-160.0, -170.0, 0)
+    assert (second.final_return.mean, second.final_return.worst, second.num_diverged) == (-150.0, -155.0, 1)
+    assert (first.rank, second.rank) == (2, 1)
+    assert (first.final_shortfall.num_solved, second.final_shortfall.num_solved) == (2, 2)
+    assert first.against_best.mean == ((-150 + 155) + (-170 + 145)) / 2  # the pair of the diverged agent is left out
+    assert (summary.final_shortfall.num_solved, summary.solved_shortfall) == (4, 20.0)
+    assert (summary.diverged, summary.best_agent) == ({4: 10}, 5)
+    assert (summary.best_of(range(3)), summary.best_of(range(3, 6))) == (0, 2)
+    content = summary.to_dict()
+    assert (content["diverged_agents"], content["diverged_at_env_steps"]) == ([4], [10])
+    assert content["points"][1]["values"] == {"tau": 0.2}
+    assert list(content["points"][1]) == [
+        "point", "values", "rank", "updates_per_agent", "num_diverged", "final_return", "final_shortfall",
+        "against_best",
+    ]  # fmt: skip
+
+
+def test_solved_is_shown_only_where_the_environment_defines_it():
+    histories = [history_with([-150.0, -160.0, -170.0, -155.0, -150.0, -145.0])]
+    pendulum = make("Pendulum-v1")
+    undefined = replace(pendulum, solved_shortfall=None)
+    unknown = replace(pendulum, optimal_returns=None)
+    for environment, solved, shortfall in ((pendulum, True, True), (undefined, False, True), (unknown, False, False)):
+        for points, num_seeds in ((TWO_POINTS, 3), (TWO_POINTS[:1], 6)):
+            summary = summary_of(histories, points, num_seeds=num_seeds, environment=environment)
+            text = str(report.result_rows(summary)) + (str(report.ranking(summary)) if summary.points else "")
+            assert ("solved" in text) == solved
+            assert ("shortfall" in text) == (shortfall and not summary.points)
+            content = summary.to_dict()
+            assert ("solved_shortfall" in content) == solved
+            assert ("final_shortfall" in content) == shortfall
+        assert len(points_csv(summary_of(histories, TWO_POINTS, environment=environment)).splitlines()) == 3
 
 
 @pytest.mark.parametrize(
@@ -284,20 +359,15 @@ def test_point_without_a_sound_agent_is_last():
     ids=["line", "categories", "heat map", "ranking"],
 )
 def test_figures_are_drawn(sweeps, tmp_path):
-    """Also where a point has no sound agent."""
+    """Also where all agents of a point diverged."""
     points = make_points(sweeps, None, 0, lambda changes: Config(**changes))
-    summary = {"preset": "pendulum", "env_id": "Pendulum-v1", "points": [], "num_seeds": 3}
-    for index, point in enumerate(points):
-        returns = np.array([index, index + 1.0, index + 2.0]) if index else np.zeros(0)
-        final = statistics.describe_returns(returns)
-        summary["points"].append(
-            {"point": index, "rank": len(points) - index, "values": dict(point.values), "final_return": final}
-        )
     history = History(Config(), 3 * len(points))
     for step in (10, 20):
-        history.evaluations.append((step, np.arange(3.0 * len(points)) + step))
+        history.add_chunk(StepLog(*(np.zeros((3 * len(points), 10), np.float32) for _ in StepLog._fields)))
+        history.add_evaluation(np.arange(3.0 * len(points)) + step)
     history.diverged = {0: 5, 1: 5, 2: 5}
+    summary = summary_of([history], points)
     sweep_plots.swept(tmp_path / "sweep.png", summary)
-    sweep_plots.learning_curves(tmp_path / "curve.png", [history], summary, -140.0)
+    sweep_plots.learning_curves(tmp_path / "curve.png", [history], summary)
     assert (tmp_path / "sweep.png").stat().st_size > 5_000
     assert (tmp_path / "curve.png").stat().st_size > 5_000

@@ -1,36 +1,65 @@
-"""What a run has measured so far, on the host: the rows of `metrics.csv` and `episodes.csv`."""
+"""The measurements of a run so far, kept on the host as arrays of numbers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ddpg_jax.algorithm.types import StepLog
+from ddpg_jax.algorithm.types import StepLog, UpdateInfo
 from ddpg_jax.config import Config
 
-METRICS_COLUMNS = (
-    "agent", "env_steps", "updates", "eval_return", "train_return", "critic_loss", "actor_loss", "q_mean"
-)  # fmt: skip
-PLACE_COLUMNS = ("point", "seed")
-EPISODES_COLUMNS = ("agent", "episode", "env_steps", "return", "length", "noise_scale")
+
+class Metrics(NamedTuple):
+    """The measured columns of `metrics.csv`: float64 arrays, [N] of one evaluation or [E, N] of all.
+
+    NaN stands where there is nothing to measure: the agent was known to have diverged, no training episode had ended,
+    or no update had been made since the evaluation before.
+    """
+
+    eval_return: np.ndarray
+    """Greedy return, averaged over the evaluation's start states."""
+    train_return: np.ndarray
+    """Return of the training episodes that ended since the evaluation before, averaged."""
+    critic_loss: np.ndarray
+    """`UpdateInfo.critic_loss`, averaged over the updates since the evaluation before, like the next two."""
+    actor_loss: np.ndarray
+    """`UpdateInfo.actor_loss`."""
+    q_mean: np.ndarray
+    """`UpdateInfo.q_mean`."""
 
 
 class Episodes(NamedTuple):
-    """Training episodes that ended, one entry each."""
+    """Training episodes that have ended: arrays with one entry per episode."""
 
     agent: np.ndarray
+    """The agent's number."""
     episode: np.ndarray
-    """Counted from 0 in each agent."""
+    """The episode's number, counted from 0 for each agent."""
     env_steps: np.ndarray
-    """The agent's environment steps when it ended."""
+    """The agent's environment steps when the episode ended."""
     episode_return: np.ndarray
+    """Undiscounted sum of the episode's rewards."""
     length: np.ndarray
+    """Steps of the episode."""
     noise_scale: np.ndarray
     """Factor from the noise to the first action, in the environment's units."""
 
 
+_NO_EPISODES = Episodes(
+    agent=np.zeros(0, int),
+    episode=np.zeros(0, int),
+    env_steps=np.zeros(0, int),
+    episode_return=np.zeros(0, np.float32),
+    length=np.zeros(0, int),
+    noise_scale=np.zeros(0),
+)
+
+_SHARED = ("env_steps", "evaluation_steps", "updates")
+"""Arrays of `to_arrays` that agents which advance together have in common."""
+
+
 class History:
-    """Measurements of the agents numbered `first_agent` on, in the order in which they were made."""
+    """The measurements of N agents with consecutive numbers that advance together, in the order in which they came."""
 
     def __init__(
         self,
@@ -41,229 +70,215 @@ class History:
         noise_scale: np.ndarray | None = None,
         noise_decay: np.ndarray | None = None,
     ) -> None:
-        """Args:
-        config: of the agents, which may differ in what shapes no array.
-        num_agents: N.
-        first_agent: the first one's number.
-        noise_scale: [N] factors from the noise to the first action of the first episode, in the environment's units.
-        noise_decay: [N] factors on it after each episode.
+        """Begins without measurements.
+
+        Args:
+            config: the agents' configuration; they may differ in values that shape no array.
+            num_agents: N.
+            first_agent: the number of the first agent.
+            noise_scale: [N] factors from the noise to the first action of the first episode, in the environment's
+                units; None: the configuration's.
+            noise_decay: [N] factors by which each episode multiplies it; None: the configuration's.
         """
         self.config = config
         self.agents = np.arange(first_agent, first_agent + num_agents)
         self.env_steps = 0
         self.diverged: dict[int, int] = {}
-        """Agents whose losses, return or parameters were no longer finite, with the step at which it was seen."""
-        self.evaluations: list[tuple[int, np.ndarray]] = []
-        """(environment steps, returns [N]) of the evaluations so far."""
-        self.metrics_lines: list[str] = []
-        self.episodes: list[Episodes] = []
+        """Agents whose losses, returns or parameters became infinite or NaN, and the step at which that was seen."""
+        self._evaluation_steps: list[int] = []
+        self._updates: list[int] = []
+        self._evaluations: list[Metrics] = []
+        self._episodes: list[Episodes] = []
         self._noise_scale = np.full(num_agents, config.noise_scale) if noise_scale is None else noise_scale
         self._noise_decay = np.full(num_agents, config.noise_decay) if noise_decay is None else noise_decay
         self._num_episodes = np.zeros(num_agents, np.int64)
         self._interval: list[StepLog] = []
 
     def add_chunk(self, log: StepLog) -> Episodes:
-        """Takes in a chunk of steps, [N, n] entries a field; returns the episodes that ended in it."""
+        """Adds a chunk of n steps, fields [N, n]; returns the training episodes that ended in it."""
         self._interval.append(log)
-        for field, values in zip(StepLog._fields, log, strict=True):
-            if field != "episode_length":
-                self._look_for_divergence(values)
-        step, agent = np.nonzero(np.asarray(log.episode_length).T)
-        order = np.lexsort((step, agent))
-        number = np.arange(len(agent)) - np.searchsorted(agent[order], agent[order])
-        within = np.empty_like(number)
-        within[order] = number
-        episode = self._num_episodes[agent] + within
-        ended = Episodes(
-            agent=self.agents[agent],
-            episode=episode,
-            env_steps=self.env_steps + step + 1,
-            episode_return=log.episode_return[agent, step],
-            length=log.episode_length[agent, step].astype(np.int64),
-            noise_scale=self._noise_scale[agent] * self._noise_decay[agent] ** episode.astype(float),
-        )
-        np.add.at(self._num_episodes, agent, 1)
-        last_steps = np.array([self.diverged.get(int(agent), np.inf) for agent in self.agents])[agent]
-        ended = Episodes(*(column[ended.env_steps <= last_steps] for column in ended))
-        self.episodes.append(ended)
+        self._note_divergence(log)
+        ended = self._ended_episodes(log)
+        self._episodes.append(ended)
         self.env_steps += log.episode_return.shape[1]
         return ended
 
     def add_evaluation(self, returns: np.ndarray) -> None:
-        """Takes in the mean greedy returns [N] of an evaluation now, and closes the interval since the last one."""
-        for agent in np.flatnonzero(~np.isfinite(returns)):
-            self.diverged.setdefault(int(self.agents[agent]), self.env_steps)
-        self.evaluations.append((self.env_steps, returns))
-        log = StepLog(
-            *(np.concatenate(field, axis=1).astype(np.float64) for field in zip(*self._interval, strict=True))
-        )
+        """Adds an evaluation at the present step, and averages what was logged since the evaluation before.
+
+        Args:
+            returns: [N] mean greedy returns. Agents without a finite one have diverged.
+        """
+        for agent in self.agents[~np.isfinite(returns)]:
+            self.diverged.setdefault(int(agent), self.env_steps)
+        log = StepLog(*(field.astype(np.float64) for field in self._interval_log()))
         updates = self.config.num_updates(self.env_steps)
-        num_updates = updates - self.config.num_updates(self.env_steps - log.critic_loss.shape[1])
+        num_updates = updates - self.config.num_updates(self.env_steps - log.episode_return.shape[1])
         with np.errstate(invalid="ignore", divide="ignore"):
             num_ended = np.count_nonzero(log.episode_length, axis=1)
-            train_returns = np.sum(log.episode_return, axis=1, where=log.episode_length > 0) / num_ended
-            losses = [np.sum(x, axis=1) / num_updates for x in (log.critic_loss, log.actor_loss, log.q_mean)]
-        for agent, sound, *values in zip(self.agents, self.sound(), returns, train_returns, *losses, strict=True):
-            cells = map(number, values) if sound else [""] * len(values)
-            self.metrics_lines.append(",".join([str(agent), f"{self.env_steps},{updates}", *cells]))
+            train_return = np.sum(log.episode_return, axis=1, where=log.episode_length > 0) / num_ended
+            means = {name: np.sum(getattr(log, name), axis=1) / num_updates for name in UpdateInfo._fields}
+        finite = self.is_finite()
+        columns = Metrics(eval_return=returns.astype(np.float64), train_return=train_return, **means)
+        self._evaluations.append(Metrics(*(np.where(finite, column, np.nan) for column in columns)))
+        self._evaluation_steps.append(self.env_steps)
+        self._updates.append(updates)
         self._interval = []
 
-    def last_rows(self) -> list[str]:
-        """The rows of `metrics.csv` of the last evaluation."""
-        return self.metrics_lines[len(self.metrics_lines) - len(self.agents) :]
+    @property
+    def evaluation_steps(self) -> np.ndarray:
+        """[E] environment steps per agent at the evaluations."""
+        return np.array(self._evaluation_steps, np.int64)
+
+    @property
+    def updates(self) -> np.ndarray:
+        """[E] updates per agent at the evaluations."""
+        return np.array(self._updates, np.int64)
+
+    @property
+    def metrics(self) -> Metrics:
+        """All evaluations, columns [E, N]."""
+        shape = len(self._evaluations), len(self.agents)
+        columns = {name: [getattr(row, name) for row in self._evaluations] for name in Metrics._fields}
+        return Metrics(**{name: np.array(rows, np.float64).reshape(shape) for name, rows in columns.items()})
+
+    def last_rows(self) -> Metrics:
+        """The last evaluation, columns [N]."""
+        return self._evaluations[-1]
 
     def greedy_returns(self) -> tuple[np.ndarray, np.ndarray]:
-        """The steps [E] of the evaluations so far, and the agents' returns [E, N]; NaN from where an agent diverged."""
-        steps = np.array([step for step, _ in self.evaluations], int)
-        returns = np.array([returns for _, returns in self.evaluations]).reshape(len(steps), len(self.agents))
-        diverged_at = np.array([self.diverged.get(int(agent), np.inf) for agent in self.agents])
-        return steps, np.where(steps[:, None] < diverged_at, returns, np.nan)
+        """The steps [E] of the evaluations, and the greedy returns [E, N]; NaN from where an agent diverged."""
+        steps = self.evaluation_steps
+        return steps, np.where(steps[:, None] < self._diverged_at(), self.metrics.eval_return, np.nan)
 
-    def sound(self) -> np.ndarray:
-        """[N] bool: the agents that have not diverged."""
-        return ~np.isin(self.agents, list(self.diverged))
+    def is_finite(self) -> np.ndarray:
+        """[N] bool: whether each agent has not diverged."""
+        return np.isinf(self._diverged_at())
 
-    def frozen(self) -> np.ndarray:
-        """Positions of the agents that no longer learn: those that were known to have diverged when last evaluated.
+    def stopped_positions(self) -> np.ndarray:
+        """Positions of the agents that no longer learn: those known to have diverged at the last evaluation.
 
-        That, unlike the chunk in which it was seen, does not depend on how fast the machine is.
+        The last evaluation decides, and not the last chunk, because the lengths of chunks depend on the machine's
+        speed.
         """
-        last_step = self.evaluations[-1][0] if self.evaluations else -1
-        return np.flatnonzero([self.diverged.get(int(agent), np.inf) <= last_step for agent in self.agents])
+        last_step = self._evaluation_steps[-1] if self._evaluation_steps else -1
+        return np.flatnonzero(self._diverged_at() <= last_step)
 
     def all_episodes(self) -> Episodes:
-        """The training episodes that have ended so far."""
-        if not self.episodes:
-            return Episodes(*(np.zeros(0, dtype) for dtype in (int, int, int, np.float32, int, float)))
-        return Episodes(*map(np.concatenate, zip(*self.episodes, strict=True)))
+        """All training episodes that have ended so far."""
+        return Episodes(*map(np.concatenate, zip(_NO_EPISODES, *self._episodes, strict=True)))
 
     def training_returns(self) -> list[np.ndarray]:
-        """The returns of each sound agent's training episodes, in their order."""
+        """The returns of the training episodes in their order, an array for each agent that has not diverged."""
         episodes = self.all_episodes()
-        return [episodes.episode_return[episodes.agent == agent] for agent in self.agents[self.sound()]]
+        order = np.argsort(episodes.agent, kind="stable")
+        agents = self.agents[self.is_finite()]
+        first, end = (np.searchsorted(episodes.agent[order], agents, side) for side in ("left", "right"))
+        returns = episodes.episode_return[order]
+        return [returns[i:j] for i, j in zip(first, end, strict=True)]
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything that is here, as arrays of numbers."""
-        empty = np.zeros((len(self.agents), 0), np.float32)
-        interval = [np.concatenate(field, axis=1) for field in zip(*self._interval, strict=True)] or [empty] * 5
-        returns = [returns for _, returns in self.evaluations]
+        """Everything that the history holds, except the configuration, as arrays of numbers."""
         return {
             "agents": self.agents,
             "env_steps": np.array(self.env_steps),
             "noise_scale": self._noise_scale,
             "noise_decay": self._noise_decay,
-            "metrics": np.frombuffer("\n".join(self.metrics_lines).encode(), np.uint8),
-            "evaluation_steps": np.array([step for step, _ in self.evaluations], np.int64),
-            "evaluation_returns": np.stack(returns) if returns else np.zeros((0, len(self.agents))),
+            "evaluation_steps": self.evaluation_steps,
+            "updates": self.updates,
             "diverged": np.array(sorted(self.diverged.items()), np.int64).reshape(-1, 2),
             "num_episodes": self._num_episodes,
+            **{f"metrics/{name}": column for name, column in self.metrics._asdict().items()},
             **{f"episodes/{name}": column for name, column in self.all_episodes()._asdict().items()},
-            **{f"interval/{name}": field for name, field in zip(StepLog._fields, interval, strict=True)},
+            **{f"interval/{name}": field for name, field in self._interval_log()._asdict().items()},
         }
 
     @staticmethod
-    def from_arrays(arrays: dict[str, np.ndarray], config: Config, *, first_agent: int | None = None) -> "History":
-        """What `to_arrays` took apart; the first agent must be given where there may be none."""
+    def from_arrays(arrays: dict[str, np.ndarray], config: Config) -> "History":
+        """The history that `to_arrays` took apart; `config` is its agents' configuration."""
         agents = arrays["agents"]
         noise = {name: arrays[name] for name in ("noise_scale", "noise_decay")}
-        first_agent = int(agents[0]) if first_agent is None else first_agent
-        history = History(config, len(agents), first_agent=first_agent, **noise)
+        history = History(config, len(agents), first_agent=int(agents[0]) if len(agents) else 0, **noise)
         history.env_steps = int(arrays["env_steps"])
-        text = arrays["metrics"].tobytes().decode()
-        history.metrics_lines = text.split("\n") if text else []
-        evaluations = zip(arrays["evaluation_steps"], arrays["evaluation_returns"], strict=True)
-        history.evaluations = [(int(step), returns) for step, returns in evaluations]
+        history._evaluation_steps = arrays["evaluation_steps"].tolist()
+        history._updates = arrays["updates"].tolist()
+        columns = [arrays[f"metrics/{name}"] for name in Metrics._fields]
+        history._evaluations = [Metrics(*rows) for rows in zip(*columns, strict=True)]
         history.diverged = {int(agent): int(step) for agent, step in arrays["diverged"]}
         history._num_episodes = arrays["num_episodes"].copy()
-        history.episodes = [Episodes(**{name: arrays[f"episodes/{name}"] for name in Episodes._fields})]
-        interval = StepLog(**{name: arrays[f"interval/{name}"] for name in StepLog._fields})
-        history._interval = [interval] if interval.critic_loss.size else []
+        history._episodes = [Episodes(**{name: arrays[f"episodes/{name}"] for name in Episodes._fields})]
+        history._interval = [StepLog(**{name: arrays[f"interval/{name}"] for name in StepLog._fields})]
         return history
 
     @staticmethod
     def join(histories: Sequence["History"]) -> "History":
-        """The histories of agents that follow one another and have advanced together, as one."""
+        """Joins the histories of consecutive agents that have advanced together."""
         histories = [history for history in histories if len(history.agents)]
         if len(histories) == 1:
             return histories[0]
         arrays = [history.to_arrays() for history in histories]
-        joined = {}
-        for name, array in arrays[0].items():
-            parts = [other[name] for other in arrays]
-            if name not in ("env_steps", "evaluation_steps"):
-                array = np.concatenate(parts, axis=1 if name == "evaluation_returns" else 0)
-            joined[name] = array
-        rows = [row for history in histories for row in history.metrics_lines]
-        rows.sort(key=_step_and_agent)
-        joined["metrics"] = np.frombuffer("\n".join(rows).encode(), np.uint8)
+        joined = arrays[0] | {
+            name: np.concatenate([other[name] for other in arrays], axis=_agent_axis(name))
+            for name in arrays[0]
+            if name not in _SHARED
+        }
         return History.from_arrays(joined, histories[0].config)
 
     def of(self, agents: range) -> "History":
-        """What concerns some of the agents."""
+        """The history of some of the agents."""
         if len(agents) == len(self.agents):
             return self
-        arrays, mine = self.to_arrays(), slice(agents.start - self.agents[0], agents.stop - self.agents[0])
-        rows = [row for row in self.metrics_lines if int(row.split(",", 1)[0]) in agents]
-        chosen = {
-            "metrics": np.frombuffer("\n".join(rows).encode(), np.uint8),
-            "evaluation_returns": arrays["evaluation_returns"][:, mine],
-            "diverged": arrays["diverged"][np.isin(arrays["diverged"][:, 0], agents)],
-        }
-        ended = np.isin(arrays["episodes/agent"], agents)
+        arrays = self.to_arrays()
+        diverged, ended = (np.isin(column, agents) for column in (arrays["diverged"][:, 0], arrays["episodes/agent"]))
+        positions = np.arange(agents.start, agents.stop) - self.agents[0]
         for name, array in arrays.items():
-            if name.startswith("episodes/"):
-                chosen[name] = array[ended]
-            elif name.startswith("interval/") or name in ("agents", "noise_scale", "noise_decay", "num_episodes"):
-                chosen[name] = array[mine]
-        return History.from_arrays(arrays | chosen, self.config, first_agent=agents.start)
+            if name == "diverged":
+                arrays[name] = array[diverged]
+            elif name.startswith("episodes/"):
+                arrays[name] = array[ended]
+            elif name not in _SHARED:
+                arrays[name] = np.take(array, positions, axis=_agent_axis(name))
+        return History.from_arrays(arrays, self.config)
 
-    def _look_for_divergence(self, values: np.ndarray) -> None:
-        bad = ~np.isfinite(values)
-        for agent in np.flatnonzero(bad.any(axis=1)):
-            step = self.env_steps + int(np.argmax(bad[agent])) + 1
-            known = self.diverged.get(int(self.agents[agent]), step)
-            self.diverged[int(self.agents[agent])] = min(step, known)
+    def _interval_log(self) -> StepLog:
+        """What was logged since the last evaluation, fields [N, n]."""
+        nothing = StepLog(*(np.zeros((len(self.agents), 0), np.float32) for _ in StepLog._fields))
+        return StepLog(*(np.concatenate(field, axis=1) for field in zip(nothing, *self._interval, strict=True)))
+
+    def _diverged_at(self) -> np.ndarray:
+        """[N] the steps at which the agents were seen to have diverged; infinite for the others."""
+        steps = np.full(len(self.agents), np.inf)
+        for agent, step in self.diverged.items():
+            steps[agent - self.agents[0]] = step
+        return steps
+
+    def _note_divergence(self, log: StepLog) -> None:
+        """Notes the agents whose log [N, n] is not finite, with the first step at which it is not."""
+        bad = ~np.logical_and.reduce([np.isfinite(field) for field in log])
+        for position in np.flatnonzero(bad.any(axis=1)):
+            step = self.env_steps + int(np.argmax(bad[position])) + 1
+            self.diverged.setdefault(int(self.agents[position]), step)
+
+    def _ended_episodes(self, log: StepLog) -> Episodes:
+        """Numbers the episodes that ended in a chunk [N, n]; those after an agent's divergence are left out."""
+        step, position = np.nonzero(log.episode_length.T)
+        order = np.lexsort((step, position))
+        within = np.empty_like(order)
+        within[order] = np.arange(len(order)) - np.searchsorted(position[order], position[order])
+        episode = self._num_episodes[position] + within
+        np.add.at(self._num_episodes, position, 1)
+        ended = Episodes(
+            agent=self.agents[position],
+            episode=episode,
+            env_steps=self.env_steps + step + 1,
+            episode_return=log.episode_return[position, step],
+            length=log.episode_length[position, step].astype(np.int64),
+            noise_scale=self._noise_scale[position] * self._noise_decay[position] ** episode.astype(float),
+        )
+        before = ended.env_steps <= self._diverged_at()[position]
+        return Episodes(*(column[before] for column in ended))
 
 
-def number(value: float) -> str:
-    """A number as it stands in a table: nine digits, which is all that a float32 holds; empty if not finite."""
-    return f"{value:.9g}" if np.isfinite(value) else ""
-
-
-def metrics_csv(histories: list[History], num_seeds: int | None = None) -> str:
-    """The text of `metrics.csv`: sorted by environment steps, then by agent.
-
-    In a sweep with `num_seeds` agents of each point, two more columns tell an agent's place in it.
-    """
-    lines = [line for history in histories for line in history.metrics_lines]
-    if len(histories) > 1:
-        lines.sort(key=_step_and_agent)
-    return _table(METRICS_COLUMNS, lines, num_seeds)
-
-
-def _step_and_agent(line: str) -> list[int]:
-    """By which the rows of `metrics.csv` are sorted."""
-    return [int(cell) for cell in line.split(",", 2)[1::-1]]
-
-
-def _table(columns: tuple[str, ...], lines: list[str], num_seeds: int | None) -> str:
-    """A table whose first column is the agent; with the agent's point and seed behind it in a sweep."""
-    if num_seeds is None:
-        return "\n".join([",".join(columns), *lines]) + "\n"
-    placed = []
-    for line in lines:
-        agent, rest = line.split(",", 1)
-        point, seed = divmod(int(agent), num_seeds)
-        placed.append(f"{agent},{point},{seed},{rest}")
-    return _table((columns[0], *PLACE_COLUMNS, *columns[1:]), placed, None)
-
-
-def episodes_csv(histories: list[History], num_seeds: int | None = None) -> str:
-    """The text of `episodes.csv`: sorted by environment steps, then by agent; in a sweep as `metrics_csv`."""
-    table = Episodes(*map(np.concatenate, zip(*(history.all_episodes() for history in histories), strict=True)))
-    rows = zip(*(column[np.lexsort((table.agent, table.env_steps))] for column in table), strict=True)
-    lines = [
-        f"{agent},{episode},{env_steps},{number(value)},{length},{number(scale)}"
-        for agent, episode, env_steps, value, length, scale in rows
-    ]
-    return _table(EPISODES_COLUMNS, lines, num_seeds)
+def _agent_axis(name: str) -> int:
+    """The axis of an array of `to_arrays` along which agents (or their episodes) are lined up."""
+    return 1 if name.startswith("metrics/") else 0

@@ -1,20 +1,23 @@
-"""`report.html`: a run on one page that needs nothing beside it."""
+"""`report.html`: a finished run on one self-contained page."""
 
 import base64
 import json
 import shlex
 from html import escape
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ddpg_jax.results.tables import conclusion, ranking, result_rows
+from ddpg_jax.results.report import conclusion, ranking, result_rows
+from ddpg_jax.results.summary import Summary
+from ddpg_jax.values import interval
 
 FIGURES = {
-    "learning_curve.png": "Learning curve: greedy evaluation against environment steps",
-    "sweep.png": "What the points reached",
-    "training_returns.png": "Training returns, exploration noise included",
+    "learning_curve.png": "Learning curve: greedy return against environment steps",
+    "sweep.png": "Final greedy return of the points",
+    "training_returns.png": "Training returns, with exploration noise",
 }
-"""Figures of a run folder that the page shows, with what they show."""
+"""The figures of a run folder that the page shows, with their captions."""
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -30,47 +33,46 @@ pre { overflow-x: auto; background: #8882; padding: .8rem; border-radius: 4px; f
 """
 
 
-def report_page(folder: Path, summary: dict[str, Any]) -> str:
-    """The page of a finished run, with the figures and the configuration that lie in its folder.
+def report_page(folder: Path, summary: Summary) -> str:
+    """Returns the page of a finished run.
 
     Args:
-        folder: of the run; `config.json` and the figures are there.
-        summary: what goes into `summary.json`.
+        folder: the run's folder, which holds `config.json` and the figures.
+        summary: the run's results.
     """
     run = json.loads((folder / "config.json").read_text())
-    title = f"{summary['num_agents']} DDPG agents on {summary['env_id']}, preset {summary['preset']}"
+    title = f"{summary.num_agents} DDPG agents on {summary.env_id}, preset {summary.preset}"
     parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_headline(summary))}</p>"]
-    if "points" in summary:
+    if summary.points:
         columns, rows = ranking(summary)
-        parts += ["<h2>Ranking</h2>", f"<p>{escape(_sentence(conclusion(summary)))}</p>", _table(columns, rows)]
-    parts += ["<h2>Result</h2>", _table([], [list(row) for row in result_rows(summary)])]
-    parts += [_figure(folder / name, caption) for name, caption in FIGURES.items() if (folder / name).exists()]
+        parts += ["<h2>Ranking</h2>", f"<p>{escape(_sentence(conclusion(summary)))}</p>", _table_element(columns, rows)]
+    parts += ["<h2>Result</h2>", _table_element([], [list(row) for row in result_rows(summary)])]
+    parts += [_figure_element(folder / name, caption) for name, caption in FIGURES.items() if (folder / name).exists()]
     commands = [run["command"], *run["resumed"]]
-    parts += ["<h2>Command</h2>", _pre("\n".join(shlex.join(command) for command in commands))]
-    parts += ["<h2>Configuration</h2>", _table([], [[name, _value(value)] for name, value in run["config"].items()])]
+    parts += ["<h2>Command</h2>", _text_element("\n".join(shlex.join(command) for command in commands))]
+    fields = [[name, _field_text(value)] for name, value in run["config"].items()]
+    parts += ["<h2>Configuration</h2>", _table_element([], fields)]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     commit = f"; commit {run['commit']}" if run["commit"] else ""
-    parts += ["<h2>Made with</h2>", f"<p>{escape(versions + commit)}; root seed {summary['seed']}.</p>"]
+    parts += ["<h2>Made with</h2>", f"<p>{escape(versions + commit)}; root seed {summary.seed}.</p>"]
     return _document(title, "\n".join(parts))
 
 
-def _headline(summary: dict[str, Any]) -> str:
-    """The run in a sentence or two."""
-    final, shortfall = summary["final_return"], summary.get("final_shortfall")
-    if "points" in summary:
-        best = min(summary["points"], key=lambda point: point["rank"])
-        final, shortfall = best["final_return"], best.get("final_shortfall")
-        start = f"{len(summary['points'])} points x {summary['num_seeds']} seeds; of the best, point {best['point']}, "
-    else:
-        start = ""
-    if final["iqm"] is None:
-        return f"{start}no agent is sound: all have diverged."
-    low, high = final["iqm_ci95"]
-    interval = f" (95% [{low:.1f}, {high:.1f}])" if low is not None and low == low else ""
-    text = f"{start}the interquartile mean of the final greedy returns is {final['iqm']:.1f}{interval}"
-    if shortfall and shortfall["iqm"] is not None:
-        num_agents = summary.get("num_seeds", summary["num_agents"])
-        text += f", {shortfall['iqm']:.1f} below the optimum; {shortfall['num_solved']} of {num_agents} agents solve it"
+def _headline(summary: Summary) -> str:
+    """Returns the main result in a sentence."""
+    start, final, shortfall, num_agents = "", summary.final_return, summary.final_shortfall, summary.num_agents
+    if summary.points:
+        best = summary.ranked()[0]
+        final, shortfall, num_agents = best.final_return, best.final_shortfall, num_agents // len(summary.points)
+        start = f"{len(summary.points)} points x {num_agents} seeds; for the best, point {best.point}, "
+    if not isfinite(final.iqm):
+        return "All agents have diverged."
+    ci95 = interval(final.iqm_ci95)
+    text = f"{start}the interquartile mean of the final greedy returns is {final.iqm:.1f}"
+    text += f" (95% {ci95})" if ci95 else ""
+    text += f", {shortfall.iqm:.1f} below the optimum" if shortfall else ""
+    if shortfall and shortfall.num_solved is not None:
+        text += f"; {shortfall.num_solved} of {num_agents} agents solve the task"
     return _sentence(text)
 
 
@@ -78,24 +80,24 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> str:
+def _table_element(columns: list[str], rows: list[list[str]]) -> str:
     head = "<tr>" + "".join(f"<th>{escape(column)}</th>" for column in columns) + "</tr>" if columns else ""
     body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     kind = ' class="wide"' if columns else ""  # many columns scroll sideways, a pair of them breaks its lines
     return f"<div{kind}><table>{head}\n{body}</table></div>"
 
 
-def _figure(path: Path, caption: str) -> str:
+def _figure_element(path: Path, caption: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _pre(text: str) -> str:
+def _text_element(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def _value(value: Any) -> str:
+def _field_text(value: Any) -> str:
     return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 

@@ -1,5 +1,6 @@
-"""Figures from what a run has measured. Colours from Okabe & Ito 2008, which the colour-blind can tell apart."""
+"""Figures of the returns of many agents."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +9,34 @@ import numpy as np
 from ddpg_jax.results.history import History
 from ddpg_jax.results.statistics import iqm, iqm_interval
 
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""The colours of Okabe and Ito (2008), which colour-blind readers can tell apart."""
+
+BLUE, ORANGE, GREEN, *_ = COLORS
 
 
-def learning_curve(path: Path, histories: list[History], title: str, optimum: float | None = None) -> None:
-    """Greedy return against environment steps: every agent a faint line, their interquartile mean and its interval.
+def learning_curve(path: Path, histories: Sequence[History], title: str, optimum: float | None = None) -> None:
+    """Draws greedy returns against environment steps: each agent as a faint line, and the interquartile mean.
 
     Args:
-        path: where the PNG goes.
+        path: file of the PNG.
         histories: of all agents, evaluated at the same steps.
-        title: above the figure.
-        optimum: the highest mean return that can be reached from the evaluation's start states, if it is known.
+        title: title of the figure.
+        optimum: highest mean return that can be reached from the evaluation's start states; None: it is not known.
     """
-    steps = np.array([step for step, _ in histories[0].evaluations])
-    returns = np.concatenate([[returns for _, returns in history.evaluations] for history in histories], axis=1)
-    figure, axes = new_figure(title, "environment steps of each agent", "greedy return of an episode")
-    _draw_agents(axes, steps, returns[:, _sound(histories)])
+    steps, returns = greedy_curves(histories)
+    figure, axes = new_figure(title, "environment steps per agent", "mean greedy return")
+    _draw_agents(axes, steps, returns[:, ~np.isnan(returns).any(axis=0)])
     if optimum is not None:
         axes.axhline(optimum, color=ORANGE, linestyle="--", linewidth=1.2, label=f"optimum, {optimum:.1f}")
     axes.legend(loc="lower right", frameon=False)
     figure.savefig(path)
 
 
-def training_returns(path: Path, histories: list[History], title: str, window: int) -> None:
-    """The Keras tutorial's figure: the mean of the last `window` training returns, noise included, against episodes.
+def training_returns(path: Path, histories: Sequence[History], title: str, window: int) -> None:
+    """Draws the Keras tutorial's figure: the mean of the last `window` training returns against episodes.
 
-    Nothing is drawn where an agent has not completed an episode.
+    Training returns include exploration noise. No figure is drawn if an agent has not completed an episode.
     """
     returns = [agent_returns for history in histories for agent_returns in history.training_returns()]
     num_episodes = min(map(len, returns), default=0)
@@ -44,14 +47,20 @@ def training_returns(path: Path, histories: list[History], title: str, window: i
     means[window:] -= totals[:-window]
     episodes = np.arange(1, num_episodes + 1)
     means /= np.minimum(episodes, window)[:, None]
-    figure, axes = new_figure(title, "episodes of each agent", f"mean of the last {window} training returns")
+    figure, axes = new_figure(title, "episodes per agent", f"mean of the last {window} training returns")
     _draw_agents(axes, episodes, means)
     axes.legend(loc="lower right", frameon=False)
     figure.savefig(path)
 
 
+def greedy_curves(histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the steps [E] of the evaluations and the greedy returns [E, N]; NaN throughout for diverged agents."""
+    returns = [np.where(history.is_finite(), history.metrics.eval_return, np.nan) for history in histories]
+    return histories[0].evaluation_steps, np.concatenate(returns, axis=1)
+
+
 def new_figure(title: str, x_label: str, y_label: str, size: tuple[float, float] = (8, 4.8)) -> tuple[Any, Any]:
-    """A figure of that size in inches with one pair of axes."""
+    """Returns a figure of this size in inches, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, dpi=150, layout="constrained")
@@ -62,7 +71,7 @@ def new_figure(title: str, x_label: str, y_label: str, size: tuple[float, float]
 
 
 def _draw_agents(axes: Any, x: np.ndarray, values: np.ndarray) -> None:
-    """Values [X, N] of N agents: each a faint line, and the interquartile mean with its bootstrap interval."""
+    """Draws values [X, N] of N agents as faint lines, and their interquartile mean with its bootstrap interval."""
     num_agents = values.shape[1]
     if num_agents == 0:
         return
@@ -75,7 +84,3 @@ def _draw_agents(axes: Any, x: np.ndarray, values: np.ndarray) -> None:
         axes.fill_between(x[thinned], *intervals.T, color=BLUE, alpha=0.3, linewidth=0, label="95% bootstrap interval")
     label = f"interquartile mean of {num_agents} agents"
     axes.plot(x, iqm(values, axis=1), color=BLUE, linewidth=2, label=label, marker=marker)
-
-
-def _sound(histories: list[History]) -> np.ndarray:
-    return np.concatenate([history.sound() for history in histories])

@@ -1,24 +1,22 @@
-"""Statements about many agents: the interquartile mean and its interval, and the shortfall to the optimum."""
+"""Statistics over many agents: interquartile means, intervals, shortfalls, and comparisons of the points of a sweep."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-
-SOLVED_SHORTFALL = 20.0
-"""An agent has solved Pendulum if its mean paired shortfall to the optimum is at most this, in units of return."""
 
 _RESAMPLES = 10_000
 _BOOTSTRAP_SEED = 0  # the interval of a given set of returns is always the same
 
 
 def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Interquartile mean: the mean of the middle half (Agarwal et al. 2021, section 4.3)."""
+    """Computes the interquartile mean: the mean of the middle half (Agarwal et al. 2021, section 4.3)."""
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
 def iqm_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile-bootstrap confidence interval of the interquartile mean of values [N]; NaN for fewer than two."""
+    """Computes the percentile-bootstrap interval of the interquartile mean of values [N]; NaN for fewer than two."""
     if len(values) < 2:
         return float("nan"), float("nan")
     interval = stats.bootstrap(
@@ -33,46 +31,94 @@ def iqm_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, f
     return float(interval.low), float(interval.high)
 
 
-def describe_returns(returns: np.ndarray) -> dict[str, Any]:
-    """Mean, median, interquartile mean with its 95% interval, worst and best of the agents' returns [N]."""
+@dataclass(frozen=True)
+class Returns:
+    """Statistics over the mean returns of several agents, in units of return; NaN where they are not defined."""
+
+    mean: float
+    median: float
+    iqm: float
+    """Interquartile mean."""
+    iqm_ci95: tuple[float, float]
+    """Its 95% interval; NaN for fewer than two agents."""
+    worst: float
+    best: float
+
+
+def describe_returns(returns: np.ndarray) -> Returns:
+    """Returns the statistics over the agents' returns [N]; all are NaN if there are no agents."""
     if not len(returns):
-        return dict.fromkeys(("mean", "median", "iqm", "worst", "best")) | {"iqm_ci95": [None, None]}
-    return {
-        "mean": float(np.mean(returns)),
-        "median": float(np.median(returns)),
-        "iqm": float(iqm(returns)),
-        "iqm_ci95": list(iqm_interval(returns)),
-        "worst": float(np.min(returns)),
-        "best": float(np.max(returns)),
-    }
+        nan = float("nan")
+        return Returns(mean=nan, median=nan, iqm=nan, iqm_ci95=(nan, nan), worst=nan, best=nan)
+    return Returns(
+        mean=float(np.mean(returns)),
+        median=float(np.median(returns)),
+        iqm=float(iqm(returns)),
+        iqm_ci95=iqm_interval(returns),
+        worst=float(np.min(returns)),
+        best=float(np.max(returns)),
+    )
 
 
 def shortfall(episode_returns: np.ndarray, optimal_returns: np.ndarray) -> np.ndarray:
-    """How much each agent's returns [N, S] stay below the optimum's from the same start states [S], averaged: [N].
+    """Computes how far the agents' returns stay below the optimum's, averaged over common start states.
 
-    Paired by start state, which removes the spread of the start states: an episode's return has a standard deviation
-    of 73 under the optimum itself.
+    The two are paired by start state, because the start states differ more than the agents do: on Pendulum the returns
+    of the optimum itself have a standard deviation of 73.
+
+    Args:
+        episode_returns: [N, S] of N agents from S start states.
+        optimal_returns: [S] from the same start states.
+
+    Returns:
+        [N] float64.
     """
     return np.asarray(np.mean(optimal_returns - episode_returns, axis=-1, dtype=np.float64))
 
 
-def describe_shortfall(shortfalls: np.ndarray) -> dict[str, Any]:
-    """Mean, interquartile mean and worst of the agents' shortfalls [N], and how many have solved the task."""
+@dataclass(frozen=True)
+class Shortfalls:
+    """Statistics over the shortfalls of several agents, in units of return; NaN where they are not defined."""
+
+    mean: float
+    iqm: float
+    """Interquartile mean."""
+    worst: float
+    num_solved: int | None
+    """Agents that have solved the task; None where the environment does not define that."""
+
+
+def describe_shortfall(shortfalls: np.ndarray, solved_shortfall: float | None) -> Shortfalls:
+    """Returns the statistics over the agents' shortfalls [N]; all but the number of solved ones are NaN without agents.
+
+    Args:
+        shortfalls: of the agents.
+        solved_shortfall: the largest shortfall of an agent that has solved the task (`Environment.solved_shortfall`).
+    """
+    num_solved = None if solved_shortfall is None else int(np.sum(shortfalls <= solved_shortfall))
     if not len(shortfalls):
-        return {"mean": None, "iqm": None, "worst": None, "num_solved": 0}
-    return {
-        "mean": float(np.mean(shortfalls)),
-        "iqm": float(iqm(shortfalls)),
-        "worst": float(np.max(shortfalls)),
-        "num_solved": int(np.sum(shortfalls <= SOLVED_SHORTFALL)),
-    }
+        nan = float("nan")
+        return Shortfalls(mean=nan, iqm=nan, worst=nan, num_solved=num_solved)
+    return Shortfalls(
+        mean=float(np.mean(shortfalls)),
+        iqm=float(iqm(shortfalls)),
+        worst=float(np.max(shortfalls)),
+        num_solved=num_solved,
+    )
 
 
 def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> tuple[float, float, float]:
-    """The probability that an agent drawn from `values` [N] beats one drawn from `baseline` [M], with its 95% interval.
+    """Computes the probability that an agent drawn from `values` beats one drawn from `baseline`.
 
-    Mann & Whitney's U over N M, ties counting half (Agarwal et al. 2021, section 4.3); the interval is a percentile
-    bootstrap over both. The interval is NaN where one of them has fewer than two agents.
+    It is Mann and Whitney's U divided by N M, where ties count half (Agarwal et al. 2021, section 4.3). The interval is
+    a percentile bootstrap over both sets of agents.
+
+    Args:
+        values: [N] returns.
+        baseline: [M] returns.
+
+    Returns:
+        The probability, and the bounds of its 95% interval: NaN if there are fewer than two agents on either side.
     """
     x, y = values[:, None], baseline[None, :]
     probability = float(np.mean((x > y) + 0.5 * (x == y)))
@@ -92,61 +138,70 @@ def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> tupl
 
 
 def steps_until(steps: np.ndarray, returns: np.ndarray, threshold: float) -> np.ndarray:
-    """The first of the steps [E] at which each agent's return [E, N] reaches the threshold; NaN if it never does."""
+    """Returns the first of the steps [E] at which each agent's return [E, N] reaches the threshold: [N].
+
+    It is NaN for an agent that never reaches it.
+    """
     reached = returns >= threshold
     return np.where(reached.any(axis=0), steps[np.argmax(reached, axis=0)].astype(float), np.nan)
 
 
 def area_under_curve(steps: np.ndarray, returns: np.ndarray) -> np.ndarray:
-    """Each agent's return averaged over the steps [E] at which it was evaluated, [E, N] to [N]: trapezoidal rule."""
+    """Averages each agent's return [E, N] over the steps [E] of its evaluations, by the trapezoidal rule: [N]."""
     if len(steps) == 1:
         return np.asarray(returns[0], np.float64)
     return np.asarray(np.trapezoid(returns, steps, axis=0) / (steps[-1] - steps[0]))
 
 
 def performance_profile(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """The share of agents [N] above each of the thresholds [T] (Agarwal et al. 2021, section 4.2)."""
+    """Returns the share [T] of agents [N] above each threshold [T] (Agarwal et al. 2021, section 4.2)."""
     return np.mean(values[None, :] > thresholds[:, None], axis=1)
 
 
 class Comparison(NamedTuple):
-    """A point of a sweep beside the best one."""
+    """The comparison of a point of a sweep with the best point."""
 
     rank: int
     """1 for the best, by the interquartile mean."""
     difference: float
-    """Mean of the paired differences to the best, seed by seed: negative where it stays behind."""
+    """Mean over the seeds of the paired differences from the best point; negative for a worse point."""
     interval: tuple[float, float]
     """95% t interval of that mean."""
     p_value: float
-    """Of Wilcoxon's signed-rank test over the pairs, times the number of all pairs of points."""
+    """p value of Wilcoxon's signed-rank test over the pairs, times the number of all pairs of points, at most 1."""
 
 
 SUPPORTED = 0.05
-"""A difference is supported by the seeds if its adjusted p value is at most this."""
+"""The seeds support a difference if its adjusted p value is at most this."""
 
 
 def compare_points(returns: np.ndarray) -> list[Comparison]:
-    """Compares the points of a sweep with the best of them, by their returns [P, S] from S seeds that they share.
+    """Compares the points of a sweep with the best of them.
 
     Points share their random numbers seed by seed, so they are compared in pairs. The p values are multiplied by the
-    number of all pairs of points, P (P - 1) / 2 (Bonferroni), and not of those with the best alone, because which
-    point is the best is read from the same returns. NaN stands for an agent that diverged; its pair is left out.
+    number of all pairs of points, P (P - 1) / 2 (Bonferroni), and not only by the number of pairs with the best point,
+    because the same returns decide which point is the best.
+
+    Args:
+        returns: [P, S] of P points and S seeds; NaN for an agent that diverged, whose pair is left out.
+
+    Returns:
+        One comparison per point, in the points' order.
     """
     centres = np.array([iqm(row[np.isfinite(row)]) if np.isfinite(row).any() else -np.inf for row in returns])
     ranks = np.empty(len(centres), int)
     ranks[np.argsort(-centres, kind="stable")] = np.arange(1, len(centres) + 1)
     best = returns[int(np.argmin(ranks))]
     num_pairs = len(returns) * (len(returns) - 1) // 2
-    return [_compare(int(rank), row - best, num_pairs) for rank, row in zip(ranks, returns, strict=True)]
+    return [_compare_with_best(int(rank), row - best, num_pairs) for rank, row in zip(ranks, returns, strict=True)]
 
 
-def _compare(rank: int, differences: np.ndarray, num_pairs: int) -> Comparison:
+def _compare_with_best(rank: int, differences: np.ndarray, num_pairs: int) -> Comparison:
     finite = differences[np.isfinite(differences)]
     if not len(finite):
         return Comparison(rank, float("nan"), (float("nan"), float("nan")), float("nan"))
     mean = float(finite.mean())
-    if not finite.any():  # the best itself, or a point that made no difference
+    if not finite.any():  # the best point itself, or one with equal returns
         return Comparison(rank, mean, (mean, mean), 1.0)
     if len(finite) < 2:
         return Comparison(rank, mean, (float("nan"), float("nan")), 1.0)
@@ -156,5 +211,5 @@ def _compare(rank: int, differences: np.ndarray, num_pairs: int) -> Comparison:
 
 
 def least_p_value(num_points: int, num_seeds: int) -> float:
-    """The smallest adjusted p value that so many seeds can give: where one point wins with every seed."""
+    """Returns the smallest adjusted p value that so many seeds can give: one point wins with every seed."""
     return float(min(1.0, 2.0 ** (1 - num_seeds) * num_points * (num_points - 1) / 2))

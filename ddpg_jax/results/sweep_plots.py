@@ -1,100 +1,101 @@
-"""Figures of a sweep: the points' learning curves, and what they reached against what was swept."""
+"""Figures of a sweep: the learning curves of its points, and their final returns over the swept fields."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ddpg_jax.results.history import History
-from ddpg_jax.results.plots import BLUE, ORANGE, new_figure
-from ddpg_jax.results.statistics import iqm, iqm_interval
-from ddpg_jax.values import shown, words
+from ddpg_jax.results.plots import BLUE, ORANGE, greedy_curves, new_figure
+from ddpg_jax.results.statistics import Returns, iqm, iqm_interval
+from ddpg_jax.results.summary import PointSummary, Summary
+from ddpg_jax.values import decimal, interval, shown, words
 
 MOST_CURVES = 8
-"""Points whose learning curves are told apart by colour: the best."""
+"""Points whose learning curves have a colour of their own, at most: the best."""
 
 MOST_ROWS = 40
 """Points in a ranking, at most."""
 
 
-def learning_curves(path: Path, histories: list[History], summary: dict[str, Any], optimum: float | None) -> None:
-    """Greedy return against environment steps: the interquartile mean of each point, the best ones named.
+def learning_curves(path: Path, histories: Sequence[History], summary: Summary) -> None:
+    """Draws the interquartile mean of each point's greedy returns against environment steps, the best points named.
 
     Args:
-        path: where the PNG goes.
+        path: file of the PNG.
         histories: of all agents.
         summary: of the sweep.
-        optimum: the highest mean return that can be reached, if it is known.
     """
     from matplotlib import colormaps
 
-    steps = np.array([step for step, _ in histories[0].evaluations])
-    returns = np.concatenate([[values for _, values in history.evaluations] for history in histories], axis=1)
-    sound = np.concatenate([history.sound() for history in histories])
-    curves = np.where(sound, returns, np.nan).reshape(len(steps), len(summary["points"]), -1)
-    title = f"{summary['preset']} on {summary['env_id']}: {len(summary['points'])} points x {curves.shape[2]} seeds"
+    ranked = summary.ranked()
+    steps, returns = greedy_curves(histories)
+    curves = returns.reshape(len(steps), len(ranked), -1)
+    title = f"{summary.preset} on {summary.env_id}: {len(ranked)} points x {curves.shape[2]} seeds"
     y_label = "greedy return: IQM of a point's seeds"
-    figure, axes = new_figure(title, "environment steps of each agent", y_label, size=(10, 4.8))
-    ranked = sorted(summary["points"], key=lambda point: point["rank"])
+    figure, axes = new_figure(title, "environment steps per agent", y_label, size=(10, 4.8))
     colors = colormaps["viridis"](np.linspace(0, 0.9, min(MOST_CURVES, len(ranked))))
     for point in ranked[MOST_CURVES:]:
-        axes.plot(steps, _centre(curves[:, point["point"]]), color="0.75", linewidth=0.8)
+        axes.plot(steps, _iqm_of_finite(curves[:, point.point]), color="0.75", linewidth=0.8)
     for point, color in zip(ranked, colors, strict=False):
-        label = f"{point['rank']}. {words(point['values'])}"
-        axes.plot(steps, _centre(curves[:, point["point"]]), color=color, linewidth=1.8, label=label)
-    _band(axes, steps, curves[:, ranked[0]["point"]], colors[0])
-    if optimum is not None:
-        axes.axhline(optimum, color=ORANGE, linestyle="--", linewidth=1.2, label=f"optimum, {optimum:.1f}")
+        label = f"{point.rank}. {words(point.values)}"
+        axes.plot(steps, _iqm_of_finite(curves[:, point.point]), color=color, linewidth=1.8, label=label)
+    _fill_interval(axes, steps, curves[:, ranked[0].point], colors[0])
+    if summary.eval_optimum is not None:
+        label = f"optimum, {summary.eval_optimum:.1f}"
+        axes.axhline(summary.eval_optimum, color=ORANGE, linestyle="--", linewidth=1.2, label=label)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     figure.savefig(path)
 
 
-def _band(axes: Any, steps: np.ndarray, values: np.ndarray, color: Any) -> None:
-    """The 95% interval of the values' [E, S] interquartile mean."""
-    fine = values[:, np.isfinite(values).all(axis=0)]
-    if fine.shape[1] > 1:
-        low, high = np.array([iqm_interval(row) for row in fine]).T
-        axes.fill_between(
-            steps, low, high, color=color, alpha=0.2, linewidth=0, label="95% bootstrap interval of the first"
-        )
+def _fill_interval(axes: Any, steps: np.ndarray, returns: np.ndarray, color: Any) -> None:
+    """Draws the 95% interval of the interquartile mean of the returns [E, S]."""
+    finite = returns[:, np.isfinite(returns).all(axis=0)]
+    if finite.shape[1] > 1:
+        low, high = np.array([iqm_interval(row) for row in finite]).T
+        label = "95% bootstrap interval of the first"
+        axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0, label=label)
 
 
-def _centre(values: np.ndarray) -> np.ndarray:
-    """Interquartile mean [E] of the values [E, S] of the seeds that are sound."""
-    fine = values[:, np.isfinite(values).all(axis=0)]
-    return iqm(fine, axis=1) if fine.shape[1] else np.full(len(values), np.nan)
+def _iqm_of_finite(returns: np.ndarray) -> np.ndarray:
+    """The interquartile means [E] of the returns [E, S] of the seeds that did not diverge; NaN if all did."""
+    finite = returns[:, np.isfinite(returns).all(axis=0)]
+    return iqm(finite, axis=1) if finite.shape[1] else np.full(len(returns), np.nan)
 
 
-def swept(path: Path, summary: dict[str, Any]) -> None:
-    """What the points reached: a line over one swept field, a heat map over two, else a ranking.
+def swept(path: Path, summary: Summary) -> None:
+    """Draws the points' final returns: a line over one swept field, a heat map over two, otherwise a ranking.
 
     Args:
-        path: where the PNG goes.
+        path: file of the PNG.
         summary: of the sweep.
     """
-    points = summary["points"]
-    fields = list(points[0]["values"])
-    axes_values = [_in_order({_key(point["values"][field]) for point in points}) for field in fields]
+    ranked = summary.ranked()
+    fields = list(ranked[0].values)
+    values = [_in_order({_hashable(point.values[field]) for point in ranked}) for field in fields]
     if len(fields) == 1:
-        figure = _line(points, fields[0], axes_values[0])
-    elif len(fields) == 2 and len(points) == len(axes_values[0]) * len(axes_values[1]):
-        figure = _heat_map(points, fields, axes_values)
+        figure = _line(ranked, fields[0], values[0])
+    elif len(fields) == 2 and len(ranked) == len(values[0]) * len(values[1]):
+        figure = _heat_map(ranked, fields, values)
     else:
-        figure = _ranking(points)
+        figure = _ranking(ranked)
     figure.savefig(path)
 
 
-def _key(value: Any) -> Any:
+def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
 def _in_order(values: set[Any]) -> list[Any]:
+    """The values of a swept field: None first, then numbers by size, then words by the alphabet."""
     return sorted(values, key=lambda value: (isinstance(value, str), value is None, value if value is not None else 0))
 
 
-def _line(points: list[dict[str, Any]], field: str, values: list[Any]) -> Any:
-    figure, axes = new_figure(f"{field}: {_title(points)}", field, "final greedy return")
-    by_value = {_key(point["values"][field]): point["final_return"] for point in points}
+def _line(ranked: Sequence[PointSummary], field: str, values: list[Any]) -> Any:
+    """A figure of the points' final returns over the values of one field."""
+    figure, axes = new_figure(f"{field}: {len(ranked)} points", field, "final greedy return")
+    by_value = {_hashable(point.values[field]): point.final_return for point in ranked}
     found = [by_value[value] for value in values]
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     x = np.array(values, float) if numeric else np.arange(len(values))
@@ -102,24 +103,25 @@ def _line(points: list[dict[str, Any]], field: str, values: list[Any]) -> Any:
         axes.set_xscale("log")
     axes.set_xticks(x, [shown(value) for value in values])
     axes.minorticks_off()
-    low, high = np.array([_interval(final) for final in found]).T
+    low, high = np.array([_bounds(final) for final in found]).T
     axes.fill_between(x, low, high, color=BLUE, alpha=0.25, linewidth=0, label="95% bootstrap interval")
-    axes.plot(x, [_number(final["iqm"]) for final in found], "o-", color=BLUE, label="interquartile mean")
-    axes.plot(x, [_number(final["worst"]) for final in found], "v", color=ORANGE, label="worst agent")
+    axes.plot(x, [final.iqm for final in found], "o-", color=BLUE, label="interquartile mean")
+    axes.plot(x, [final.worst for final in found], "v", color=ORANGE, label="worst agent")
     axes.legend(frameon=False)
     return figure
 
 
-def _heat_map(points: list[dict[str, Any]], fields: list[str], values: list[list[Any]]) -> Any:
+def _heat_map(ranked: Sequence[PointSummary], fields: list[str], values: list[list[Any]]) -> Any:
+    """A figure of the points' final returns over the values of two fields."""
     title = "final greedy return: IQM and its 95% bootstrap interval"
     figure, axes = new_figure(title, fields[1], fields[0])
     grid = np.full([len(axis) for axis in values], np.nan)
     texts = {}
-    for point in points:
-        cell = tuple(axis.index(_key(point["values"][field])) for axis, field in zip(values, fields, strict=True))
-        grid[cell] = _number(point["final_return"]["iqm"])
-        low, high = _interval(point["final_return"])
-        texts[cell] = f"{grid[cell]:.1f}\n[{low:.1f}, {high:.1f}]".replace("-", "\N{MINUS SIGN}")
+    for point in ranked:
+        cell = tuple(axis.index(_hashable(point.values[field])) for axis, field in zip(values, fields, strict=True))
+        grid[cell] = point.final_return.iqm
+        text = f"{decimal(grid[cell])}\n{interval(_bounds(point.final_return))}".replace("-", "\N{MINUS SIGN}")
+        texts[cell] = text.strip() or "diverged"
     axes.grid(visible=False)
     image = axes.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
     dark = np.nanmin(grid) + 0.6 * (np.nanmax(grid) - np.nanmin(grid))
@@ -132,31 +134,23 @@ def _heat_map(points: list[dict[str, Any]], fields: list[str], values: list[list
     return figure
 
 
-def _ranking(points: list[dict[str, Any]]) -> Any:
-    ranked = sorted(points, key=lambda point: point["rank"])[:MOST_ROWS]
-    height = max(3.2, 0.28 * len(ranked) + 1.2)
-    title = f"the best {len(ranked)} of {len(points)} points" if len(ranked) < len(points) else _title(points)
+def _ranking(ranked: Sequence[PointSummary]) -> Any:
+    """A figure of the best points' final returns, a row per point."""
+    best = ranked[:MOST_ROWS]
+    height = max(3.2, 0.28 * len(best) + 1.2)
+    title = f"the best {len(best)} of {len(ranked)} points" if len(best) < len(ranked) else f"{len(ranked)} points"
     figure, axes = new_figure(title, "final greedy return", "", size=(9, height))
-    rows = np.arange(len(ranked))
-    centres = np.array([_number(point["final_return"]["iqm"]) for point in ranked])
-    low, high = np.array([_interval(point["final_return"]) for point in ranked]).T
+    rows = np.arange(len(best))
+    centres = np.array([point.final_return.iqm for point in best])
+    low, high = np.array([_bounds(point.final_return) for point in best]).T
     axes.hlines(rows, low, high, color=BLUE, linewidth=3, alpha=0.4, label="95% bootstrap interval")
     axes.plot(centres, rows, "o", color=BLUE, label="interquartile mean")
-    axes.set_yticks(rows, [f"{point['rank']}. {words(point['values'])}" for point in ranked], fontsize="small")
+    axes.set_yticks(rows, [f"{point.rank}. {words(point.values)}" for point in best], fontsize="small")
     axes.invert_yaxis()
     axes.legend(frameon=False, loc="lower left")
     return figure
 
 
-def _title(points: list[dict[str, Any]]) -> str:
-    return f"{len(points)} points"
-
-
-def _interval(final: dict[str, Any]) -> tuple[float, float]:
-    """The interval of a point's returns; the value itself where one seed gives none."""
-    low, high = map(_number, final["iqm_ci95"])
-    return (low, high) if np.isfinite(low) else (_number(final["iqm"]), _number(final["iqm"]))
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _bounds(final: Returns) -> tuple[float, float]:
+    """The 95% interval of a point's interquartile mean; from the mean to the mean where one seed gives no interval."""
+    return final.iqm_ci95 if np.isfinite(final.iqm_ci95).all() else (final.iqm, final.iqm)

@@ -49,7 +49,7 @@ class Saved(NamedTuple):
     """The content of a checkpoint, but for the agents' states and the history of the wave under way."""
 
     finished: Sequence[tuple[History, np.ndarray, np.ndarray, np.ndarray]]
-    """What the waves that have ended have given (see `session.WaveResult`)."""
+    """What the waves that have ended have given (see `results.summary.WaveResult`)."""
     agents: range
     """Of the wave under way."""
     env_steps: int

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpg_jax.results.history import Episodes
+from ddpg_jax.results.history import Episodes, Metrics
 
 
 class AfterChunk(NamedTuple):
@@ -25,12 +25,10 @@ class AfterChunk(NamedTuple):
 class AfterEvaluation(NamedTuple):
     """What a process sends to the others after an evaluation."""
 
-    returns: np.ndarray
-    """Greedy returns of its agents that have not diverged."""
     agents: np.ndarray
-    """The numbers of all its agents."""
-    rows: list[str]
-    """Their rows of `metrics.csv`."""
+    """[n] the numbers of its agents."""
+    metrics: Metrics
+    """The row of `metrics.csv` of each of them, columns [n]."""
     diverged: dict[int, int]
     """Agents that it has not reported before, with the environment step."""
     write_tables: bool

@@ -4,13 +4,14 @@ import signal
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
 
 import jax
 
 from ddpg_jax.population.programs import Programs, compile_programs
 from ddpg_jax.processes.team import LOST, LostProcessError, ToldError
-from ddpg_jax.results import page, plots, sweep_plots, tables
+from ddpg_jax.results import page, plots, report, sweep_plots, tables
+from ddpg_jax.results.history import History
+from ddpg_jax.results.summary import LAST_EPISODES, Summary, WaveResult, summarize
 from ddpg_jax.runs import resuming, wave
 from ddpg_jax.runs.course import MAX_CHUNK
 from ddpg_jax.runs.logs import LOGS, Log
@@ -19,7 +20,6 @@ from ddpg_jax.runs.plan import ANNOUNCED_SECONDS
 from ddpg_jax.runs.policy import save_policy
 from ddpg_jax.runs.session import Session
 from ddpg_jax.runs.start import announce
-from ddpg_jax.runs.summary import LAST_EPISODES, WaveResult, best_agent, points_csv, summarize
 
 
 def run(session: Session) -> int:
@@ -30,7 +30,7 @@ def run(session: Session) -> int:
             stack.enter_context(session.progress)
             session = replace(session, logs=_open_logs(session, stack))
             results = wave.train(session, programs)
-        return session.team.first(lambda: report(session, results))
+        return session.team.first(lambda: write_report(session, results))
     except wave.Stopped as stopped:
         return _stopped(session, stopped)
     except LostProcessError:
@@ -78,10 +78,7 @@ def _open_logs(session: Session, stack: ExitStack) -> tuple[Log, ...]:
     options = session.options
     settings = {"seeds": options.seeds, "seed": options.seed, **options.config.to_dict()}
     names = options.log if session.team.is_first else ()
-    opened = tuple(LOGS[name][1](session.folder.path, settings) for name in names)
-    for log in opened:
-        stack.callback(log.close)
-    return opened
+    return tuple(stack.enter_context(LOGS[name].open(session.folder.path, settings)) for name in names)
 
 
 def _stopped(session: Session, stopped: wave.Stopped) -> int:
@@ -94,20 +91,32 @@ def _stopped(session: Session, stopped: wave.Stopped) -> int:
     return 128 + number
 
 
-def report(session: Session, results: list[WaveResult]) -> int:
+def write_report(session: Session, results: list[WaveResult]) -> int:
     """Writes what a finished run leaves, and shows its result; returns the exit status."""
-    console = session.console
-    summary = summarize(session, session.options.preset, results, session.plan.device)
-    write_results(session, results, summary)
-    if session.options.sweep:
-        console.print(tables.ranking_table(summary), tables.conclusion(summary), sep="\n")
-    console.print(tables.result_table(summary, str(session.folder.path)))
-    return _status(summary, session.options)
+    options, watch, console = session.options, session.stopwatch, session.console
+    summary = summarize(
+        results,
+        [(dict(point.values), point.config) for point in session.plan.points],
+        session.environment,
+        preset=options.preset,
+        seed=options.seed,
+        num_seeds=options.seeds,
+        final_episodes=wave.FINAL_EPISODES,
+        device=session.plan.device,
+        compile_seconds=watch.compiling,
+        train_seconds=watch.training,
+        evaluation_seconds=watch.evaluating,
+        checkpoint_seconds=watch.saving,
+    )
+    summary = write_results(session, [result.history for result in results], summary)
+    if summary.points:
+        console.print(report.ranking_table(summary), report.conclusion(summary), sep="\n")
+    console.print(report.result_table(summary, str(session.folder.path)))
+    return _status(summary, options)
 
 
-def write_results(session: Session, results: list[WaveResult], summary: dict[str, Any]) -> None:
-    """Writes tables, policies and figures, and last the summary."""
-    histories = [result.history for result in results]
+def write_results(session: Session, histories: list[History], summary: Summary) -> Summary:
+    """Writes tables, policies and figures, and last the summary; returns it with the seconds of the whole run."""
     folder, environment = session.folder, session.environment
     session.write_tables(histories)
     for part in session.plan.parts:
@@ -117,26 +126,33 @@ def write_results(session: Session, results: list[WaveResult], summary: dict[str
             session.config_of(agents.start),
             environment,
             num_agents=len(agents),
-            diverged_agents=[agent - agents.start for agent in summary["diverged_agents"] if agent in agents],
-            best_agent=best_agent(summary, agents),
+            diverged_agents=[agent - agents.start for agent in summary.diverged_agents if agent in agents],
+            best_agent=summary.best_of(agents),
         )
     folder.write_info(session.config)
-    title, optimum = f"{summary['preset']} on {environment.env_id}", summary.get("eval_optimum")
-    if session.is_sweep:
-        sweep_plots.learning_curves(folder.path / "learning_curve.png", histories, summary, optimum)
-        sweep_plots.swept(folder.path / "sweep.png", summary)
-        folder.write_text("points.csv", points_csv(summary))
-    else:
-        plots.learning_curve(folder.path / "learning_curve.png", histories, title, optimum)
-        plots.training_returns(folder.path / "training_returns.png", histories, title, LAST_EPISODES)
-    summary["wall_seconds"] = session.stopwatch.wall
+    _draw(session, histories, summary)
+    summary = replace(summary, wall_seconds=session.stopwatch.wall)
     folder.write_text("report.html", page.report_page(folder.path, summary))
-    folder.write_summary(summary)
+    folder.write_summary(summary.to_dict())
+    return summary
 
 
-def _status(summary: dict[str, Any], options: Options) -> int:
+def _draw(session: Session, histories: list[History], summary: Summary) -> None:
+    """Draws the figures, and writes the table that belongs to that of a sweep."""
+    path = session.folder.path
+    if summary.points:
+        sweep_plots.learning_curves(path / "learning_curve.png", histories, summary)
+        sweep_plots.swept(path / "sweep.png", summary)
+        session.folder.write_text("points.csv", tables.points_csv(summary))
+    else:
+        title = f"{summary.preset} on {summary.env_id}"
+        plots.learning_curve(path / "learning_curve.png", histories, title, summary.eval_optimum)
+        plots.training_returns(path / "training_returns.png", histories, title, LAST_EPISODES)
+
+
+def _status(summary: Summary, options: Options) -> int:
     """Returns the exit status of a finished run; where diverged agents make it 1, prints a line that says so."""
-    diverged = dict(zip(summary["diverged_agents"], summary["diverged_at_env_steps"], strict=True))
+    diverged = summary.diverged
     if not diverged or (len(diverged) < options.num_agents and not options.fail_on_divergence):
         return 0
     named = ", ".join(f"{agent} at step {step:,}" for agent, step in diverged.items())

@@ -17,7 +17,8 @@ import numpy as np
 from ddpg_jax import __version__
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.config import Config
-from ddpg_jax.results.history import History, episodes_csv, metrics_csv
+from ddpg_jax.results.history import History
+from ddpg_jax.results.tables import episodes_csv, metrics_csv
 from ddpg_jax.runs.policy import save_policy, save_weights, write_whole
 
 FORMAT = 1

@@ -1,114 +1,99 @@
 """Evaluations as they are made, for TensorBoard and for Weights & Biases: optional extras, off by default."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ddpg_jax.results.history import METRICS_COLUMNS
+from ddpg_jax.results.history import Metrics
 from ddpg_jax.results.statistics import iqm
 
-MEASURES = METRICS_COLUMNS[3:]
-"""What is logged of each agent."""
+Log: TypeAlias = Callable[[int, Mapping[str, float]], None]
+"""Writes values with their names, at a number of environment steps."""
 
 
-class Log(Protocol):
-    """Where evaluations go."""
+def evaluation(agents: np.ndarray, metrics: Metrics) -> dict[str, float]:
+    """Returns an evaluation as named values: the metrics of each agent, and statistics over all agents.
 
-    def write(self, env_steps: int, values: Mapping[str, float]) -> None:
-        """Values by their names, at a number of environment steps."""
-
-    def close(self) -> None:
-        """Nothing more will come."""
-
-
-def evaluation(agents: np.ndarray, metrics_rows: Sequence[str]) -> dict[str, float]:
-    """An evaluation: what was measured of each agent, and the statistics over the sound ones.
+    The names are "metric/agent-000003", and "metric/iqm", "metric/median" and "metric/worst" over all agents that train
+    together. Values that are NaN (no episode has ended, the agent has diverged) are left out.
 
     Args:
-        agents: [N] numbers.
-        metrics_rows: their rows in `metrics.csv`.
-
-    Names are "measure/agent-000003", and "measure/iqm", "…/median" and "…/worst" over all agents that train together.
-    What has no number (no episode ended, the agent diverged) is left out.
+        agents: [N] the agents' numbers.
+        metrics: columns [N].
     """
-    rows = [line.split(",") for line in metrics_rows]
-    columns = {measure: [row[METRICS_COLUMNS.index(measure)] for row in rows] for measure in MEASURES}
     values = {}
-    for measure, cells in columns.items():
-        numbers = np.array([float(cell) if cell else np.nan for cell in cells])
-        found = np.isfinite(numbers)
-        for agent, number in zip(agents[found], numbers[found], strict=True):
-            values[f"{measure}/agent-{agent:06d}"] = float(number)
-        if found.any():
-            values[f"{measure}/iqm"] = float(iqm(numbers[found]))
-            values[f"{measure}/median"] = float(np.median(numbers[found]))
-            values[f"{measure}/worst"] = float(np.min(numbers[found]))
+    for metric, column in metrics._asdict().items():
+        finite = np.isfinite(column)
+        for agent, value in zip(agents[finite], column[finite], strict=True):
+            values[f"{metric}/agent-{agent:06d}"] = float(value)
+        if finite.any():
+            values[f"{metric}/iqm"] = float(iqm(column[finite]))
+            values[f"{metric}/median"] = float(np.median(column[finite]))
+            values[f"{metric}/worst"] = float(np.min(column[finite]))
     return values
 
 
-class TensorBoard:
-    """Event files in a folder: `tensorboard --logdir`."""
+@contextmanager
+def _tensorboard(folder: Path, settings: Mapping[str, Any]) -> Iterator[Log]:
+    """Writes event files for `tensorboard --logdir`, a scalar per value."""
+    from tensorboardX import SummaryWriter
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        from tensorboardX import SummaryWriter
+    events = folder / "tensorboard"
+    number = len(list(events.iterdir())) if events.is_dir() else 0  # a resumed run writes another file
+    with SummaryWriter(str(events), flush_secs=10, filename_suffix=f".{number}") as writer:
+        writer.add_text("settings", "\n".join(f"- {name}: {value}" for name, value in settings.items()))
 
-        events = folder / "tensorboard"
-        number = len(list(events.iterdir())) if events.is_dir() else 0  # a resumed run writes another file
-        self._writer = SummaryWriter(str(events), flush_secs=10, filename_suffix=f".{number}")
-        self._writer.add_text("settings", "\n".join(f"- {name}: {value}" for name, value in settings.items()))
+        def write(env_steps: int, values: Mapping[str, float]) -> None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, env_steps)
 
-    def write(self, env_steps: int, values: Mapping[str, float]) -> None:
-        """A scalar for each value."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, env_steps)
-
-    def close(self) -> None:
-        """Writes what is left."""
-        self._writer.close()
+        yield write
 
 
-class WeightsAndBiases:
-    """A run of Weights & Biases; its own variables (WANDB_MODE=offline, WANDB_PROJECT, …) say where it goes."""
+@contextmanager
+def _weights_and_biases(folder: Path, settings: Mapping[str, Any]) -> Iterator[Log]:
+    """Writes to a run of Weights & Biases, configured by its own variables (WANDB_MODE=offline, WANDB_PROJECT, …)."""
+    import wandb
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        import wandb
-
-        project = os.environ.get("WANDB_PROJECT", "ddpg_jax")
-        self._run = wandb.init(
-            project=project, name=folder.name, dir=folder, config=dict(settings),
-            settings=wandb.Settings(console="off", silent=True),
-        )  # fmt: skip
-        self._run.define_metric("env_steps")
-        self._run.define_metric("*", step_metric="env_steps")  # waves of agents begin at step 0 again
-
-    def write(self, env_steps: int, values: Mapping[str, float]) -> None:
-        """A row."""
-        self._run.log({"env_steps": env_steps, **values})
-
-    def close(self) -> None:
-        """Sends what is left."""
-        self._run.finish()
+    project = os.environ.get("WANDB_PROJECT", "ddpg_jax")
+    run = wandb.init(
+        project=project, name=folder.name, dir=folder, config=dict(settings),
+        settings=wandb.Settings(console="off", silent=True),
+    )  # fmt: skip
+    run.define_metric("env_steps")
+    run.define_metric("*", step_metric="env_steps")  # waves of agents begin at step 0 again
+    try:
+        yield lambda env_steps, values: run.log({"env_steps": env_steps, **values})
+    finally:
+        run.finish()
 
 
-LOGS: dict[str, tuple[str, Callable[[Path, Mapping[str, Any]], Log]]] = {
-    "tensorboard": ("tensorboardX", TensorBoard),
-    "wandb": ("wandb", WeightsAndBiases),
-}
-"""Name: the package that it needs, and what makes one for a run folder and its settings."""
+class Destination(NamedTuple):
+    """A program that evaluations can be logged to."""
+
+    package: str
+    """The package that it needs."""
+    open: Callable[[Path, Mapping[str, Any]], AbstractContextManager[Log]]
+    """Opens a log for a run's folder and settings, and closes it at the end of the `with` statement."""
+
+
+LOGS = {"tensorboard": Destination("tensorboardX", _tensorboard), "wandb": Destination("wandb", _weights_and_biases)}
+"""The destinations by their names in the option `log`."""
 
 
 def require(names: Sequence[str]) -> None:
-    """Refuses logs whose packages are not installed.
+    """Checks that the packages of logs are installed.
 
     Raises:
-        ValueError: names the extra that installs it.
+        ValueError: if one is not; the message names the extra that installs it.
     """
     from importlib.util import find_spec
 
     for name in names:
-        package = LOGS[name][0]
+        package = LOGS[name].package
         if find_spec(package) is None:
             raise ValueError(f"log is {name}, but {package} is not installed: pip install 'ddpg_jax[{name}]'")

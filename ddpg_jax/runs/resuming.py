@@ -57,7 +57,7 @@ def waves(saved: Saved | None, options: Options, plan: Plan) -> tuple[range, ...
     """
     if saved is None:
         return plan.waves
-    ended = [history.agents for history, *_ in saved.finished]
+    ended = [result.history.agents for result in saved.finished]
     begun = (*(range(int(agents[0]), int(agents[-1]) + 1) for agents in ended), saved.agents)
     size = plan.parts[plan.part_of(saved.agents.start)].wave_size
     if len(saved.agents) > size:
@@ -65,9 +65,9 @@ def waves(saved: Saved | None, options: Options, plan: Plan) -> tuple[range, ...
             f"resume is {options.resume}, which trained {len(saved.agents)} agents at a time, but must be resumed with "
             f"memory for as many; here is enough for {size}"
         )
-    if any(history.env_steps < options.config.total_steps for history, *_ in saved.finished):
+    if any(result.history.env_steps < options.config.total_steps for result in saved.finished):
         raise ValueError(
-            f"total_steps is {options.config.total_steps}, but must be {saved.finished[0][0].env_steps}: the run "
+            f"total_steps is {options.config.total_steps}, but must be {saved.finished[0].history.env_steps}: the run "
             f"trains its agents in waves, and keeps only the state of the last"
         )
     return plan.waves_after(begun)

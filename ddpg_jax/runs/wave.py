@@ -10,8 +10,9 @@ import numpy as np
 from ddpg_jax.algorithm.types import TrainState
 from ddpg_jax.population.blocks import Population, agent_keys, on_host
 from ddpg_jax.population.programs import Programs
-from ddpg_jax.results.history import History
+from ddpg_jax.results.history import History, Metrics
 from ddpg_jax.results.statistics import shortfall
+from ddpg_jax.results.summary import WaveResult
 from ddpg_jax.runs.checkpoint import Checkpoint, Saved
 from ddpg_jax.runs.course import Chunk, Evaluation, Pace, Snapshot, course
 from ddpg_jax.runs.divergence import actor_and_critic, note_diverged
@@ -20,7 +21,10 @@ from ddpg_jax.runs.logs import evaluation
 from ddpg_jax.runs.policy import save_weights
 from ddpg_jax.runs.session import Session
 from ddpg_jax.runs.state_arrays import restore_state, state_arrays
-from ddpg_jax.runs.summary import FINAL_EPISODES, WaveResult
+
+
+FINAL_EPISODES = 512
+"""Greedy episodes per agent in the final evaluation, from start states common to all agents."""
 
 
 class Stopped(Exception):  # noqa: N818  (it is not an error)
@@ -48,7 +52,7 @@ def train(session: Session, programs: Sequence[Programs]) -> list[WaveResult]:
     Raises:
         Stopped: if the run was asked to stop.
     """
-    results = [WaveResult(*each) for each in session.checkpoint.saved.finished] if session.checkpoint else []
+    results = list(session.checkpoint.saved.finished) if session.checkpoint else []
     session.progress.advanced(sum(result.history.env_steps * len(result.history.agents) for result in results))
     for agents in session.waves[len(results) :]:
         wave = Wave(session, programs[session.plan.part_of(agents.start)], agents, results)
@@ -65,7 +69,7 @@ def train(session: Session, programs: Sequence[Programs]) -> list[WaveResult]:
             if isinstance(event, Chunk):
                 wave.after_chunk(event)
             elif isinstance(event, Evaluation):
-                wave.after_evaluation(event)
+                wave.after_evaluation()
             else:
                 wave.after_snapshot(event)
         results += wave.finish()
@@ -120,20 +124,18 @@ class Wave:
         if stopping:
             raise Stopped(history.env_steps)
 
-    def after_evaluation(self, event: Evaluation) -> None:
+    def after_evaluation(self) -> None:
         """Reports and logs an evaluation, and writes the tables where they are due."""
         session, history = self.session, self.history
-        rows, diverged = history.last_rows(), self._newly_diverged()
-        finite_returns = event.returns[history.sound()]
-        sent = session.team.gather(
-            AfterEvaluation(finite_returns, history.agents, rows, diverged, session.folder.tables_due())
-        )
+        metrics, diverged = history.last_rows(), self._newly_diverged()
+        sent = session.team.gather(AfterEvaluation(history.agents, metrics, diverged, session.folder.tables_due()))
         for each in sent:
             self._report_diverged(each.diverged)
-        session.progress.evaluated(np.concatenate([each.returns for each in sent]))
+        agents = np.concatenate([each.agents for each in sent])
+        metrics = Metrics(*map(np.concatenate, zip(*(each.metrics for each in sent), strict=True)))
+        session.progress.evaluated(metrics.eval_return[np.isfinite(metrics.eval_return)])
         for log in session.logs:
-            agents = np.concatenate([each.agents for each in sent])
-            log.write(history.env_steps, evaluation(agents, [row for each in sent for row in each.rows]))
+            log(history.env_steps, evaluation(agents, metrics))
         if sent[0].write_tables:
             histories = session.team.to_first(history)
             if histories:
