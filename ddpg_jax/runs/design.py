@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 import jax
 
-from ddpg_jax.population.assembly import make_setup
-from ddpg_jax.runs.checkpoint import KEEP
-from ddpg_jax.processes.devices import devices_each
 from ddpg_jax.algorithm.environment import Environment
+from ddpg_jax.algorithm.training import Setup
 from ddpg_jax.environments.registry import make
+from ddpg_jax.population.assembly import make_setup
+from ddpg_jax.population.programs import Placement, choose_group_size
+from ddpg_jax.processes.devices import devices_each
+from ddpg_jax.processes.team import ALONE, Team
+from ddpg_jax.runs.checkpoint import KEEP
 from ddpg_jax.runs.options import Request
 from ddpg_jax.runs.plan import Plan, make_plan, portions
-from ddpg_jax.population.programs import Placement, choose_group_size
 from ddpg_jax.runs.session import Part
 from ddpg_jax.runs.sweep import Point
-from ddpg_jax.processes.team import ALONE, Team
-from ddpg_jax.algorithm.training import Setup
 
 MAX_EVALUATIONS = 100_000
 """Evaluations of a run, at most."""

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.algorithm import training
-from ddpg_jax.config import Config
-from ddpg_jax.processes.devices import usable_memory
-from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS, Placement
-from ddpg_jax.processes.team import ALONE, Team, processes_on_this_host
 from ddpg_jax.algorithm.training import Setup
+from ddpg_jax.config import Config
+from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS, Placement
+from ddpg_jax.processes.devices import usable_memory
+from ddpg_jax.processes.team import ALONE, Team, processes_on_this_host
 
 USABLE_SHARE = 0.85
 """Share of the free memory that a run plans to fill."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpg_jax.results.history import Episodes
 from ddpg_jax.population.blocks import Population
+from ddpg_jax.results.history import Episodes
 
 
 class Recorder:

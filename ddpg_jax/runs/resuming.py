@@ -7,14 +7,15 @@ from functools import partial
 import jax
 
 from ddpg_jax.algorithm import training
-from ddpg_jax.runs.checkpoint import Checkpoint, Checkpoints, Saved
-from ddpg_jax.config import Config
-from ddpg_jax.runs.design import Design
-from ddpg_jax.runs.options import Request
-from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS
-from ddpg_jax.runs.folder import RunFolder, differences
-from ddpg_jax.processes.team import Team
 from ddpg_jax.algorithm.types import TrainState
+from ddpg_jax.config import Config
+from ddpg_jax.population.programs import EXAMPLE_HYPERPARAMETERS
+from ddpg_jax.processes.team import Team
+from ddpg_jax.runs.checkpoint import Checkpoint, Checkpoints, Saved
+from ddpg_jax.runs.design import Design
+from ddpg_jax.runs.folder import RunFolder
+from ddpg_jax.runs.json_files import differences
+from ddpg_jax.runs.options import Request
 
 
 def load(

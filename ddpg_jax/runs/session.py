@@ -9,19 +9,19 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from ddpg_jax.population.assembly import make_hyperparameters
-from ddpg_jax.runs.checkpoint import Checkpoints
-from ddpg_jax.config import Config
 from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.results.history import Episodes, History
-from ddpg_jax.runs.logs import Log
-from ddpg_jax.population.programs import Placement
-from ddpg_jax.runs.recording import Recorder
-from ddpg_jax.runs.folder import RunFolder
-from ddpg_jax.runs.sweep import Point
-from ddpg_jax.processes.team import ALONE, Team
 from ddpg_jax.algorithm.training import Setup
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters
+from ddpg_jax.config import Config
+from ddpg_jax.population.assembly import make_hyperparameters
+from ddpg_jax.population.programs import Placement
+from ddpg_jax.processes.team import ALONE, Team
+from ddpg_jax.results.history import Episodes, History
+from ddpg_jax.runs.checkpoint import Checkpoints
+from ddpg_jax.runs.folder import RunFolder
+from ddpg_jax.runs.logs import Log
+from ddpg_jax.runs.recording import Recorder
+from ddpg_jax.runs.sweep import Point
 
 MAX_CHUNK = 250
 """Environment steps of an agent between two returns to the host, at most."""

@@ -14,21 +14,24 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from ddpg_jax.results import page, plots, tables, sweep_plots
+from ddpg_jax.population.programs import Programs, compile_programs
+from ddpg_jax.processes.files import write_text
+from ddpg_jax.processes.signals import Interruption
+from ddpg_jax.processes.team import ALONE, LOST, LostProcessError, Team, ToldError
+from ddpg_jax.results import page, plots, sweep_plots, tables
 from ddpg_jax.runs import resuming, session, wave
 from ddpg_jax.runs.checkpoint import Checkpoint, Checkpoints
 from ddpg_jax.runs.design import Design, make_design
-from ddpg_jax.processes.signals import Interruption
+from ddpg_jax.runs.folder import RunFolder
+from ddpg_jax.runs.json_files import write_config, write_info, write_json
 from ddpg_jax.runs.logs import LOGS, Log, require
 from ddpg_jax.runs.options import Request
 from ddpg_jax.runs.plan import ANNOUNCED_SECONDS
-from ddpg_jax.population.programs import Programs, compile_programs
+from ddpg_jax.runs.policy import save_policy
 from ddpg_jax.runs.progress import Bar, Silent
 from ddpg_jax.runs.recording import Recorder
-from ddpg_jax.runs.folder import RunFolder
 from ddpg_jax.runs.session import Session, Stopwatch, WaveResult
 from ddpg_jax.runs.summary import LAST_EPISODES, best_agent, points_csv, summarize
-from ddpg_jax.processes.team import ALONE, LOST, LostProcessError, Team, ToldError
 from ddpg_jax.runs.wave import Stopped
 
 FIGURES_BYTES = 2**20
@@ -87,7 +90,7 @@ def prepare(request: Request, interruption: Interruption, started: float, team: 
             waves = resuming.waves(saved, request, design)
             if request.resume is not None:
                 console.print(*resuming.notes(saved, folder, design), sep="\n")
-            team.first(lambda: folder.write_config(request.config, describe(request, design)))
+            team.first(lambda: write_config(folder.path, request.config, describe(request, design)))
         except OSError as error:
             reason = error.strerror or error
             raise ValueError(
@@ -190,7 +193,6 @@ def _run(launch: Launch, interruption: Interruption) -> int:
     announce(console, request, launch.design)
     if len(launch.waves) > len(launch.design.parts) or launch.design.seconds > ANNOUNCED_SECONDS:
         console.print(*launch.design.lines(), sep="\n")
-    launch.checkpoints.prepare()
     with stopwatch.time("compiling"):
         programs = _compile(launch)
     agent_steps = request.num_agents * config.total_steps
@@ -330,23 +332,23 @@ def finish(job: Session, results: list[WaveResult], summary: dict[str, Any]) -> 
     job.write_tables(histories)
     for part in job.parts:
         agents = part.agents
-        folder.write_policy(
-            part.name,
+        save_policy(
+            folder.path / "policy" / part.name,
             job.config_of(agents.start),
             environment,
             num_agents=len(agents),
             diverged_agents=[agent - agents.start for agent in summary["diverged_agents"] if agent in agents],
             best_agent=best_agent(summary, agents),
         )
-    folder.write_info(job.config)
+    write_info(folder.path, job.config)
     title, optimum = f"{summary['preset']} on {environment.env_id}", summary.get("eval_optimum")
     if len(job.points) > 1:
         sweep_plots.learning_curves(folder.path / "learning_curve.png", histories, summary, optimum)
         sweep_plots.swept(folder.path / "sweep.png", summary)
-        folder.write_text("points.csv", points_csv(summary))
+        write_text(folder.path / "points.csv", points_csv(summary))
     else:
         plots.learning_curve(folder.path / "learning_curve.png", histories, title, optimum)
         plots.training_returns(folder.path / "training_returns.png", histories, title, LAST_EPISODES)
     summary["wall_seconds"] = job.stopwatch.wall
-    folder.write_text("report.html", page.report_page(folder.path, summary))
-    folder.write_summary(summary)
+    write_text(folder.path / "report.html", page.report_page(folder.path, summary))
+    write_json(folder.path / "summary.json", summary)

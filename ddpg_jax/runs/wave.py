@@ -3,20 +3,31 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ddpg_jax.runs.checkpoint import Checkpoint, Saved
-from ddpg_jax.results.history import Episodes, History
-from ddpg_jax.runs.logs import evaluation
+from ddpg_jax.algorithm.types import TrainState
 from ddpg_jax.population.blocks import Population, agent_keys, on_host, spread
 from ddpg_jax.population.programs import Programs
-from ddpg_jax.runs.session import FINAL_EPISODES, MAX_CHUNK, Reporter, Session, WaveResult, acting, hyperparameters, stops
-from ddpg_jax.runs.state_arrays import restore_state, state_arrays
+from ddpg_jax.results.history import Episodes, History
 from ddpg_jax.results.statistics import shortfall
-from ddpg_jax.algorithm.types import TrainState
+from ddpg_jax.runs.checkpoint import Checkpoint, Saved
+from ddpg_jax.runs.logs import evaluation
+from ddpg_jax.runs.policy import save_weights
+from ddpg_jax.runs.session import (
+    FINAL_EPISODES,
+    MAX_CHUNK,
+    Reporter,
+    Session,
+    WaveResult,
+    acting,
+    hyperparameters,
+    stops,
+)
+from ddpg_jax.runs.state_arrays import restore_state, state_arrays
 
 FIRST_CHUNK = 32
 """Length of the first chunk, before the pace is known."""
@@ -154,7 +165,7 @@ class _Wave:
             if stop in evaluations:
                 self._evaluate()
             if stop in snapshots:
-                self._write_weights(partial(self.session.folder.write_snapshot, stop), _parameters)
+                self._write_weights(Path("snapshots") / f"{stop:09d}", _parameters)
         return self._finish()
 
     def _finish(self) -> list[WaveResult]:
@@ -163,18 +174,19 @@ class _Wave:
             returns = self._evaluate_finally(environment.evaluation_starts(FINAL_EPISODES))
             selection = self._evaluate_finally(environment.selection_starts(FINAL_EPISODES))
         self._note_unsound(returns)
-        self._write_weights(self.session.folder.write_policy_weights, _acting)
+        self._write_weights(Path("policy"), _acting)
         optimum = environment.optimal_returns
         best = np.full(FINAL_EPISODES, np.nan) if optimum is None else np.asarray(optimum[:FINAL_EPISODES])
         final, selected = (values.mean(axis=1, dtype=np.float64) for values in (returns, selection))
         result = WaveResult(self.history, final, shortfall(returns, best), selected)
         return _joined(self.session.team.to_first(result))
 
-    def _write_weights(self, write: Callable[[str, int, Any], None], take: Callable[[TrainState], Any]) -> None:
-        """What is taken of the agents' states, in files of the portions in which it comes from the devices."""
+    def _write_weights(self, name: Path, take: Callable[[TrainState], Any]) -> None:
+        """Writes what is taken of the agents' states into a folder of the run, a file per portion of agents."""
+        folder = self.session.folder.path / name / self.part.name
         first = self.share.start - self.part.agents.start
         for positions, weights in self.population.portions(take):
-            write(self.part.name, first + positions.start, weights)
+            save_weights(folder, first + positions.start, weights)
 
     def _train_until(self, stop: int) -> None:
         """Chunks up to the given step of every agent, and checkpoints when they are due."""
