@@ -75,7 +75,7 @@ def drafts(folder: Path) -> str:
     """What is being written."""
     if any((folder / f".{name}.part").exists() for name in ("metrics.csv", "episodes.csv")):
         return "the tables"
-    if any(True for _ in (folder / "checkpoints").glob("*.orbax-checkpoint-tmp*")):
+    if any(True for _ in (folder / "checkpoints").glob(".*.part")):
         return "a checkpoint"
     return "a chunk or an evaluation"
 

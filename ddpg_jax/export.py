@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import tyro
 
 from ddpg_jax.command_line import parse
+from ddpg_jax.processes.files import write_whole
 from ddpg_jax.processes.output import endure
-from ddpg_jax.runs.policy import Policy, load_policy, write_whole
+from ddpg_jax.runs.policy import Policy, load_policy
 
 PLATFORMS = ("cpu", "cuda")
 """What an exported policy runs on."""

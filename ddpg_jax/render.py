@@ -20,8 +20,8 @@ from ddpg_jax.environments.registry import make
 from ddpg_jax.pictures import animation, trajectories, value_plots
 from ddpg_jax.pictures.snapshots import Moment, Trained, load_trained
 from ddpg_jax.pictures.trajectories import Trajectories
+from ddpg_jax.processes.files import write_whole
 from ddpg_jax.processes.output import endure
-from ddpg_jax.runs.policy import write_whole
 
 PENDULUM = "Pendulum-v1"
 USUAL_AGENTS, MAX_AGENTS = 16, 100

@@ -206,7 +206,7 @@ def _preset_options(preset: str | None) -> Options:
 
 def _options_of(folder: str) -> Request:
     """What an earlier run was asked for."""
-    from ddpg_jax.runs.folder import read_config
+    from ddpg_jax.runs.json_files import read_config
 
     if not folder or "\0" in folder:
         raise ValueError(f"resume is {folder!r}, but must be the folder of a run")

@@ -1,6 +1,7 @@
 """A run that was stopped and resumed, or extended, ends in the same bits as one that was not."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ddpg_jax.population.assembly import make_setup
 from ddpg_jax.population.programs import train_state_shapes
 from ddpg_jax.results.history import History
 from ddpg_jax.runs import checkpoint, course, finish, plan, state_arrays
+from ddpg_jax.runs.array_files import read_arrays, write_arrays
 from ddpg_jax.runs.checkpoint import Checkpoints, Saved
 from ddpg_jax.runs.folder import RunFolder
 from ddpg_jax.runs.state_arrays import restore_state
@@ -295,7 +297,7 @@ def test_any_agents_are_read_from_the_portions_that_have_them(tmp_path, agents):
 def test_checkpoint_that_lacks_agents_is_damaged(tmp_path):
     checkpoints = Checkpoints(tmp_path, every=1.0)
     checkpoints.save(Saved([], range(5), 7, {}), History(Config(), 5), [(range(3), {".x": np.zeros(3)})])
-    with pytest.raises(ValueError, match="its agents folders have 3 of 5 agents"):
+    with pytest.raises(ValueError, match="its agents files have 3 of 5 agents"):
         checkpoints.load(1, config_of)
 
 
@@ -325,11 +327,50 @@ def test_checkpoint_of_a_newer_format_is_named(tmp_path):
         Checkpoints(tmp_path, every=1.0).load(1, config_of)
 
 
-def test_checkpoint_of_an_older_format_is_named(tmp_path):
-    with mock.patch.object(checkpoint, "FORMAT", 2):
-        save(Checkpoints(tmp_path, every=1.0), 10)
-    with pytest.raises(ValueError, match="has format 2, older than 3: resume it with the version that wrote it"):
+@pytest.mark.parametrize(("name", "version"), [("default", 1), ("run", 2)])
+def test_checkpoint_of_an_older_format_is_named(tmp_path, name, version):
+    """Both were written by Orbax, in folders; the older one had all of it in a folder called `default`."""
+    (tmp_path / "1" / name).mkdir(parents=True)
+    (tmp_path / "1" / name / "_METADATA").write_text("{}")
+    with pytest.raises(ValueError, match=f"has format {version}, older than 3: resume it with the version that wrote"):
         Checkpoints(tmp_path, every=1.0).load(1, config_of)
+
+
+DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "bfloat16",
+          "float32", "float64", "complex64"]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (2, 3)])
+@pytest.mark.parametrize("name", DTYPES)
+def test_array_of_any_dtype_and_shape_comes_back_in_the_same_bits(tmp_path, name, shape):
+    dtype = jnp.dtype(name)
+    data = np.random.default_rng(0).bytes(math.prod(shape) * dtype.itemsize)
+    array = np.frombuffer(bytes(byte % 2 for byte in data) if name == "bool" else data, dtype).reshape(shape)
+    write_arrays(tmp_path / "file", {".a['b/c']": array}, {"as": ["text", 1, None]})
+    arrays, description = read_arrays(tmp_path / "file")
+    (back,) = arrays.values()
+    assert list(arrays) == [".a['b/c']"]
+    assert (back.dtype, back.shape, back.tobytes()) == (dtype, shape, array.tobytes())
+    assert description == {"as": ["text", 1, None]}
+
+
+def test_transposed_array_comes_back_as_it_is(tmp_path):
+    array = np.arange(6.0).reshape(2, 3).T
+    write_arrays(tmp_path / "file", {"x": array})
+    np.testing.assert_array_equal(read_arrays(tmp_path / "file")[0]["x"], array)
+
+
+def test_each_bit_of_a_file_counts(tmp_path):
+    """A bit that was flipped anywhere is noticed: in the header, in the metadata, in the numbers."""
+    file = tmp_path / "file"
+    write_arrays(file, {"x": np.arange(3, dtype=np.int16), ".y": np.zeros((2, 0))}, {"n": 1})
+    whole = file.read_bytes()
+    for position in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[position // 8] ^= 1 << position % 8
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"cannot be read|does not match"):
+            read_arrays(file)
 
 
 class Clock:

@@ -8,12 +8,14 @@ from dataclasses import replace
 import jax
 
 from ddpg_jax.population.programs import Programs, compile_programs
+from ddpg_jax.processes.files import write_text
 from ddpg_jax.processes.team import LOST, LostProcessError, ToldError
 from ddpg_jax.results import page, plots, report, sweep_plots, tables
 from ddpg_jax.results.history import History
 from ddpg_jax.results.summary import LAST_EPISODES, Summary, WaveResult, summarize
 from ddpg_jax.runs import resuming, wave
 from ddpg_jax.runs.course import MAX_CHUNK
+from ddpg_jax.runs.json_files import write_info, write_json
 from ddpg_jax.runs.logs import LOGS, Log
 from ddpg_jax.runs.options import Request as Options
 from ddpg_jax.runs.plan import ANNOUNCED_SECONDS
@@ -54,7 +56,6 @@ def prepare_training(session: Session) -> list[Programs]:
     announce(session.console, session.options, session.plan)
     if len(session.waves) > len(session.plan.parts) or session.plan.seconds > ANNOUNCED_SECONDS:
         session.console.print(*session.plan.lines(), sep="\n")
-    session.checkpoints.prepare()
     with session.stopwatch.time("compiling"):
         programs = _compile(session)
     session.interruption.defer(session.console.print)
@@ -117,23 +118,23 @@ def write_report(session: Session, results: list[WaveResult]) -> int:
 
 def write_results(session: Session, histories: list[History], summary: Summary) -> Summary:
     """Writes tables, policies and figures, and last the summary; returns it with the seconds of the whole run."""
-    folder, environment = session.folder, session.environment
+    path, environment = session.folder.path, session.environment
     session.write_tables(histories)
     for part in session.plan.parts:
         agents = part.agents
         save_policy(
-            folder.path / "policy" / part.name,
+            path / "policy" / part.name,
             session.config_of(agents.start),
             environment,
             num_agents=len(agents),
             diverged_agents=[agent - agents.start for agent in summary.diverged_agents if agent in agents],
             best_agent=summary.best_of(agents),
         )
-    folder.write_info(session.config)
+    write_info(path, session.config)
     _draw(session, histories, summary)
     summary = replace(summary, wall_seconds=session.stopwatch.wall)
-    folder.write_text("report.html", page.report_page(folder.path, summary))
-    folder.write_summary(summary.to_dict())
+    write_text(path / "report.html", page.report_page(path, summary))
+    write_json(path / "summary.json", summary.to_dict())
     return summary
 
 
@@ -143,7 +144,7 @@ def _draw(session: Session, histories: list[History], summary: Summary) -> None:
     if summary.points:
         sweep_plots.learning_curves(path / "learning_curve.png", histories, summary)
         sweep_plots.swept(path / "sweep.png", summary)
-        session.folder.write_text("points.csv", tables.points_csv(summary))
+        write_text(path / "points.csv", tables.points_csv(summary))
     else:
         title = f"{summary.preset} on {summary.env_id}"
         plots.learning_curve(path / "learning_curve.png", histories, title, summary.eval_optimum)

@@ -1,9 +1,7 @@
-"""What acts, on disk: weights as safetensors, which hold numbers and names and nothing that runs."""
+"""Trained actors on disk: their parameters as safetensors, which hold numbers and names and nothing that runs."""
 
 import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.algorithm.networks import Actor
 from ddpg_jax.config import Config
 from ddpg_jax.population.assembly import make_algorithm
+from ddpg_jax.processes.files import write_text, write_whole
 
 FORMAT = 1
 """Version of the files in `policy/`; a newer one is refused."""
@@ -27,21 +26,22 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Policy:
-    """The greedy policies of N agents: `policy(observations [B, O])` gives their actions [N, B, A].
+    """The greedy policies of N agents, which have networks of the same shapes.
 
-    Observations may be NumPy or JAX arrays; actions are in the environment's units and within its bounds.
+    `policy(observations [B, O])` returns the actions [N, B, A] of all agents, float32, in the environment's units and
+    within its bounds. Observations may be NumPy or JAX arrays.
     """
 
     env_id: str
-    """Where they were trained."""
+    """The environment in which the agents were trained."""
     observation_size: int
     """O."""
     actor: Actor
-    """The network that all of them are."""
+    """The actor network of all agents."""
     variables: Any
-    """The actors' parameters, and normalisation statistics where there are any, with a leading axis N."""
+    """The actors' variables, a tree of arrays [N, ...]: `params`, and `batch_stats` where there are any."""
     diverged_agents: tuple[int, ...] = ()
-    """Those whose numbers are not finite, or were not when they were last trained: do not use them."""
+    """The agents that diverged in training: do not use them."""
     best_agent: int | None = None
     """The agent with the highest return from start states other than those that the run reports, if it is known."""
 
@@ -51,7 +51,10 @@ class Policy:
         return jax.tree.leaves(self.variables)[0].shape[0]
 
     def select(self, agents: int | Sequence[int]) -> "Policy":
-        """The policies of some of the agents, counted from 0, in that order.
+        """Returns the policies of some of the agents.
+
+        Args:
+            agents: their numbers, counted from 0; the result has them in this order.
 
         Raises:
             ValueError: if there is no such agent.
@@ -66,10 +69,16 @@ class Policy:
         return replace(self, variables=variables, diverged_agents=diverged, best_agent=best)
 
     def __call__(self, observations: Any) -> jax.Array:
-        """Actions [N, B, A] of all agents.
+        """Returns the actions of all agents for the same observations.
+
+        Args:
+            observations: [B, O]
+
+        Returns:
+            [N, B, A] float32, in the environment's units.
 
         Raises:
-            ValueError: if the observations are not [B, O].
+            ValueError: if the observations have another shape.
         """
         if np.ndim(observations) != 2 or np.shape(observations)[1] != self.observation_size:
             raise ValueError(
@@ -78,10 +87,16 @@ class Policy:
         return _act(self.variables, jnp.asarray(observations, jnp.float32), actor=self.actor)
 
     def each(self, observations: Any) -> jax.Array:
-        """Actions [N, B, A] of all agents, each in a situation of its own: observations [N, B, O].
+        """Returns the actions of all agents, each for its own observations.
+
+        Args:
+            observations: [N, B, O]
+
+        Returns:
+            [N, B, A] float32, in the environment's units.
 
         Raises:
-            ValueError: if the observations are not [N, B, O].
+            ValueError: if the observations have another shape.
         """
         shape = np.shape(observations)
         if len(shape) != 3 or shape[0] != self.num_agents or shape[2] != self.observation_size:
@@ -101,6 +116,92 @@ def _act(variables: Any, observations: jax.Array, *, actor: Actor) -> jax.Array:
     return jax.vmap(lambda one: jnp.asarray(actor.apply(one, observations)))(variables)
 
 
+def load_policy(run_folder: str | Path, agents: Literal["all", "best"] | int | Sequence[int] = "all") -> Policy:
+    """Loads the policies of a finished run.
+
+    Args:
+        run_folder: the folder that `python -m ddpg_jax.run` has made, or `policy` in it; of a sweep over the shapes of
+            networks, one of `policy/part-0`, `policy/part-1`, …
+        agents: "all"; "best", the agent with the highest return from start states other than those that the run
+            reports; or the numbers of agents, counted from 0.
+
+    Returns:
+        The policies, on JAX's default device.
+
+    Raises:
+        ValueError: if there is no policy, it is damaged, has a newer format or wrong shapes, or is not finite.
+    """
+    folder = _policy_folder(Path(run_folder))
+    policy = _load_all(folder)
+    if not isinstance(agents, str):
+        return policy.select(agents)
+    if agents not in ("all", "best"):
+        raise ValueError(f"agents is {agents!r}, but must be 'all', 'best' or numbers")
+    if agents == "all":
+        return policy
+    if policy.best_agent is None:
+        raise ValueError(f"{folder} names no best agent: all have diverged, or it was written by an older version")
+    return policy.select(policy.best_agent)
+
+
+def _policy_folder(run_folder: Path) -> Path:
+    """Returns the folder with the policy of a run; raises ValueError if there is none, or one per part of a sweep."""
+    folder = run_folder / "policy" if (run_folder / "policy").is_dir() else run_folder
+    parts = sorted(folder.glob("part-*/policy.json"))
+    if parts:
+        there = ", ".join(str(file.parent) for file in parts)
+        raise ValueError(f"{run_folder} has networks of {len(parts)} shapes: load {there}")
+    if not (folder / "policy.json").is_file():
+        raise ValueError(f"{run_folder} has no policy (policy/policy.json): is it a finished run?")
+    return folder
+
+
+def _load_all(folder: Path) -> Policy:
+    """Returns the policies of all agents; raises ValueError as `load_policy`."""
+    try:
+        policy, num_agents = _described_policy(json.loads((folder / "policy.json").read_bytes()))
+    except KeyError as error:
+        raise ValueError(f"{folder / 'policy.json'} cannot be read: it has no {error}") from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{folder / 'policy.json'} cannot be read: {error}") from error
+    variables = load_weights(folder)
+    check_weights(variables, flatten_dict(policy.variables, sep="/"), num_agents, policy.diverged_agents, folder)
+    return replace(policy, variables=jax.tree.map(jnp.asarray, variables))
+
+
+def _described_policy(description: Any) -> tuple[Policy, int]:
+    """Returns what `policy.json` describes: a policy that has the shapes of one agent's variables, and N.
+
+    A damaged description makes it raise ValueError, KeyError, TypeError, AttributeError or OverflowError.
+    """
+    if description["format"] > FORMAT:
+        raise ValueError(f"its format is {description['format']}, newer than {FORMAT}: update ddpg_jax")
+    config = Config.from_dict(description["config"])
+    low, high = _bounds(description["low"]), _bounds(description["high"])
+    observation_size, num_agents = int(description["observation_size"]), int(description["num_agents"])
+    if not (0 < len(low) == len(high) and observation_size > 0):
+        raise ValueError(f"{observation_size} observations and actions from {low} to {high} make no sense")
+    actor = make_algorithm(config, low, high).actor
+    example = jax.ShapeDtypeStruct((1, observation_size), jnp.float32)
+    best = description.get("best_agent")
+    policy = Policy(
+        env_id=config.env_id,
+        observation_size=observation_size,
+        actor=actor,
+        variables=jax.eval_shape(actor.init, jax.random.key(0), example),
+        diverged_agents=tuple(int(agent) for agent in description["diverged_agents"]),
+        best_agent=None if best is None else int(best),
+    )
+    return policy, num_agents
+
+
+def _bounds(values: Any) -> tuple[float, ...]:
+    bounds = tuple(float(value) for value in values)
+    if not np.isfinite(bounds).all():
+        raise ValueError(f"the bounds {bounds} are not finite")
+    return bounds
+
+
 def save_policy(
     folder: Path,
     config: Config,
@@ -110,8 +211,18 @@ def save_policy(
     diverged_agents: list[int],
     best_agent: int | None = None,
 ) -> None:
-    """Writes what the weights in `folder` (see `save_weights`) mean, which agents' are known not to be sound, and which
-    agent is the best, if that is known.
+    """Writes `policy.json`, which says what the weights files in the folder mean (see `save_weights`).
+
+    Args:
+        folder: where the weights files are.
+        config: of the agents; the networks follow from it.
+        environment: where the agents were trained.
+        num_agents: N.
+        diverged_agents: the agents that have diverged.
+        best_agent: the best agent, if it is known.
+
+    Raises:
+        OSError: if the file cannot be written; the message names it.
     """
     description = {
         "format": FORMAT,
@@ -123,11 +234,20 @@ def save_policy(
         "best_agent": best_agent,
         "config": config.to_dict(),
     }
-    write_whole(folder / "policy.json", (json.dumps(description, indent=2) + "\n").encode())
+    write_text(folder / "policy.json", json.dumps(description, indent=2) + "\n")
 
 
 def save_weights(folder: Path, first_agent: int, tree: Any) -> None:
-    """Writes a tree of arrays [n, ...] of the agents from `first_agent` on, and removes older files of theirs."""
+    """Writes a weights file of some agents, and removes older files of the same agents.
+
+    Args:
+        folder: where the file goes.
+        first_agent: the number of the first of the n agents, which follow one another.
+        tree: nested dictionaries of arrays [n, ...].
+
+    Raises:
+        OSError: if the file cannot be written; the message names it.
+    """
     flat = {name: np.ascontiguousarray(leaf) for name, leaf in flatten_dict(tree, sep="/").items()}
     path = _weights_path(folder, first_agent)
     write_whole(path, safetensors.numpy.save(flat))
@@ -141,25 +261,8 @@ def _weights_path(folder: Path, first_agent: int) -> Path:
     return folder / f"agents-{first_agent:06d}.safetensors"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is there whole or not at all: beside its place, then renamed.
-
-    Raises:
-        OSError: names the file.
-    """
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(data)
-        os.replace(draft, path)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written: {error.strerror}") from error
-
-
 def load_weights(folder: Path) -> Any:
-    """The tree of arrays [N, ...] that `save_weights` wrote into `folder`.
+    """Returns the nested dictionaries of arrays [N, ...] that `save_weights` wrote into a folder, of all its agents.
 
     Raises:
         ValueError: if there are none, one is missing, or a file is damaged.
@@ -186,75 +289,18 @@ def load_weights(folder: Path) -> Any:
         raise ValueError(f"{folder} has damaged weights: {error}") from error
 
 
-def load_policy(run_folder: str | Path, agents: Literal["all", "best"] | int | Sequence[int] = "all") -> Policy:
-    """The policies of the agents of a finished run.
-
-    Args:
-        run_folder: what `python -m ddpg_jax.run` wrote, or its folder `policy`; of a sweep over what shapes the
-            networks one of the folders `policy/part-0`, `policy/part-1`, …
-        agents: all of them; the best, chosen on start states other than those that the run reports; or by number.
-
-    Raises:
-        ValueError: if there is no policy, it is damaged, of a newer format, of wrong shapes or not finite.
-    """
-    folder = Path(run_folder)
-    folder = folder / "policy" if (folder / "policy").is_dir() else folder
-    parts = sorted(folder.glob("part-*/policy.json"))
-    if parts:
-        there = ", ".join(str(file.parent) for file in parts)
-        raise ValueError(f"{run_folder} has networks of {len(parts)} shapes: load {there}")
-    if not (folder / "policy.json").is_file():
-        raise ValueError(f"{run_folder} has no policy (policy/policy.json): is it a finished run?")
-    try:
-        description = json.loads((folder / "policy.json").read_bytes())
-        if description["format"] > FORMAT:
-            raise ValueError(f"its format is {description['format']}, newer than {FORMAT}: update ddpg_jax")
-        config = Config.from_dict(description["config"])
-        low, high = _bounds(description["low"]), _bounds(description["high"])
-        num_agents, observation_size = int(description["num_agents"]), int(description["observation_size"])
-        diverged = tuple(int(agent) for agent in description["diverged_agents"])
-        best = description.get("best_agent")
-        best = None if best is None else int(best)
-        if not (0 < len(low) == len(high) and observation_size > 0):
-            raise ValueError(f"{observation_size} observations and actions from {low} to {high} make no sense")
-        actor = make_algorithm(config, low, high).actor
-        example = jax.ShapeDtypeStruct((1, observation_size), jnp.float32)
-        expected = flatten_dict(jax.eval_shape(actor.init, jax.random.key(0), example), sep="/")
-    except KeyError as error:
-        raise ValueError(f"{folder / 'policy.json'} cannot be read: it has no {error}") from error
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{folder / 'policy.json'} cannot be read: {error}") from error
-    variables = load_weights(folder)
-    check_weights(variables, expected, num_agents, diverged, folder)
-    policy = Policy(config.env_id, observation_size, actor, jax.tree.map(jnp.asarray, variables), diverged, best)
-    if isinstance(agents, str):
-        if agents == "best" and best is None:
-            raise ValueError(f"{folder} names no best agent: all have diverged, or it was written by an older version")
-        if agents not in ("all", "best"):
-            raise ValueError(f"agents is {agents!r}, but must be 'all', 'best' or numbers")
-        return policy if agents == "all" else policy.select(best or 0)
-    return policy.select(agents)
-
-
-def _bounds(values: Any) -> tuple[float, ...]:
-    bounds = tuple(float(value) for value in values)
-    if not np.isfinite(bounds).all():
-        raise ValueError(f"the bounds {bounds} are not finite")
-    return bounds
-
-
 def check_weights(variables: Any, expected: Any, num_agents: int, diverged: tuple[int, ...], folder: Path) -> None:
-    """Refuses weights that are not the networks', or not finite in an agent that is not known to have diverged.
+    """Refuses variables that are not the networks', or not finite in an agent that is not known to have diverged.
 
     Args:
-        variables: a tree of arrays [N, ...].
-        expected: shapes and dtypes of one agent's, by their names with slashes between them.
+        variables: nested dictionaries of arrays [N, ...].
+        expected: shapes and dtypes of one agent's variables, by their names with slashes between them.
         num_agents: N.
-        diverged: agents whose weights need not be finite.
-        folder: where the weights are from.
+        diverged: the agents whose variables need not be finite.
+        folder: where the variables are from.
 
     Raises:
-        ValueError: names the folder, the weights and what they must be.
+        ValueError: names the folder, the variables and what they must be.
     """
     found = flatten_dict(variables, sep="/")
     for name in sorted(set(expected) | set(found)):

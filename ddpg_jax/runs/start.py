@@ -17,6 +17,7 @@ from ddpg_jax.processes.team import ALONE, Team
 from ddpg_jax.runs import resuming
 from ddpg_jax.runs.checkpoint import Checkpoints
 from ddpg_jax.runs.folder import RunFolder
+from ddpg_jax.runs.json_files import write_config
 from ddpg_jax.runs.logs import require
 from ddpg_jax.runs.options import Request as Options
 from ddpg_jax.runs.plan import Plan, make_plan
@@ -85,7 +86,7 @@ def open_session(options: Options, interruption: Interruption, started: float, t
         )
         if options.resume is not None:
             console.print(*resuming.notes(session), sep="\n")
-        team.first(lambda: folder.write_config(options.config, describe(options, plan)))
+        team.first(lambda: write_config(folder.path, options.config, describe(options, plan)))
         stack.pop_all()
     interruption.advice = partial(resuming.how_to_resume, options, folder) if team.is_first else lambda: None
     return session

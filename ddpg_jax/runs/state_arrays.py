@@ -1,4 +1,4 @@
-"""Training states as named NumPy arrays, and back: what a checkpoint holds of them."""
+"""Training states as named NumPy arrays, and back: how a checkpoint holds them."""
 
 from typing import Any
 
@@ -9,57 +9,74 @@ import numpy as np
 from ddpg_jax.population.blocks import is_key, on_host
 
 REPLAY = ".replay.rows"
-"""Of the replay only the rows that have been written are kept."""
+"""Name of the replay's array, of which a checkpoint holds only the rows that have been written."""
 
 
 def state_arrays(state: Any) -> dict[str, np.ndarray]:
-    """A training state by the paths in its tree: this process's agents, keys as their data, the replay as filled."""
+    """Returns the arrays of a training state by their paths in its tree.
+
+    Args:
+        state: a tree of JAX arrays [n, ...], or [...] where the agents share one.
+
+    Returns:
+        The entries of the agents that this process trains; random keys as their data, the replay as far as filled.
+    """
     filled = min(int(state.replay.added), state.replay.rows.shape[1])
-    paths, _ = jax.tree_util.tree_flatten_with_path(state)
-    arrays = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
-    return {name: on_host(leaf, filled if name == REPLAY else None) for name, leaf in arrays.items()}
+    return {name: on_host(leaf, filled if name == REPLAY else None) for name, leaf in _by_path(state).items()}
 
 
 def restore_state(arrays: dict[str, np.ndarray], like: Any) -> Any:
-    """The tree with the structure and the dtypes of `like` that `state_arrays` took apart, but for the agents' axis.
+    """Returns the training state that `state_arrays` took apart.
+
+    Args:
+        arrays: what `state_arrays` returned, of any number of agents.
+        like: a tree [n, ...] with the structure, shapes and dtypes of the state, apart from the number of agents.
 
     Raises:
-        ValueError: if an array is missing, or has another shape or dtype.
+        ValueError: if an array is missing, unknown, or has another shape or dtype.
     """
-    paths, structure = jax.tree_util.tree_flatten_with_path(like)
+    require_fit(arrays, jax.eval_shape(_first_agent, like))
     leaves = []
-    for path, leaf in paths:
-        name = jax.tree_util.keystr(path)
-        expected = jax.eval_shape(_key_data, leaf)
-        found = arrays.get(name)
-        if name == REPLAY and found is not None:
-            empty = np.zeros((found.shape[0], expected.shape[1] - found.shape[1], *found.shape[2:]), found.dtype)
-            found = np.concatenate([found, empty], axis=1)
-        if found is None or found.shape[1:] != expected.shape[1:] or found.dtype != expected.dtype:
-            there = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
-            raise ValueError(f"{name} is {there}, but must be {expected.dtype}{list(expected.shape)}")
-        leaves.append(jax.random.wrap_key_data(jnp.asarray(found)) if is_key(leaf) else found)
-    return jax.tree.unflatten(structure, leaves)
+    for name, leaf in _by_path(like).items():
+        array = arrays[name]
+        if name == REPLAY:
+            unwritten = (array.shape[0], leaf.shape[1] - array.shape[1], *array.shape[2:])
+            array = np.concatenate([array, np.zeros(unwritten, array.dtype)], axis=1)
+        leaves.append(jax.random.wrap_key_data(jnp.asarray(array)) if is_key(leaf) else array)
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def require_fit(arrays: dict[str, np.ndarray], like: Any) -> None:
-    """Refuses arrays that are not those of some agents, each of which is `like` this one.
+    """Refuses arrays that are not those of agents' training states.
+
+    Args:
+        arrays: what `state_arrays` returned, of any number of agents.
+        like: the training state of one agent, arrays or their shapes and dtypes.
 
     Raises:
-        ValueError: if one is missing, is not known, or has another shape or dtype.
+        ValueError: if an array is missing, unknown, or has another shape or dtype.
     """
-    paths, _ = jax.tree_util.tree_flatten_with_path(like)
-    expected = {jax.tree_util.keystr(path): jax.eval_shape(_key_data, leaf) for path, leaf in paths}
-    for path in sorted(set(expected) | set(arrays)):
-        here, there = arrays.get(path), expected.get(path)
-        if here is None or there is None:
-            raise ValueError(f"{path} is {'missing' if here is None else 'not known'}")
-        shape = list(here.shape[here.ndim - len(there.shape) :])
-        wanted = list(there.shape)
-        if path == REPLAY and shape[0] <= wanted[0]:
-            shape[0] = wanted[0]
-        if here.dtype != there.dtype or shape != wanted:
-            raise ValueError(f"{path} is {here.dtype}{shape}, but must be {there.dtype}{wanted}")
+    expected = {name: jax.eval_shape(_key_data, leaf) for name, leaf in _by_path(like).items()}
+    for name in sorted(set(expected) | set(arrays)):
+        if name not in expected:
+            raise ValueError(f"{name} is there, but must be missing")
+        dtype, shape = expected[name].dtype, expected[name].shape
+        if name not in arrays:
+            raise ValueError(f"{name} is missing, but must be {dtype}{list(shape)}")
+        own_shape = arrays[name].shape[max(0, arrays[name].ndim - len(shape)) :]
+        matches = own_shape[1:] == shape[1:] and own_shape[0] <= shape[0] if name == REPLAY else own_shape == shape
+        if arrays[name].dtype != dtype or not matches:
+            raise ValueError(f"{name} is {arrays[name].dtype}{list(own_shape)}, but must be {dtype}{list(shape)}")
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a tree by their paths, in its order."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _first_agent(tree: Any) -> Any:
+    """Returns a tree [n, ...] without its axis of agents."""
+    return jax.tree.map(lambda leaf: leaf[0] if leaf.ndim else leaf, tree)
 
 
 def _key_data(leaf: Any) -> Any:

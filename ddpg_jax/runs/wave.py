@@ -22,7 +22,6 @@ from ddpg_jax.runs.policy import save_weights
 from ddpg_jax.runs.session import Session
 from ddpg_jax.runs.state_arrays import restore_state, state_arrays
 
-
 FINAL_EPISODES = 512
 """Greedy episodes per agent in the final evaluation, from start states common to all agents."""
 
