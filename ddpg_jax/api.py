@@ -58,7 +58,7 @@ def train(
     history = History(config, num_agents, noise_scale=noise_scale, noise_decay=each.noise.decay)
     for _ in course(population, history, setup.environment.evaluation_starts(config.eval_episodes)):
         pass
-    note_diverged(population, history, history.metrics.eval_return[-1])
+    note_diverged(population, history, history.metrics.eval_return[-1, :, None])
     variables = population.agents(lambda agent: agent.actor)
     environment, diverged = setup.environment, tuple(sorted(history.diverged))
     policy = Policy(environment.env_id, environment.observation_size, setup.algorithm.actor, variables, diverged)

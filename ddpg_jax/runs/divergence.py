@@ -44,8 +44,8 @@ def actor_and_critic(state: TrainState) -> dict[str, Any]:
 
 
 def note_diverged(population: Population, history: History, final_returns: np.ndarray) -> None:
-    """Adds to the history the agents whose final returns [N, ...] or parameters are not finite, though losses were."""
-    finite = np.isfinite(final_returns).reshape(len(final_returns), -1).all(axis=1)
+    """Adds to the history the agents whose final returns [N, S] or parameters are not finite, though losses were."""
+    finite = np.isfinite(final_returns).all(axis=1)
     for positions, variables in population.portions(actor_and_critic):
         for leaf in jax.tree.leaves(variables):
             finite[positions] &= np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
