@@ -50,17 +50,17 @@ def main() -> None:
 
     axes.text(0, 8.25, "A run, on the host", fontsize=12, weight="bold", color=INK)
     run = [
-        ("Command line", "run.py, options.py\npreset, flags"),
-        ("Config", "config.py, sweep.py\nchecked values, no JAX"),
-        ("Design", "design.py, plan.py\nparts, memory, waves"),
-        ("Programs", "population.py\nof a block of agents"),
-        ("Run folder", "session.py, launch.py\ntables, policies, figures"),
+        ("Command line", "run.py, runs/options.py\npreset, flags"),
+        ("Config", "config.py, presets.py\nchecked values, no JAX"),
+        ("Plan", "runs/plan.py\nparts, memory, waves"),
+        ("Programs", "population/\nfor a block of agents"),
+        ("Run folder", "runs/, results/\ntables, policies, figures"),
     ]
     row(axes, 7.3, run, ["words", "values", "Setup", "results"], HOST)
 
     axes.add_patch(FancyBboxPatch((0, 0.85), 15.6, 5.0, boxstyle="round,pad=0.02", fc="#fffaf2", ec=FRAME, ls="--"))
     axes.text(
-        0.2, 5.5, "One step of every agent of a block, compiled (training.py)", fontsize=12, weight="bold", color=INK
+        0.2, 5.5, "One step of every agent in a block, compiled: algorithm/loop.py", fontsize=12, weight="bold", color=INK
     )
     arrow(axes, (10.6, 6.78), (10.6, 5.9))
     axes.text(10.45, 6.3, "chunk of steps", ha="right", va="center", fontsize=8.5, style="italic", color=INK)
@@ -76,7 +76,7 @@ def main() -> None:
     ]
     row(axes, 4.3, acting, ["s", "a", "r, d, s'", "rows"], CORE)
     learning = [
-        ("Targets", "optimizers.py\nline 15: θ' moves by τ"),
+        ("Targets", "agent.py\nline 15: θ' moves by τ"),
         ("Actor", "losses.py, agent.py\nline 14: policy gradient"),
         ("Critic", "losses.py, agent.py\nline 13: (y − Q(s, a))²"),
         ("TD target", "losses.py\nline 12: y = r + γ d Q'"),
@@ -89,7 +89,7 @@ def main() -> None:
     arrow(axes, (LEFT + 4 * GAP, 3.78), (LEFT + 3 * GAP + WIDTH / 2, 1.75), bend=-0.25)
     arrow(axes, (LEFT, 2.27), (LEFT, 3.78))
     axes.text(LEFT + 0.15, 3.0, "the next step", ha="left", va="center", fontsize=8.5, style="italic", color=INK)
-    again = "lines 4–6: a new episode, where one ended (rollout.py)"
+    again = "lines 4–6: a new episode begins where one ended (loop.py)"
     axes.text(7.8, 3.0, again, ha="center", va="center", fontsize=8.5, style="italic", color=INK)
     figure.savefig(Path(__file__).parent / "images" / "data_flow.png", dpi=110, bbox_inches="tight", facecolor="white")
 
