@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import tyro
 
-from ddpg_jax.command_line import parse
+from ddpg_jax.command_line import POSITIONAL, parse
 from ddpg_jax.processes.output import endure
 from ddpg_jax.results.comparison import Row, Run, compare, draw, read_runs, run_of, table
 
@@ -21,7 +20,7 @@ class Options:
     run, steps until the task is solved.
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[Path, ...], POSITIONAL]
     """Run folders; the others are compared with the first."""
     threshold: float | None = None
     """Evaluation return that counts as reached; None: the return at which the task is solved, if it defines one."""

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 
-from ddpg_jax.command_line import parse
+from ddpg_jax.command_line import POSITIONAL, parse
 from ddpg_jax.environments import pendulum
 from ddpg_jax.environments.registry import make
 from ddpg_jax.processes.output import endure
@@ -22,7 +21,7 @@ from ddpg_jax.values import interval
 class Options:
     """Runs the greedy policies of a finished run in Gymnasium (`pip install gymnasium`)."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional]
+    run_folder: Annotated[Path, POSITIONAL]
     """Folder of a finished run."""
     gymnasium: str = pendulum.ENV_ID
     """Name of Gymnasium's environment; its spaces must be those that the policies were trained on."""

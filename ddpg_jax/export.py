@@ -8,9 +8,8 @@ from typing import Annotated
 import jax
 import jax.export
 import jax.numpy as jnp
-import tyro
 
-from ddpg_jax.command_line import parse
+from ddpg_jax.command_line import POSITIONAL, parse
 from ddpg_jax.processes.files import write_whole
 from ddpg_jax.processes.output import endure
 from ddpg_jax.runs.policy import Policy, load_policy
@@ -27,7 +26,7 @@ class Options:
     months after its release; the weights in policy/ are what lasts.
     """
 
-    run_folder: Annotated[Path, tyro.conf.Positional]
+    run_folder: Annotated[Path, POSITIONAL]
     """Folder of a finished run."""
     agents: str = "best"
     """The best (chosen on start states other than those that the run reports), all, or one agent's number."""

@@ -1,4 +1,4 @@
-"""Named configurations: values only, over one core. `docs/presets.md` says where each value stands in its source."""
+"""Named configurations. `docs/presets.md` says where each value stands in its source."""
 
 from ddpg_jax.config import Config
 
@@ -18,7 +18,7 @@ PENDULUM = Config(
     noise_sigma=1.2,
     noise_reset=True,
 )
-"""Ours, tuned for Pendulum-v1; what a newcomer sees first."""
+"""Ours, tuned for Pendulum-v1."""
 
 KERAS = Config(
     total_steps=20_000,
@@ -57,10 +57,10 @@ GIST = Config(
     max_episode_steps=10_000,
     eval_every=2_000,
 )
-"""The TensorFlow 1 gist as its text runs, with its noise that does not accumulate and its terminal time limit."""
+"""The TensorFlow 1 gist as its text runs: its noise does not accumulate, and a time limit is terminal."""
 
 GIST_CORRECTED = GIST.replace(time_limit_terminal=False, noise="ou", clip_stored_action=True)
-"""The gist with a true Ornstein-Uhlenbeck process, bootstrapping at the time limit, and the executed action stored."""
+"""The gist with a true Ornstein-Uhlenbeck process, bootstrapping at time limits, and the executed action stored."""
 
 PAPER = Config(
     total_steps=20_000,
@@ -102,7 +102,7 @@ MOUNTAIN_CAR = Config(
     noise_reset=True,
     eval_every=1_000,
 )
-"""Ours, for MountainCarContinuous-v0, whose reward comes at the goal alone."""
+"""Ours, for MountainCarContinuous-v0, whose reward comes only at the goal."""
 
 CONTINUOUS = Config(
     total_steps=20_000,
@@ -119,7 +119,7 @@ CONTINUOUS = Config(
     noise_reset=True,
     eval_every=1_000,
 )
-"""Ours, a start for other environments: noise in units of the action's range, no schedule tuned to one task."""
+"""Ours, for other environments: noise in units of the action's range, and no schedule tuned to one task."""
 
 PRESETS: dict[str, Config] = {
     "pendulum": PENDULUM,

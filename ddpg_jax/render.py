@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from ddpg_jax import command_line
 from ddpg_jax.algorithm.environment import Environment
@@ -44,7 +43,7 @@ class Options:
     (q_estimates.png). The first two are of Pendulum-v1 alone.
     """
 
-    run_folder: Annotated[Path, tyro.conf.Positional]
+    run_folder: Annotated[Path, command_line.POSITIONAL]
     """Folder of a finished run."""
     only: tuple[Picture, ...] = ()
     """The pictures to draw; none named: all that the environment allows."""

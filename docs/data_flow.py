@@ -60,7 +60,12 @@ def main() -> None:
 
     axes.add_patch(FancyBboxPatch((0, 0.85), 15.6, 5.0, boxstyle="round,pad=0.02", fc="#fffaf2", ec=FRAME, ls="--"))
     axes.text(
-        0.2, 5.5, "One step of every agent in a block, compiled: algorithm/loop.py", fontsize=12, weight="bold", color=INK
+        0.2,
+        5.5,
+        "One step of every agent in a block, compiled: algorithm/loop.py",
+        fontsize=12,
+        weight="bold",
+        color=INK,
     )
     arrow(axes, (10.6, 6.78), (10.6, 5.9))
     axes.text(10.45, 6.3, "chunk of steps", ha="right", va="center", fontsize=8.5, style="italic", color=INK)

@@ -17,7 +17,7 @@ from ddpg_jax.runs import resuming, wave
 from ddpg_jax.runs.course import MAX_CHUNK
 from ddpg_jax.runs.json_files import write_info, write_json
 from ddpg_jax.runs.logs import LOGS, Log
-from ddpg_jax.runs.options import Request as Options
+from ddpg_jax.runs.options import Options
 from ddpg_jax.runs.plan import ANNOUNCED_SECONDS
 from ddpg_jax.runs.policy import save_policy
 from ddpg_jax.runs.session import Session

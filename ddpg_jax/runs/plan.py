@@ -11,7 +11,7 @@ from ddpg_jax.population.programs import Placement, train_state_shapes
 from ddpg_jax.processes.team import ALONE, Team
 from ddpg_jax.runs.checkpoint import KEEP
 from ddpg_jax.runs.estimates import available_memory, estimate_seconds, format_bytes, format_seconds, num_bytes
-from ddpg_jax.runs.options import Request as Options
+from ddpg_jax.runs.options import Options
 from ddpg_jax.runs.placement import choose_placement
 from ddpg_jax.runs.sweep import Point
 

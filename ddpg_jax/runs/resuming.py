@@ -10,7 +10,7 @@ from ddpg_jax.processes.team import Team
 from ddpg_jax.runs.checkpoint import Checkpoint, Checkpoints, Saved
 from ddpg_jax.runs.folder import RunFolder
 from ddpg_jax.runs.json_files import differences
-from ddpg_jax.runs.options import Request as Options
+from ddpg_jax.runs.options import Options
 from ddpg_jax.runs.plan import Plan
 from ddpg_jax.runs.session import Session
 

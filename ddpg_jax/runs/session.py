@@ -16,7 +16,7 @@ from ddpg_jax.results.history import History
 from ddpg_jax.runs.checkpoint import Checkpoint, Checkpoints
 from ddpg_jax.runs.folder import RunFolder
 from ddpg_jax.runs.logs import Log
-from ddpg_jax.runs.options import Request as Options
+from ddpg_jax.runs.options import Options
 from ddpg_jax.runs.plan import Plan
 from ddpg_jax.runs.progress import Silent
 from ddpg_jax.runs.recording import Recorder

@@ -19,7 +19,7 @@ from ddpg_jax.runs.checkpoint import Checkpoints
 from ddpg_jax.runs.folder import RunFolder
 from ddpg_jax.runs.json_files import write_config
 from ddpg_jax.runs.logs import require
-from ddpg_jax.runs.options import Request as Options
+from ddpg_jax.runs.options import Options
 from ddpg_jax.runs.plan import Plan, make_plan
 from ddpg_jax.runs.progress import Bar, Silent
 from ddpg_jax.runs.recording import Recorder

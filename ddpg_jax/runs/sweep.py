@@ -1,44 +1,43 @@
-"""Sweeps: the points of a grid or of a random search, each a configuration that many seeds train."""
+"""Sweeps: the points of a grid or of a random search, each a configuration that is trained with many seeds."""
 
 import difflib
 import itertools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from ddpg_jax.config import Config
+from ddpg_jax.config import ANNOTATIONS, Config
+from ddpg_jax.domains import from_words, kind_of
 from ddpg_jax.values import words
 
 COMMON = ("env_id", "total_steps", "eval_every", "eval_episodes")
-"""Fields that every point shares: the points are compared on the same task at the same steps."""
+"""Fields that all points share: they are compared on the same task at the same steps."""
 
 MAX_POINTS = 10_000
-"""Points of a sweep, at most."""
+"""The largest number of points in a sweep."""
 
-_TYPES = {"preset": str} | get_type_hints(Config)
-_DISTRIBUTIONS = ("uniform", "loguniform")
+_SWEPT = {"preset": str} | ANNOTATIONS
 
 
 @dataclass(frozen=True)
 class Point:
-    """One configuration of a sweep, and the values that tell it from the others."""
+    """One configuration of a sweep, and the values in which it differs from the others."""
 
     values: tuple[tuple[str, Any], ...]
-    """The swept fields with this point's values; nothing in a run without a sweep."""
+    """The swept fields with this point's values; empty in a run without a sweep."""
     config: Config
 
     def to_dict(self, base: Config) -> dict[str, Any]:
-        """What JSON can hold: the values, and all fields in which the point differs from the base."""
+        """Returns the values, and all fields in which the point differs from the base, for JSON."""
         fields = base.to_dict()
         changes = {name: value for name, value in self.config.to_dict().items() if value != fields[name]}
         return {"values": dict(self.values), "changes": changes}
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], base: Config) -> "Point":
-        """What `to_dict` described, on a base that may have become longer."""
+        """Returns the point that `to_dict` described, on a base that may train for more steps."""
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in content["values"].items()}
         return Point(tuple(values.items()), Config.from_dict(base.to_dict() | content["changes"]))
 
@@ -46,13 +45,13 @@ class Point:
 def make_points(
     sweeps: Sequence[str], samples: int | None, seed: int, make_config: Callable[[dict[str, Any]], Config]
 ) -> tuple[Point, ...]:
-    """The points that the options ask for: the whole grid, or `samples` random draws.
+    """Returns the whole grid, or `samples` points drawn at random.
 
     Args:
         sweeps: "field=value,value,…", or "field=uniform:low,high" or "field=loguniform:low,high".
         samples: points of a random search; None for a grid.
         seed: of the random search.
-        make_config: the configuration with some values changed.
+        make_config: returns the configuration with some values changed.
 
     Raises:
         ValueError: names the sweep, the value and the rule.
@@ -79,7 +78,7 @@ def _point(values: dict[str, Any], make_config: Callable[[dict[str, Any]], Confi
 
 @dataclass(frozen=True)
 class _Range:
-    """What a field is drawn from."""
+    """A range from which a field is drawn."""
 
     low: float
     high: float
@@ -87,7 +86,7 @@ class _Range:
     whole: bool
 
     def draw(self, source: random.Random) -> float | int:
-        """A value, of three digits, so that it can be read and typed again."""
+        """Returns a value with three digits, so that it can be read and typed again."""
         if self.logarithmic:
             value = math.exp(source.uniform(math.log(self.low), math.log(self.high)))
         else:
@@ -96,10 +95,10 @@ class _Range:
 
 
 def _draws(axes: dict[str, Any], samples: int, seed: int) -> list[tuple[Any, ...]]:
-    """So many different points, each field drawn on its own.
+    """Returns different points, each field drawn independently.
 
     Raises:
-        ValueError: if there are not so many.
+        ValueError: if there are fewer than `samples`.
     """
     source = random.Random(seed)
     found: dict[tuple[Any, ...], None] = {}
@@ -114,28 +113,33 @@ def _draws(axes: dict[str, Any], samples: int, seed: int) -> list[tuple[Any, ...
 
 
 def _axis(sweep: str) -> tuple[str, tuple[Any, ...] | _Range]:
-    """A field, and its values or what they are drawn from."""
+    """Returns a field, and its values or the range from which they are drawn."""
     name, equals, text = sweep.partition("=")
     name = name.strip().removeprefix("--").replace("-", "_")
     if not equals or not text.strip():
         raise ValueError(f"sweep is {sweep!r}, but must be FIELD=VALUE,VALUE,… or FIELD=loguniform:LOW,HIGH")
     if name in COMMON:
         raise ValueError(f"sweep is {sweep!r}, but must not be over {name}, which all points share")
-    if name not in _TYPES:
-        near = difflib.get_close_matches(name, _TYPES, n=1)
-        hint = f"; is it {near[0]}?" if near else ""
+    if name not in _SWEPT:
+        near = difflib.get_close_matches(name, _SWEPT, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"sweep is {sweep!r}, but must name a field of the configuration or preset{hint}")
-    kind, colon, bounds = text.partition(":")
+    distribution, colon, bounds = text.partition(":")
     if colon:
-        return name, _range(sweep, name, kind.strip(), bounds)
-    values = tuple(_value(sweep, name, word.strip()) for word in text.split(","))
+        return name, _range(sweep, name, distribution.strip(), bounds)
+    words = [word.strip() for word in text.split(",")]
+    if "" in words:
+        raise ValueError(f"sweep is {sweep!r}, but must not have an empty value")
+    try:
+        values = tuple(from_words(name, [word], _SWEPT[name]) for word in words)
+    except ValueError as error:
+        raise ValueError(f"sweep is {sweep!r}: {error}") from None
     if len(set(values)) < len(values):
         raise ValueError(f"sweep is {sweep!r}, but must give each value once")
     return name, values
 
 
-def _range(sweep: str, name: str, kind: str, text: str) -> _Range:
-    logarithmic = kind == "loguniform"
+def _range(sweep: str, name: str, distribution: str, text: str) -> _Range:
     rule = (
         f"sweep is {sweep!r}, but must be {name}=uniform:LOW,HIGH or {name}=loguniform:LOW,HIGH with numbers LOW < HIGH"
     )
@@ -143,43 +147,11 @@ def _range(sweep: str, name: str, kind: str, text: str) -> _Range:
         low, high = (float(word) for word in text.split(","))
     except ValueError:
         raise ValueError(rule) from None
-    if kind not in _DISTRIBUTIONS or not -1e30 <= low < high <= 1e30:
+    if distribution not in ("uniform", "loguniform") or not -1e30 <= low < high <= 1e30:
         raise ValueError(rule)
-    if logarithmic and low <= 0:
+    if distribution == "loguniform" and low <= 0:
         raise ValueError(f"sweep is {sweep!r}, but must have LOW > 0 for loguniform")
-    kinds = _kinds(name)
-    if not kinds & {int, float}:
+    kind = kind_of(_SWEPT[name])
+    if kind.is_tuple or kind.type not in (int, float):
         raise ValueError(f"sweep is {sweep!r}, but must list the values of {name}, which is not a number")
-    return _Range(low, high, logarithmic, whole=float not in kinds)
-
-
-def _value(sweep: str, name: str, word: str) -> Any:
-    """A word as a value of the field; whether it lies in the field's domain is the configuration's affair."""
-    kinds = _kinds(name)
-    if not word:
-        raise ValueError(f"sweep is {sweep!r}, but must not have an empty value")
-    if word == "None" and type(None) in kinds:
-        return None
-    if tuple in kinds:
-        if word == "none":
-            return ()
-        with suppress(ValueError):
-            return tuple(int(size) for size in word.split("x"))
-        raise ValueError(f"sweep is {sweep!r}, but must give sizes as 64x64 (or none): {word!r} is neither")
-    if bool in kinds:
-        if word.lower() not in ("true", "false"):
-            raise ValueError(f"sweep is {sweep!r}, but must give True or False")
-        return word.lower() == "true"
-    if float in kinds or int in kinds:
-        for number in (int, float):
-            with suppress(ValueError):
-                return float(number(word)) if float in kinds else number(word)
-        raise ValueError(f"sweep is {sweep!r}, but must give numbers: {word!r} is none")
-    return word
-
-
-def _kinds(name: str) -> set[Any]:
-    """The types that a field's value may have; `tuple` for sizes."""
-    annotation = _TYPES[name]
-    kinds = {annotation, *get_args(annotation)} if get_origin(annotation) is not tuple else {tuple}
-    return {get_origin(kind) or kind for kind in kinds}
+    return _Range(low, high, logarithmic=distribution == "loguniform", whole=kind.type is int)
