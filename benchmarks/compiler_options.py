@@ -74,7 +74,7 @@ def serve(preset: str, *, with_options: bool) -> None:
             print(digest(agents), flush=True)
             continue
         start = time.perf_counter()
-        agents.train(int(line))
+        agents.advance(int(line))
         print(time.perf_counter() - start, flush=True)
 
 

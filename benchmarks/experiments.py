@@ -83,7 +83,7 @@ def start_up(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
         population = Population(trainer.programs, agent_keys(0, np.arange(num_agents)), hyperparameters)
         jax.block_until_ready(population.states)
         made = time.perf_counter()
-        population.train(1)
+        population.advance(1)
         found[str(num_agents)] = {
             "compile_seconds": trainer.compile_seconds,
             "init_seconds": made - start,

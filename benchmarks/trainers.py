@@ -89,13 +89,13 @@ def new_population(trainer: Trainer, num_agents: int, configs: Sequence[Config] 
     gathered = min(GATHERED, trainer.setup.replay_capacity)
     # The counter of steps decides whether a step learns: these do not.
     before_learning = trainer.setup.first_update - 1 - gathered
-    population.place([state._replace(step=jnp.int32(before_learning)) for state in population.states])
-    population.train(gathered)
+    population.replace([state._replace(step=jnp.int32(before_learning)) for state in population.states])
+    population.advance(gathered)
     for index, state in enumerate(population.states):
         rows = _repeat(state.replay.rows, gathered)
         replay = state.replay._replace(rows=rows, added=jnp.int32(rows.shape[1]))
         population.states[index] = state._replace(replay=replay)
-    population.place(population.states)
+    population.replace(population.states)
     return population
 
 
@@ -114,7 +114,7 @@ def seconds_of(population: Population, steps: int, chunks: int) -> float:
     """Seconds of so many chunks of steps, a chunk."""
     start = time.perf_counter()
     for _ in range(chunks):
-        population.train(steps)
+        population.advance(steps)
     return (time.perf_counter() - start) / chunks
 
 

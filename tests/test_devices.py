@@ -102,7 +102,7 @@ def test_options_change_no_bit_of_what_is_trained(monkeypatch):
         placement = Placement(tuple(jax.devices()[:1]), 1)
         compiled = programs.compile_programs(make_setup(config, follow()), placement, max_steps=40, num_starts=1)
         agents = Population(compiled, agent_keys(0, np.arange(1)), hyperparameters)
-        losses = agents.train(40).critic_loss
+        losses = agents.advance(40).critic_loss
         assert np.all(losses[0, -20:] > 0)
         found.append([leaf.tobytes() for leaf in jax.tree.leaves((losses, agents.agents(lambda state: state)))])
     assert found[0] == found[1]

@@ -41,7 +41,7 @@ def run_agents(programs, agents: list[int], **hyperparameters) -> tuple[Populati
     values = jax.tree.map(lambda x: np.full(len(agents), x, np.float32), make_hyperparameters(CONFIG))
     values = values._replace(**{name: np.asarray(value, np.float32) for name, value in hyperparameters.items()})
     agents_here = Population(programs, keys, values)
-    logs = np.concatenate([np.stack(agents_here.train(length)) for length in CHUNKS], axis=2)
+    logs = np.concatenate([np.stack(agents_here.advance(length)) for length in CHUNKS], axis=2)
     returns = agents_here.evaluate(follow().evaluation_starts(3))
     return agents_here, [logs, returns]
 
@@ -66,7 +66,7 @@ def measure() -> None:
     for num in (1, 3, 4, 5, 8):
         agents, results[num] = run_agents(pairs, list(range(num)))
         if num == 5:
-            agents.train(2, called.append)
+            agents.advance(2, called.append)
     held = agents.agents(lambda state: state.actor["params"]["hidden"]["Dense_0"])
     transitions = [agents.transitions(agent, 2, 30)._asdict() for agent in range(8)]
     rows = agents.states[0].replay.rows

@@ -67,7 +67,7 @@ def test_presets_train_with_it(preset):
     programs = compile_programs(setup, placement, max_steps=80, num_starts=2)
     hyperparameters = jax.tree.map(lambda x: np.full(placement.group_size, x, np.float32), make_hyperparameters(config))
     population = Population(programs, agent_keys(0, np.arange(placement.group_size)), hyperparameters)
-    population.train(80)
+    population.advance(80)
     parameters = jax.device_get(population.states[0].agent.critic["params"])
     assert all(np.isfinite(leaf).all() and leaf.dtype == np.float32 for leaf in jax.tree.leaves(parameters))
 

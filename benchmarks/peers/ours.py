@@ -28,7 +28,7 @@ def main(options: Options, config: Config = PRESETS["keras"]) -> None:
     def advance(steps: int) -> bool:
         if options.total_steps is not None:
             steps = min(steps, options.total_steps - meter.steps)
-        population.train(steps)
+        population.advance(steps)
         return meter.advanced(steps)
 
     chunk = 5

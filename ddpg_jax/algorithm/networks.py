@@ -1,4 +1,4 @@
-"""The actor mu(s) and the critic Q(s, a) as Flax modules: hashable values without state of their own."""
+"""The actor mu(s) and the critic Q(s, a) as Flax modules, which are hashable values without a state."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,17 @@ import jax.numpy as jnp
 from ddpg_jax.algorithm.products import Product, exact
 
 Initializer = Callable[..., jax.Array]
-"""(key, shape, dtype) -> an array of that shape; the key is consumed."""
+"""(key, shape, dtype) -> an array of that shape. The key is consumed."""
 
 BATCH_NORM_MOMENTUM = 0.99
 """Weight of the past in batch normalisation's running statistics; the paper gives none (Flax's default)."""
 
 NARROW = 16
-"""Networks no wider than this compute with the batch along the last axis (measured: `benchmarks/README.md`)."""
+"""Networks up to this width compute with the batch along the last axis (measured: `benchmarks/README.md`)."""
 
 
 def uniform(bound: float) -> Initializer:
-    """Initialiser U(-bound, bound). (Flax's `initializers.uniform(s)` draws from [0, s).)"""
+    """Returns an initialiser that draws from U(-bound, bound). (Flax's `initializers.uniform(s)` draws from [0, s).)"""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
@@ -29,7 +29,7 @@ def uniform(bound: float) -> Initializer:
 
 
 def _initializers(kind: str, fan_in: int) -> tuple[Initializer, Initializer]:
-    """The initialisers of a hidden layer's kernel and bias (paper, section 7; Keras's and Flax's defaults)."""
+    """Returns the initialisers of a hidden layer's kernel and bias (paper, section 7; Keras's and Flax's defaults)."""
     if kind == "fan_in_uniform":
         return uniform(fan_in**-0.5), uniform(fan_in**-0.5)
     return {"glorot_uniform": nn.initializers.glorot_uniform, "lecun_normal": nn.initializers.lecun_normal}[kind](), (
@@ -38,7 +38,7 @@ def _initializers(kind: str, fan_in: int) -> tuple[Initializer, Initializer]:
 
 
 class Dense(nn.Module):
-    """A linear layer along an axis of its input: the last, or the first of a batch-last input [features, B]."""
+    """A linear layer along an axis of its input: the last axis, or the first one of an input [features, B]."""
 
     size: int
     kernel_init: Initializer
@@ -53,18 +53,18 @@ class Dense(nn.Module):
 
 
 class Hidden(nn.Module):
-    """Hidden layers, each a dense layer, its normalisation, a ReLU and dropout."""
+    """Hidden layers, each of which is a dense layer, its normalisation, a ReLU and dropout."""
 
     sizes: tuple[int, ...]
     initializer: str = "glorot_uniform"
     normalization: str = "none"
     dropout: float = 0.0
     product: Product = exact
-    """Of inputs and kernels."""
+    """The product of inputs and kernels."""
 
     @property
     def is_narrow(self) -> bool:
-        """Whether batch-last arithmetic is the faster one: twice on a CPU at a width of 8, slower from 64 on."""
+        """Whether arithmetic with the batch last is faster: on a CPU twice at a width of 8, slower from 64 on."""
         return self.normalization == "none" and all(size <= NARROW for size in self.sizes)
 
     @nn.compact
@@ -82,7 +82,7 @@ class Hidden(nn.Module):
 
 
 def batch_norm(train: bool) -> nn.BatchNorm:
-    """Batch normalisation (paper, section 3) with the minibatch's statistics in training, else the running ones."""
+    """Returns batch normalisation (paper, section 3), by the minibatch's or by running statistics."""
     return nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)
 
 
@@ -115,7 +115,7 @@ class Actor(nn.Module):
     hidden: Hidden
     final: Final
     sigmoid: bool = False
-    """Bound by low + (high - low) sigmoid(x) instead of by the centre + half the range tanh(x)."""
+    """Bound the output by low + (high - low) sigmoid(x), instead of (low + high) / 2 + (high - low) / 2 tanh(x)."""
 
     @nn.compact
     def __call__(self, observation: jax.Array, train: bool = False) -> jax.Array:
@@ -137,8 +137,8 @@ class Actor(nn.Module):
 class Critic(nn.Module):
     """The action value Q(s, a): observations [..., O] and actions [..., A] to values [...].
 
-    Each passes through a branch of its own, which may be empty, before a trunk sees both: empty branches join them at
-    the input, one hidden layer for the observation lets the action enter at the second (paper, section 7).
+    Each passes through a branch of its own, which may be empty, before a trunk sees both. With empty branches they are
+    joined at the input; with one hidden layer for the observation the action enters at the second (paper, section 7).
     """
 
     observation_branch: Hidden

@@ -1,4 +1,4 @@
-"""Exploration noise: one AR(1) process serves every form in the sources.
+"""Exploration noise: one AR(1) process describes every form in the sources.
 
 x <- coefficient x + drift + innovation e with standard normal e. Its lag-1 correlation is the coefficient a, its mean
 drift / (1 - a), its asymptotic standard deviation innovation / sqrt(1 - a^2).
@@ -11,7 +11,7 @@ from ddpg_jax.algorithm.types import NoiseProcess, PRNGKey
 
 
 def ornstein_uhlenbeck(*, theta: float, sigma: float, dt: float = 1.0, mean: float = 0.0) -> NoiseProcess:
-    """X <- x + theta (mean - x) dt + sigma sqrt(dt) e.
+    """Returns the process x <- x + theta (mean - x) dt + sigma sqrt(dt) e.
 
     Uhlenbeck & Ornstein 1930 in Euler-Maruyama steps of length `dt`; the Keras tutorial has dt = 0.01, the paper
     (section 7) names theta = 0.15 and sigma = 0.2.
@@ -20,26 +20,26 @@ def ornstein_uhlenbeck(*, theta: float, sigma: float, dt: float = 1.0, mean: flo
 
 
 def unaccumulated(*, theta: float, sigma: float, mean: float = 0.0) -> NoiseProcess:
-    """X <- theta (mean - x) + sigma e: the TensorFlow gist's noise, which forgets to add the change to x."""
+    """Returns the process x <- theta (mean - x) + sigma e: the TensorFlow gist's noise, which does not accumulate."""
     return NoiseProcess(-theta, theta * mean, sigma)
 
 
 def gaussian(*, sigma: float, mean: float = 0.0) -> NoiseProcess:
-    """X <- mean + sigma e: independent from step to step."""
+    """Returns the process x <- mean + sigma e, which is independent from step to step."""
     return NoiseProcess(0.0, mean, sigma)
 
 
 def init(process: NoiseProcess, num_actions: int) -> jax.Array:
-    """The value [A] with which the process starts."""
+    """Returns the value [A] with which the process starts."""
     return jnp.full((num_actions,), process.initial, jnp.float32)
 
 
 def step(key: PRNGKey, value: jax.Array, process: NoiseProcess) -> jax.Array:
-    """The process's next value [A], from this one [A]; the key is consumed."""
+    """Returns the process's next value [A] after the given one [A]. The key is consumed."""
     shock = jax.random.normal(key, value.shape, value.dtype)
     return process.coefficient * value + process.drift + process.innovation * shock
 
 
 def scale(process: NoiseProcess, episode: jax.Array) -> jax.Array:
-    """The factor [] from the process to the action in an episode, counted from 0: scale decay^episode."""
+    """Returns the factor [] from the process to the action in an episode, counted from 0: scale decay^episode."""
     return process.scale * process.decay**episode

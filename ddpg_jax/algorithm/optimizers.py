@@ -17,12 +17,12 @@ _B1, _B2 = 0.9, 0.999  # Kingma & Ba 2015; the defaults of every framework here
 def adam(
     learning_rate: jax.Array | float, eps: jax.Array | float, l2: jax.Array | float
 ) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015, Algorithm 1), on gradients to which L2 of the kernels is added first.
+    """Returns Adam (Kingma & Ba 2015, Algorithm 1), on gradients to which L2 of the kernels is added first.
 
     Args:
         learning_rate: its step size.
         eps: added to the square root of the bias-corrected second moment.
-        l2: times the kernel, is added to a kernel's gradient; biases and normalisation are left alone. It passes
+        l2: factor on a kernel, which is added to its gradient; biases and normalisation are not affected. It passes
             through Adam's normalisation, unlike the decoupled decay of AdamW.
     """
     return optax.chain(
@@ -35,7 +35,7 @@ def adam(
 def adam_eps_hat(
     learning_rate: jax.Array | float, eps: jax.Array | float, l2: jax.Array | float
 ) -> optax.GradientTransformation:
-    """Adam as TensorFlow and Keras compute it: epsilon is added to sqrt(v) before the bias correction.
+    """Returns Adam as TensorFlow and Keras compute it: epsilon is added to sqrt(v) before the bias correction.
 
     That is Kingma & Ba's "epsilon hat" (end of section 2), equal to `adam` with eps / sqrt(1 - b2^t) at step t.
     """
@@ -44,7 +44,7 @@ def adam_eps_hat(
         return adam(learning_rate, eps, l2).init(params)
 
     def update(gradients: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
-        # Keras's own order of operations: another one rounds otherwise, and Adam amplifies rounding.
+        # Keras's own order of operations: another order rounds differently, and Adam amplifies rounding.
         decay_state, adam_state, rate_state = state
         decay = optax.add_decayed_weights(l2, mask=_is_kernel)
         gradients, decay_state = decay.update(gradients, decay_state, params)

@@ -1,4 +1,4 @@
-"""The matrix product of a layer and its gradients: of the operands as they are, or rounded to bfloat16."""
+"""Matrix products of a layer and its gradients, of the exact operands or of operands rounded to bfloat16."""
 
 from collections.abc import Callable
 
@@ -9,18 +9,18 @@ Product = Callable[[jax.Array, jax.Array], jax.Array]
 """(x [..., K], kernel [K, N]) -> x @ kernel [..., N], in the dtype of x."""
 
 FEW = 16
-"""Of fewer features than this, a product is never rounded: it costs next to nothing, and its features may be angles."""
+"""A product over fewer features is never rounded: it costs next to nothing, and its features may be angles."""
 
 
 def exact(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Of operands as they are, in the precision that JAX takes by default (on a CPU the operands' own)."""
+    """Multiplies the operands as they are, in JAX's default precision (on a CPU the operands' own)."""
     return x @ kernel
 
 
 def in_bfloat16(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Of operands rounded to bfloat16 (8 significant bits), summed in the dtype of x; its gradients likewise.
+    """Multiplies operands rounded to bfloat16 (8 significant bits), and sums in the dtype of x; so do its gradients.
 
-    Parameters, moments and everything between products stay as they are (Micikevicius et al. 2018, "Mixed precision
+    Parameters, moments and everything between products keep their precision (Micikevicius et al. 2018, "Mixed precision
     training", with bfloat16, whose range needs no scaling of the loss). Products of fewer than `FEW` features K are
     exact.
     """
@@ -46,7 +46,7 @@ _in_bfloat16.defvjp(_forward, _backward)
 
 
 def _rounded(left: jax.Array, right: jax.Array, left_axes: tuple[int, ...], right_axes: tuple[int, ...]) -> jax.Array:
-    """The product of both, rounded, summed over the axes of either."""
+    """Returns the product of both operands, rounded, summed over the given axes of each."""
     return jax.lax.dot_general(
         left.astype(jnp.bfloat16),
         right.astype(jnp.bfloat16),

@@ -1,8 +1,8 @@
 """Experience replay (Lin 1992; paper, section 3) as one preallocated array.
 
 A transition is a row, so a step writes one slice and a minibatch is one gather. Under `vmap` the agents of a group
-share `added`: a write to one and the same row of all stays an update in place, where a write to a row of each agent's
-own would be a scatter, and a conditional one a copy of the whole replay.
+share `added`, so all write the same row, which stays an update in place. A different row for each agent would be a
+scatter, and a conditional write a copy of the whole replay.
 """
 
 import itertools
@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from ddpg_jax.algorithm.types import PRNGKey, Replay, Transition
 
 Sampler = Callable[[PRNGKey, int, jax.Array], jax.Array]
-"""(key, batch_size, size []) -> indices [batch_size] below size; the key is consumed."""
+"""(key, batch_size, size []) -> indices [batch_size] below size. The key is consumed."""
 
 
 def init(capacity: int, observation_size: int, action_size: int, dtype: jnp.dtype = jnp.float32) -> Replay:
-    """An empty replay of `capacity` rows.
+    """Returns an empty replay of `capacity` rows.
 
     Raises:
         ValueError: if the capacity is below 1.
@@ -31,7 +31,7 @@ def init(capacity: int, observation_size: int, action_size: int, dtype: jnp.dtyp
 
 
 def add(replay: Replay, transition: Transition) -> Replay:
-    """The replay with one transition (no leading axis) more; the oldest makes room when it is full."""
+    """Returns the replay with one more transition (without a leading axis), in place of the oldest if it is full."""
     chex.assert_rank(list(transition), [1, 1, 0, 0, 1])
     row = jnp.concatenate([jnp.atleast_1d(field).astype(replay.rows.dtype) for field in transition])
     index = replay.added % replay.rows.shape[0]
@@ -39,13 +39,13 @@ def add(replay: Replay, transition: Transition) -> Replay:
 
 
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
-    """A minibatch [B, ...] of the transitions added so far, at least one of which there must be; consumes the key."""
+    """Returns a minibatch [B, ...] of the transitions added so far, of which there must be one; consumes the key."""
     size = jnp.minimum(replay.added, replay.rows.shape[0])
     return unpack(replay.rows.at[sampler(key, batch_size, size)].get(mode="promise_in_bounds"), action_size)
 
 
 def unpack(rows: Any, action_size: int) -> Transition:
-    """The transitions [B, ...] in rows [B, 2 O + A + 2] of the replay, of JAX or NumPy."""
+    """Returns the transitions [B, ...] in rows [B, 2 O + A + 2] of the replay, which are JAX or NumPy arrays."""
     width = rows.shape[1]
     observation_size = (width - action_size - 2) // 2
     ends = (observation_size, observation_size + action_size, observation_size + action_size + 1)
@@ -56,19 +56,21 @@ def unpack(rows: Any, action_size: int) -> Transition:
 
 
 def with_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Array:
-    """Independent uniform indices [B] below `size`."""
+    """Returns independent uniform indices [B] below `size`."""
     return jax.random.randint(key, (batch_size,), 0, size)
 
 
 def without_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Array:
-    """Distinct uniform indices [B] below `size`, which must be at least B.
+    """Returns distinct uniform indices [B] below `size`, which must be at least B.
 
-    The first B values of a keyed pseudo-random permutation of 0 … size-1, at a cost that does not depend on `size`: a
-    Feistel network permutes the a b >= size pairs of a row below a and a column below b, a being about the square root
-    of `size`, and the few pairs that fall outside are sent through again until they are inside (Black & Rogaway 2002,
-    "Ciphers with Arbitrary Finite Domains").
+    They are the first B values of a keyed pseudo-random permutation of 0 … size-1, at a cost that does not depend on
+    `size`: a Feistel network permutes the a b >= size pairs of a row below a and a column below b, where a is about the
+    square root of `size`, and the few pairs that fall outside are permuted again until they are inside (Black &
+    Rogaway 2002, "Ciphers with Arbitrary Finite Domains").
     """
-    num_rounds = 8 if batch_size >= 64 else 16  # few numbers take longer to mix (measured: fewer would fail the tests)
+    num_rounds = (
+        8 if batch_size >= 64 else 16
+    )  # few numbers need more rounds to mix (measured: fewer would fail the tests)
     round_keys = jax.random.bits(key, (num_rounds,), jnp.uint32)
     size = jnp.asarray(size, jnp.uint32)
     num_rows = jnp.ceil(jnp.sqrt(size.astype(jnp.float32))).astype(jnp.uint32)
@@ -91,7 +93,7 @@ def without_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.A
 def _feistel(
     row: jax.Array, column: jax.Array, num_rows: jax.Array, num_columns: jax.Array, round_keys: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """A permutation of the pairs (row, column): each in turn is shifted round by an amount that the other decides."""
+    """Permutes the pairs (row, column): each in turn is shifted cyclically by an amount that depends on the other."""
     for i in range(0, len(round_keys), 2):
         row = _shift(row, _below(num_rows, column ^ round_keys[i]), num_rows)
         column = _shift(column, _below(num_columns, row ^ round_keys[i + 1]), num_columns)
@@ -99,13 +101,13 @@ def _feistel(
 
 
 def _shift(x: jax.Array, amount: jax.Array, modulus: jax.Array) -> jax.Array:
-    """(x + amount) mod modulus of two numbers below the modulus."""
+    """Computes (x + amount) mod modulus for two numbers below the modulus."""
     total = x + amount
     return jnp.where(total >= modulus, total - modulus, total)
 
 
 def _below(bound: jax.Array, x: jax.Array) -> jax.Array:
-    """A number below `bound`, itself below 2^16, that every bit of x decides on.
+    """Returns a number below `bound`, which is below 2^16, that depends on every bit of x.
 
     The mixing is the 32-bit finaliser of MurmurHash3 (Appleby, public domain).
     """

@@ -1,7 +1,7 @@
-"""The arrays that flow through training, with their shapes.
+"""The types of the arrays that flow through training, with their shapes.
 
 `B` is the minibatch, `O` the size of an observation, `A` of an action, `N` the number of agents. Everything is the
-state of one agent; many agents are the same trees with a leading axis `N` (see `population.py`). Floating-point
+state of one agent; many agents are the same trees with a leading axis `N` (see `ddpg_jax/population`). Floating-point
 arrays are float32 unless said otherwise.
 """
 
@@ -24,29 +24,29 @@ class Transition(NamedTuple):
     """One step of an environment, or, with a leading axis B, a minibatch of them."""
 
     observation: jax.Array
-    """[..., O] what the agent saw."""
+    """[..., O] the observation before the step."""
     action: jax.Array
-    """[..., A] what it did, in the environment's units."""
+    """[..., A] the action, in the environment's units."""
     reward: jax.Array
-    """[...] what it received."""
+    """[...] the reward of the step."""
     discount: jax.Array
-    """[...] 0 where the step ended in a terminal state, else 1: also at a time limit."""
+    """[...] 0 where the step ended in a terminal state, otherwise 1, also at a time limit."""
     next_observation: jax.Array
-    """[..., O] what it saw next, before any reset."""
+    """[..., O] the observation after the step, before any reset."""
 
 
 class NoiseProcess(NamedTuple):
-    """x <- coefficient x + drift + innovation e with standard normal e: the AR(1) form of every noise here.
+    """The AR(1) form of every noise here: x <- coefficient x + drift + innovation e, with standard normal e.
 
-    The action receives scale decay^episode x. Made by the functions of `noise.py`.
+    The noise adds scale decay^episode x to the action. The functions of `noise.py` make such processes.
     """
 
     coefficient: jax.Array | float
-    """Share of x that is left after a step: its lag-1 correlation."""
+    """Share of x that remains after a step: its lag-1 correlation."""
     drift: jax.Array | float
-    """What is added in every step."""
+    """Constant that is added in every step."""
     innovation: jax.Array | float
-    """Standard deviation of what is drawn in every step."""
+    """Standard deviation of the random number that is added in every step."""
     initial: jax.Array | float = 0.0
     """x at its start."""
     scale: jax.Array | float = 1.0
@@ -56,7 +56,7 @@ class NoiseProcess(NamedTuple):
 
 
 class Hyperparameters(NamedTuple):
-    """Scalars that shape no array: one compiled program serves all their values, and each agent may have its own."""
+    """Scalars that do not change array shapes: one compiled program serves all their values, for each agent."""
 
     actor_lr: jax.Array | float
     """Adam's learning rate for the actor."""
@@ -71,7 +71,7 @@ class Hyperparameters(NamedTuple):
     critic_l2: jax.Array | float
     """L2 on the critic's kernels."""
     gamma: jax.Array | float
-    """Discount factor of a step."""
+    """Discount factor per step."""
     tau: jax.Array | float
     """Step of the target networks towards the online ones."""
     noise: NoiseProcess
@@ -98,27 +98,27 @@ class AgentState(NamedTuple):
 
 
 class UpdateInfo(NamedTuple):
-    """What an update reports, measured on its minibatch before the parameters moved; each is []."""
+    """The report of an update, each [], measured on its minibatch before the parameters moved."""
 
     critic_loss: jax.Array
     """Mean squared TD error."""
     actor_loss: jax.Array
-    """-Q(s, mu(s)), averaged."""
+    """Mean of -Q(s, mu(s))."""
     q_mean: jax.Array
-    """Q(s, a) of the stored actions, averaged."""
+    """Mean of Q(s, a) over the stored actions."""
 
 
 class Replay(NamedTuple):
-    """A ring of transitions, each packed into one row, so that a minibatch is one gather."""
+    """A ring buffer of transitions, one per row, so that a minibatch is one gather."""
 
     rows: jax.Array
     """[capacity, 2 O + A + 2]."""
     added: jax.Array
-    """[] int32: transitions added so far; the next goes to row added mod capacity."""
+    """[] int32: transitions added so far; the next one is written to row added mod capacity."""
 
 
 class Episode(NamedTuple):
-    """The episode under way."""
+    """Counters of the episode that is running."""
 
     number: jax.Array
     """[] int32: episodes completed before this one."""
@@ -129,34 +129,34 @@ class Episode(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a run carries for an agent from one step to the next; nothing else is needed to continue it."""
+    """Everything that an agent carries from one step to the next; nothing else is needed to continue it."""
 
     agent: AgentState
-    """What it has learned."""
+    """Networks, targets and optimizer states."""
     replay: Replay
-    """What it remembers."""
+    """The stored transitions."""
     noise: jax.Array
-    """[A] value of the exploration noise process, before its scale."""
+    """[A] value of the exploration noise, before it is scaled."""
     environment: Any
     """The environment's own state, a tree of arrays."""
     observation: jax.Array
-    """[O]."""
+    """[O] the latest observation."""
     episode: Episode
-    """The episode under way."""
+    """Counters of the episode that is running."""
     key: PRNGKey
-    """[] from which the next step's random numbers come; every step replaces it."""
+    """[] the source of the next step's random numbers; every step replaces it."""
     step: jax.Array
     """[] int32: environment steps so far; agents that advance together share it."""
 
 
 class StepLog(NamedTuple):
-    """What a training step reports, a scalar each; of N agents in a chunk of n steps, NumPy arrays [N, n]."""
+    """The report of a training step, scalars; for N agents in a chunk of n steps, NumPy arrays [N, n]."""
 
     critic_loss: Any
-    """Summed over the step's updates, 0 if it had none; so are the next two."""
+    """Sum over the step's updates, like the next two fields; 0 if there was none."""
     actor_loss: Any
     q_mean: Any
     episode_length: Any
     """Steps of the episode that the step ended; 0 if it ended none."""
     episode_return: Any
-    """Sum of the rewards of the episode under way, or of the one that the step ended."""
+    """Sum of the rewards of the running episode, or of the one that the step ended."""

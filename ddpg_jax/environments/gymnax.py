@@ -12,7 +12,7 @@ from ddpg_jax.environments import pendulum
 
 
 def make(env_id: str) -> Environment:
-    """The named gymnax environment.
+    """Returns an environment of gymnax.
 
     Args:
         env_id: such as "Pendulum-v1".
@@ -20,7 +20,7 @@ def make(env_id: str) -> Environment:
     Raises:
         ValueError: if gymnax has no such environment, or its actions or observations are not bounded boxes of numbers.
     """
-    import gymnax  # here, because it takes seconds, which `--help` need not pay
+    import gymnax  # here, because the import takes seconds
     from gymnax.environments import spaces
 
     if env_id not in gymnax.registered_envs:
@@ -61,7 +61,7 @@ def make(env_id: str) -> Environment:
 
 
 def strong_types(state: State) -> State:
-    """The state as arrays whose dtypes do not change when it goes round a loop."""
+    """Returns the state as arrays whose dtypes do not change in a loop."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), state)
 
 

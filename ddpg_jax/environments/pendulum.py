@@ -16,11 +16,11 @@ SOLVED_SHORTFALL = 20.0
 """An agent has solved Pendulum if its mean shortfall to the optimum is at most this, in units of return."""
 
 NUM_STARTS = 512
-"""Start states of Pendulum with a known optimum, that all evaluations share."""
+"""The number of start states with a known optimum, which all evaluations share."""
 
 
 def evaluation(env: Any) -> dict[str, Any]:
-    """Pendulum's evaluation: 512 fixed start states, and the optimum's return from each in 200 steps."""
+    """Returns the fields of `Environment` that describe Pendulum's evaluation: 512 start states and their optimum."""
     with resources.files("ddpg_jax").joinpath("environments/data/pendulum_optimum.npz").open("rb") as file:
         table = dict(np.load(file, allow_pickle=False))
 

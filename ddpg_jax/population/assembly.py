@@ -1,4 +1,4 @@
-"""From a configuration to what is compiled (`Setup`) and to what is an array (`Hyperparameters`)."""
+"""From a configuration to a `Setup`, from which programs are compiled, and to `Hyperparameters`, which are arrays."""
 
 from ddpg_jax.algorithm import noise, products, replay
 from ddpg_jax.algorithm.agent import Algorithm
@@ -10,11 +10,11 @@ from ddpg_jax.algorithm.types import Hyperparameters, NoiseProcess
 from ddpg_jax.config import Config
 
 PRODUCTS = {"float32": products.exact, "bfloat16": products.in_bfloat16}
-"""The product of hidden layers, by `Config.matmul_dtype`."""
+"""The matrix products of hidden layers, by `Config.matmul_dtype`."""
 
 
 def make_setup(config: Config, environment: Environment) -> Setup:
-    """The parts that a configuration names, put together for an environment."""
+    """Returns the setup that a configuration describes, for an environment."""
     span = [high - low for low, high in zip(environment.low, environment.high, strict=True)]
     return Setup(
         environment=environment,
@@ -36,7 +36,7 @@ def make_setup(config: Config, environment: Environment) -> Setup:
 
 
 def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Algorithm:
-    """The networks and the form of the update that a configuration names, for actions between two bounds."""
+    """Returns the networks and the form of the update that a configuration describes, for actions within bounds."""
     trunk_sizes = config.hidden_sizes if config.critic_hidden_sizes is None else config.critic_hidden_sizes
     product = PRODUCTS[config.matmul_dtype]
 
@@ -46,7 +46,7 @@ def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ..
     def critic_hidden(sizes: tuple[int, ...], normalization: str) -> Hidden:
         return hidden(sizes, normalization, config.critic_dropout)
 
-    # Only what the action has not yet entered is batch-normalised (paper, section 7).
+    # Batch normalisation ends where the action enters (paper, section 7).
     behind_action = "none" if config.critic_normalization == "batch" else config.critic_normalization
     return Algorithm(
         actor=Actor(
@@ -68,7 +68,7 @@ def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ..
 
 
 def make_hyperparameters(config: Config) -> Hyperparameters:
-    """The scalars of a configuration, as Python numbers."""
+    """Returns the scalars of a configuration, as Python numbers."""
     return Hyperparameters(
         actor_lr=config.actor_lr,
         critic_lr=config.critic_lr,
@@ -83,7 +83,7 @@ def make_hyperparameters(config: Config) -> Hyperparameters:
 
 
 def make_noise(config: Config) -> NoiseProcess:
-    """The exploration noise that a configuration names, in its AR(1) form."""
+    """Returns the exploration noise that a configuration describes, in its AR(1) form."""
     theta, sigma, mean = config.noise_theta, config.noise_sigma, config.noise_mean
     if config.noise == "ou":
         process = noise.ornstein_uhlenbeck(theta=theta, sigma=sigma, dt=config.noise_dt, mean=mean)

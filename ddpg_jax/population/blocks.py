@@ -14,15 +14,14 @@ from ddpg_jax.algorithm.types import AgentState, Hyperparameters, StepLog, Train
 from ddpg_jax.population.programs import Programs
 
 PORTION_BYTES = 64 * 2**20
-"""What is copied to the host of all agents' states at a time."""
-
+"""Bytes of the agents' states that are copied to the host at a time."""
 
 IN_FLIGHT = 4
-"""Calls that have been made and not ended, at most: with all blocks of many agents in flight, each took longer."""
+"""The largest number of calls under way: with all blocks of many agents in flight, each took longer."""
 
 
 def agent_keys(seed: int, seeds: np.ndarray) -> jax.Array:
-    """The keys [N] of agents: agent i's is the root key with i folded in, so agents do not depend on one another."""
+    """Returns the keys [N] of agents: the root key with the number of each folded in, so that they are independent."""
     root = jax.random.key(seed)
     return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(seeds))
 
@@ -30,21 +29,21 @@ def agent_keys(seed: int, seeds: np.ndarray) -> jax.Array:
 def spread(tree: Any, shardings: Any) -> Any:
     """Puts arrays [n, ...] of this process on its devices, as its part of arrays that all processes share.
 
-    `shardings` is a prefix of the tree. What has no axis of agents must be the same in all processes.
+    `shardings` is a prefix of the tree. Arrays without an axis of agents must be the same in all processes.
     """
 
-    def place(sharding: NamedSharding, x: Any) -> jax.Array:
+    def put(sharding: NamedSharding, x: Any) -> jax.Array:
         if is_key(x):
-            return jax.random.wrap_key_data(place(sharding, jax.random.key_data(x)))
+            return jax.random.wrap_key_data(put(sharding, jax.random.key_data(x)))
         return jax.make_array_from_process_local_data(sharding, np.asarray(x))
 
-    return jax.tree.map(place, jax.tree.broadcast(shardings, tree), tree)
+    return jax.tree.map(put, jax.tree.broadcast(shardings, tree), tree)
 
 
 def on_host(array: jax.Array, rows: int | None = None) -> np.ndarray:
-    """What this process has [n, ...] of an array on its devices; keys as their data.
+    """Returns the part [n, ...] of an array that this process holds on its devices; random keys as their data.
 
-    With `rows`, only as many of the second axis.
+    With `rows`, it returns only so many entries of the second axis.
     """
     arrays = [np.asarray(jax.random.key_data(part) if is_key(part) else part) for part in _parts(array)]
     arrays = arrays if rows is None else [part[:, :rows] for part in arrays]
@@ -52,7 +51,7 @@ def on_host(array: jax.Array, rows: int | None = None) -> np.ndarray:
 
 
 def _parts(array: jax.Array) -> list[jax.Array]:
-    """What each device of this process holds of an array, or one of them, where it is the same everywhere."""
+    """Returns the part of an array that each device of this process holds; one part if all are the same."""
     if array.is_fully_replicated:
         return [array.addressable_data(0)]
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
@@ -60,12 +59,12 @@ def _parts(array: jax.Array) -> list[jax.Array]:
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether an array holds random keys, which are saved and placed as their data."""
+    """Returns whether an array holds random keys, which are saved and moved as their data."""
     return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 class Population:
-    """Agents of this process on its devices, block after block. The host's handle on many training states."""
+    """The agents of this process on its devices, block after block."""
 
     def __init__(
         self,
@@ -76,14 +75,14 @@ class Population:
         num_agents: int | None = None,
         num_blocks: int | None = None,
     ) -> None:
-        """New agents.
+        """Makes new agents.
 
         Args:
             programs: compiled for their setup.
-            keys: [N] or more, one of each agent (`agent_keys`).
-            hyperparameters: of each agent, as many.
-            num_agents: N, if it is less; the others only fill up.
-            num_blocks: if there are to be more than it takes, because another process has more agents.
+            keys: one key per agent (`agent_keys`), N or more.
+            hyperparameters: arrays with one number per key.
+            num_agents: N; None: as many as keys. Further keys make agents that only fill up.
+            num_blocks: the number of blocks, if another process needs more of them than this one.
         """
         self.num_agents = len(keys) if num_agents is None else num_agents
         self._programs, self._size = programs, programs.placement.local_block_size
@@ -92,8 +91,8 @@ class Population:
         key_data = self._blocks(np.asarray(jax.random.key_data(keys)))
         self.states = [programs.init(*block) for block in zip(key_data, self._hyperparameters, strict=True)]
 
-    def train(self, num_steps: int, on_progress: Callable[[int], None] = lambda agent_steps: None) -> StepLog:
-        """`num_steps` steps of every agent; the log has [N, num_steps] entries.
+    def advance(self, num_steps: int, on_progress: Callable[[int], None] = lambda agent_steps: None) -> StepLog:
+        """Trains every agent for `num_steps` steps; the log's arrays are [N, num_steps].
 
         `on_progress` is called each time a block has advanced, with its environment steps, summed over its agents.
         """
@@ -114,24 +113,24 @@ class Population:
         rows = self._gather(logs)[:, :num_steps]
         return StepLog(*np.moveaxis(rows, -1, 0))
 
-    def place(self, states: Sequence[TrainState]) -> None:
-        """Goes on from these states of its blocks, wherever their arrays lie."""
+    def replace(self, states: Sequence[TrainState]) -> None:
+        """Continues from other states of its blocks, on whatever devices they are."""
         if len(states) != len(self.states):
             raise ValueError(f"there are {len(states)} blocks of agents, but must be {len(self.states)}")
         self.states = [jax.device_put(state, self._programs.states) for state in states]
 
     def restore(self, state_of: Callable[[np.ndarray, TrainState], TrainState]) -> None:
-        """Goes on from other states, block after block, because two copies of all might not fit into the memory.
+        """Continues from other states, block after block, because two copies of all might not fit into memory.
 
-        `state_of` is given positions [n] of agents, beyond the last where they only fill up, and the states that are
-        there; it returns what replaces them, arrays [n, ...] on the host.
+        `state_of` is given the positions [n] of a block's agents, which exceed the last agent's where they only fill
+        up, and the block's states; it returns the states that replace them, arrays [n, ...] on the host.
         """
         for index in range(self._num_blocks):
             positions = np.arange(index * self._size, (index + 1) * self._size)
             self.states[index] = spread(state_of(positions, self.states[index]), self._programs.states)
 
-    def places(self, positions: np.ndarray) -> dict[int, list[int]]:
-        """Where the agents at these positions are: in each block, their indices in what this process has of it."""
+    def locate(self, positions: np.ndarray) -> dict[int, list[int]]:
+        """Returns where agents are: for each block their indices in the part of it that this process holds."""
         found: dict[int, list[int]] = {}
         for position in positions:
             block, within = divmod(int(position), self._size)
@@ -139,27 +138,27 @@ class Population:
         return found
 
     def transitions(self, agent: int, first_step: int, last_step: int) -> Transition:
-        """What an agent (counted in this population) stored in its steps after the first up to the last, [T, ...]."""
-        ((block, (within,)),) = self.places(np.array([agent])).items()
+        """Returns the transitions [T, ...] that an agent stored after `first_step` up to `last_step`."""
+        ((block, (within,)),) = self.locate(np.array([agent])).items()
         device, position = divmod(within, self._programs.placement.group_size)
         rows = _parts(self.states[block].replay.rows)[device]
         indices = np.arange(first_step, last_step) % rows.shape[1]
         return replay.unpack(np.asarray(rows[position, indices]), self.states[block].noise.shape[-1])
 
     def evaluate(self, starts: Any) -> np.ndarray:
-        """Greedy returns [N, S] from the start states that all agents share."""
+        """Returns the greedy returns [N, S] from the start states that all agents share."""
         starts = jax.tree.map(np.asarray, starts)
         return self._gather([self._programs.evaluate(state.agent, starts) for state in self.states])
 
     def agents(self, fields: Callable[[AgentState], Any]) -> Any:
-        """What `fields` picks of the agents' states, as NumPy arrays [N, ...]."""
+        """Returns what `fields` selects of the agents' states, as NumPy arrays [N, ...]."""
         return _joined([jax.tree.map(on_host, fields(state.agent)) for state in self.states], self.num_agents)
 
     def portions(self, take: Callable[[TrainState], Any]) -> Iterator[tuple[range, Any]]:
-        """What is made of the agents' states, in portions of about `PORTION_BYTES`.
+        """Copies something of the agents' states to the host, in portions of about `PORTION_BYTES`.
 
         Args:
-            take: (states of a block) -> tree of what this process has of it on the host, [n, ...] (`on_host`).
+            take: (states of a block) -> tree of arrays [n, ...] on the host (`on_host`).
 
         Yields:
             The agents' positions in this population, and the tree [N', ...] of them.
@@ -177,12 +176,12 @@ class Population:
                 held, first, num_bytes = [], stop, 0
 
     def _agents_of(self, block: int) -> range:
-        """The positions of the agents in a block; what only fills it up is not counted."""
+        """Returns the positions of the agents in a block, without those that only fill it up."""
         first = min(block * self._size, self.num_agents)
         return range(first, min(first + self._size, self.num_agents))
 
     def _blocks(self, tree: Any) -> list[Any]:
-        """The tree [N, ...] cut into blocks on their devices; copies of the last agent fill up."""
+        """Returns a tree [N, ...] divided into blocks on their devices; copies of the last agent fill up."""
         tree = jax.tree.map(np.asarray, tree)
         last = len(jax.tree.leaves(tree)[0]) - 1
         index = np.arange(self._num_blocks * self._size).clip(max=last)
@@ -192,10 +191,10 @@ class Population:
         ]
 
     def _gather(self, arrays: Sequence[jax.Array]) -> np.ndarray:
-        """The blocks' arrays [n, ...] as one [N, ...] on the host."""
+        """Returns the blocks' arrays [n, ...] as one array [N, ...] on the host."""
         return np.concatenate([on_host(array) for array in arrays])[: self.num_agents]
 
 
 def _joined(trees: Sequence[Any], num_agents: int) -> Any:
-    """Trees of consecutive agents as one of the first so many; what has no axis of agents is the same in all."""
+    """Joins trees of consecutive agents and keeps the first `num_agents`; arrays without that axis are all equal."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_agents] if leaves[0].ndim else leaves[0], *trees)

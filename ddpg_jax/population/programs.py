@@ -1,9 +1,9 @@
-"""Many agents: blocks of them advance together over the devices, by programs that are compiled once.
+"""Compiled programs that advance many agents, a block of them in each call.
 
-A *block* is a group of agents on every device: the devices stand in a mesh with one axis, `agents`, and a group
-advances together under `vmap`. The programs are compiled for one block, and the host calls them for one block after
-another, so neither what is compiled nor a single bit of an agent's result depends on how many agents there are. The
-last block is filled up with copies that are thrown away.
+A *block* is a group of agents on every device: the devices form a mesh with one axis, `agents`, and a group advances
+together under `vmap`. The programs are compiled for one block, and the host calls them for one block after another. So
+neither the programs nor a single bit of an agent's result depend on the number of agents. The last block is filled up
+with copies that are thrown away.
 
 Where several processes train together, the mesh has the devices of all of them. Each calls the same programs for its
 part of the same blocks; the programs contain no communication.
@@ -38,49 +38,49 @@ _STACKED = TrainState(
     key=_OWN,
     step=_SHARED,
 )
-"""The axis of the agents in a block's state: they march in step, so they share the counters of steps and rows."""
+"""The axis of the agents in a block's state. They advance in step, so they share the counters of steps and rows."""
 
 
 CPU_OPTIONS: dict[str, bool | str] = {"xla_cpu_copy_insertion_use_region_analysis": True}
-"""Of XLA's compiler on a CPU (measured: `benchmarks/README.md`).
+"""Options of XLA's compiler on a CPU (measured: `benchmarks/README.md`).
 
-A closer look at what is still needed spares copies of parameters that are about to be replaced.
+A closer analysis of which values are still needed saves copies of parameters that are about to be replaced.
 """
 
 
 class Placement(NamedTuple):
-    """Which agents advance where."""
+    """The devices of a block, and the number of agents on each."""
 
     devices: tuple[jax.Device, ...]
-    """Of all processes, as many of each."""
+    """The devices of all processes, equally many of each."""
     group_size: int
     """Agents that advance together on a device."""
 
     @property
     def block_size(self) -> int:
-        """Agents in a block."""
+        """The number of agents in a block."""
         return len(self.devices) * self.group_size
 
     @property
     def num_processes(self) -> int:
-        """Processes that the devices belong to."""
+        """The number of processes to which the devices belong."""
         return len({device.process_index for device in self.devices})
 
     @property
     def local_block_size(self) -> int:
-        """Agents of a block that one process holds."""
+        """The number of a block's agents that one process holds."""
         return self.block_size // self.num_processes
 
     def num_blocks(self, num_agents: int) -> int:
-        """Blocks that hold so many agents."""
+        """Returns the number of blocks that hold so many agents."""
         return math.ceil(num_agents / self.block_size)
 
 
 def choose_group_size(setup: Setup, platform: str) -> int:
-    """How many agents advance together on a device; it depends on the networks and the platform alone.
+    """Returns how many agents advance together on a device; this depends only on the networks and the platform.
 
     On a CPU a large network stays in the core's cache if it advances alone, and small ones share the overhead of each
-    operation (measured: `benchmarks/README.md`). An accelerator wants all the work it can get at once.
+    operation (measured: `benchmarks/README.md`). An accelerator is best used by as much work at once as possible.
     """
     if platform != "cpu":
         return 256
@@ -104,29 +104,29 @@ def _hyperparameter_shapes(*shape: int) -> Hyperparameters:
 
 
 class Programs(NamedTuple):
-    """The compiled programs of one block of n agents; states are donated to `train`."""
+    """The compiled programs of a block of n agents; `train` takes over (donates) the states that it is given."""
 
     placement: Placement
     stacked: NamedSharding
-    """Where an array with a leading axis of n agents lies."""
+    """The sharding of an array with a leading axis of n agents."""
     states: Any
-    """Where the arrays of a training state lie: a tree of shardings."""
+    """The shardings of the arrays of a training state, as a tree."""
     init: Callable[[jax.Array, Hyperparameters], TrainState]
     """(data of keys [n, ...], hyperparameters [n]) -> states [n]."""
     train: Callable[[TrainState, Hyperparameters, Any], tuple[TrainState, jax.Array]]
-    """(states [n], hyperparameters [n], number of steps []) -> states [n], logs [n, max_steps, 5]."""
+    """(states [n], hyperparameters [n], number of steps []) -> states [n], logs [n, max_steps, F]; F: fields of `StepLog`."""
     evaluate: Callable[[AgentState, Any], jax.Array]
     """(agents [n], start states [S]) -> greedy returns [n, S]."""
 
 
 def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_starts: int) -> Programs:
-    """Compiles what a run needs, all of it ahead of time.
+    """Compiles the programs of a run ahead of time.
 
     Args:
         setup: of every agent.
         placement: of a block.
-        max_steps: the longest chunk that `train` will be asked for.
-        num_starts: S, start states in a call of `evaluate`.
+        max_steps: the largest number of steps in a call of `train`.
+        num_starts: S, the number of start states in a call of `evaluate`.
     """
     mesh = Mesh(np.asarray(placement.devices), ("agents",))
     stacked, shared = NamedSharding(mesh, PartitionSpec("agents")), NamedSharding(mesh, PartitionSpec())
@@ -166,7 +166,7 @@ def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_
 
 
 def _compile(program: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
-    """Compiles with the options that pay on a platform, as far as this XLA has them."""
+    """Compiles a program with the options that help on a platform, if this version of XLA has them."""
     if platform != "cpu":
         return program.compile()
     try:
@@ -178,7 +178,7 @@ def _compile(program: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
 
 
 def _over_group(function: Callable, in_axes: tuple, out_axes: Any, group_size: int) -> Callable:
-    """The function of one agent for a group of them; a group of one is spared the batched arithmetic (6%)."""
+    """Turns a function of one agent into that of a group; a group of one needs no batched arithmetic (saves 6%)."""
     if group_size > 1:
         return jax.vmap(function, in_axes, out_axes)
 
@@ -190,13 +190,13 @@ def _over_group(function: Callable, in_axes: tuple, out_axes: Any, group_size: i
 
 
 def _each(axes: Any, tree: Any, change: Callable[[jax.Array], jax.Array]) -> Any:
-    """The tree with its arrays that have an axis of agents changed; `axes` is a prefix of it, as in `vmap`."""
+    """Changes the arrays of a tree that have an axis of agents; `axes` is a prefix of the tree, as in `vmap`."""
     parts = jax.tree.broadcast(axes, tree, is_leaf=lambda axis: axis is None)
     return jax.tree.map(lambda axis, x: x if axis is None else change(x), parts, tree, is_leaf=lambda x: x is None)
 
 
 def _specs(axes: Any) -> Any:
-    """Agents over the mesh where there is an axis of them, the same everywhere where there is none."""
+    """Returns the partition of arrays with an axis of agents over the mesh; arrays without one are replicated."""
 
     def spec(axis: int | None) -> PartitionSpec:
         return PartitionSpec() if axis is None else PartitionSpec("agents")

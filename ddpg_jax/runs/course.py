@@ -104,7 +104,7 @@ def course(
             num_steps = min(pace.length, max_chunk, stop - history.env_steps)
             start = time.perf_counter()
             with learning_suspended(population, history.stopped_positions()), stopwatch.time("training"):
-                log = population.train(num_steps, on_progress)
+                log = population.advance(num_steps, on_progress)
             pace.measured(num_steps, time.perf_counter() - start)
             yield Chunk(num_steps, history.add_chunk(log))
         if stop in evaluations:

@@ -17,7 +17,7 @@ from ddpg_jax.results.history import History
 def learning_suspended(population: Population, positions: np.ndarray) -> Iterator[None]:
     """Undoes at the end what the agents at these positions have learned inside, while the others keep it."""
     kept: dict[int, tuple[list[int], Any]] = {}
-    for block, within in population.places(positions).items():
+    for block, within in population.locate(positions).items():
         agent = population.states[block].agent
         kept[block] = within, jax.tree.map(partial(_entries, within), agent)
     yield
