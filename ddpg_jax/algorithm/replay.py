@@ -68,9 +68,7 @@ def without_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.A
     square root of `size`, and the few pairs that fall outside are permuted again until they are inside (Black &
     Rogaway 2002, "Ciphers with Arbitrary Finite Domains").
     """
-    num_rounds = (
-        8 if batch_size >= 64 else 16
-    )  # few numbers need more rounds to mix (measured: fewer would fail the tests)
+    num_rounds = 8 if batch_size >= 64 else 16  # few numbers need more rounds (measured: fewer fail the tests)
     round_keys = jax.random.bits(key, (num_rounds,), jnp.uint32)
     size = jnp.asarray(size, jnp.uint32)
     num_rows = jnp.ceil(jnp.sqrt(size.astype(jnp.float32))).astype(jnp.uint32)

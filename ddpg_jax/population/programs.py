@@ -114,7 +114,7 @@ class Programs(NamedTuple):
     init: Callable[[jax.Array, Hyperparameters], TrainState]
     """(data of keys [n, ...], hyperparameters [n]) -> states [n]."""
     train: Callable[[TrainState, Hyperparameters, Any], tuple[TrainState, jax.Array]]
-    """(states [n], hyperparameters [n], number of steps []) -> states [n], logs [n, max_steps, F]; F: fields of `StepLog`."""
+    """(states [n], hyperparameters [n], number of steps []) -> states [n], logs [n, max_steps, fields of `StepLog`]."""
     evaluate: Callable[[AgentState, Any], jax.Array]
     """(agents [n], start states [S]) -> greedy returns [n, S]."""
 
