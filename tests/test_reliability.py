@@ -481,7 +481,7 @@ def test_infinite_parameters_are_seen_though_they_act_and_score(tmp_path):
 def test_killed_runs_end_in_the_same_bits():
     """A shorter form of `benchmarks/kill_and_resume.py`, which kills twenty times."""
     script = REPOSITORY / "benchmarks/kill_and_resume.py"
-    command = [sys.executable, str(script), "--small", "--kills", "3", "--kills-a-run", "3"]
+    command = [sys.executable, str(script), "--small", "--kills", "3", "--kills-per-run", "3"]
     process = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=500)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "3 of 3 identical" in process.stdout
