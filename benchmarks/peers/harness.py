@@ -23,7 +23,7 @@ WARM_UP_STEPS = 200
 """Steps of each agent before the timed window; they include the compilation of the first update."""
 START_STEPS = 5
 """Steps after which a peer counts as started; they include the first updates."""
-STARTS = Path(__file__).parents[2] / "ddpg_jax" / "data" / "pendulum_optimum.npz"
+STARTS = Path(__file__).parents[2] / "ddpg_jax" / "environments" / "data" / "pendulum_optimum.npz"
 """Start states from which all agents are evaluated, with the highest return that can be reached from each."""
 
 
