@@ -1,4 +1,4 @@
-"""`python -m ddpg_jax.compare`: what it reads from run folders, and what it says of them."""
+"""Tests `python -m ddpg_jax.compare`: what it reads from run folders, and what it reports."""
 
 import json
 
@@ -9,7 +9,7 @@ from ddpg_jax import compare
 
 
 def write_run(folder, finals, *, diverged=(), points=None, env_id="Pendulum-v1", optimum=-140.0):
-    """A finished run: two evaluations, the second equal to the final returns."""
+    """Writes a finished run with two evaluations, the second equal to the final returns."""
     folder.mkdir()
     lines = ["agent,env_steps,eval_return"]
     for step, offset in ((100, -500.0), (200, 0.0)):
