@@ -1,5 +1,6 @@
-# make run: set everything up and train 32 agents.  make test: set up, then every test, lint and type check.
-# make docs: set up, then the documentation as a site.  make notebooks: set up, then execute the notebooks in place.
+# Each of these first installs everything that it needs:
+# make run: train 32 agents.  make test: run the linter, the type checker and the tests that are not slow.
+# make docs: build the documentation as a site.  make notebooks: execute the notebooks in place.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/installed
@@ -13,7 +14,7 @@ install: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "ddpg_jax needs Python 3.11 or later; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	  { echo "ddpg_jax needs Python 3.11 or later; choose one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .

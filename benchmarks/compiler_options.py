@@ -1,9 +1,9 @@
-"""What the options gain that the command gives to XLA's compiler on a CPU: the same training with and without them.
+"""Measures the effect of the options that the command gives to XLA's compiler on a CPU.
 
-`python benchmarks/compiler_options.py` keeps two processes for each preset, one that compiles as the command does and
-one that leaves XLA as it comes. They train in turns, a chunk each; the gain is the median of the ratios of neighbouring
-chunks. What both have trained is compared byte for byte. The result goes to `results/compiler_options.json`, and into
-the README; it takes about four minutes on two cores.
+`python benchmarks/compiler_options.py` starts two processes for each preset: one compiles as the command does, the
+other with XLA's own defaults. They take turns, each training one chunk at a time. The gain is the median of the ratios
+of neighbouring chunks. The trained agents of both are compared byte for byte. The result goes to
+`results/compiler_options.json` and into the README. The benchmark takes about four minutes on two cores.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from ddpg_jax.processes import devices
 from ddpg_jax.runs.course import MAX_CHUNK
 
 WITHOUT = {"XLA_FLAGS": devices.LOOP_OPTION.rpartition("=")[0] + "=1024"}
-"""XLA's own limit: it comes after the command's, and so counts."""
+"""XLA's own limit. It comes after the command's in `XLA_FLAGS`, so it takes precedence."""
 TURN_SECONDS = 0.5
-"""About how long each is at it, in its turn."""
+"""Approximate length of a turn."""
 
 
-class Worker:
-    """A process that trains when it is told to."""
+class TrainingProcess:
+    """A process that trains on request."""
 
     def __init__(self, preset: str, *, with_options: bool) -> None:
         flags = ["--preset", preset, *([] if with_options else ["--without"])]
@@ -49,19 +49,22 @@ class Worker:
         )
 
     def ask(self, line: str) -> str:
-        """What it answers to a line."""
+        """Sends a line; returns the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(line, file=self._process.stdin, flush=True)
         return self._process.stdout.readline().strip()
 
     def end(self) -> None:
-        """Lets it go."""
+        """Ends the process."""
         self._process.communicate()
 
 
 def serve(preset: str, *, with_options: bool) -> None:
-    """A worker's side: trains so many steps for each number that it reads, and answers the seconds; or the digest."""
+    """Runs in a training process: trains as many steps as each line of its input says, and prints the seconds.
+
+    For the line "digest" it prints the digest of the agents instead.
+    """
     devices.prepare(None)
     jax.config.update("jax_enable_compilation_cache", False)
     if not with_options:
@@ -79,7 +82,7 @@ def serve(preset: str, *, with_options: bool) -> None:
 
 
 def digest(agents: Population) -> str:
-    """Of the bytes of all parameters, targets and moments."""
+    """Returns a hash of all parameters, targets and Adam's moments."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(agents.agents(lambda state: state)):
         found.update(np.asarray(leaf).tobytes())
@@ -87,19 +90,22 @@ def digest(agents: Population) -> str:
 
 
 def compare(preset: str, rounds: int) -> dict[str, Any]:
-    """Both in turns, which begin with the one and with the other."""
-    workers = {"with": Worker(preset, with_options=True), "without": Worker(preset, with_options=False)}
-    seconds: dict[str, list[float]] = {name: [] for name in workers}
-    for worker in workers.values():
-        worker.ask("4")  # the first call is slow
-    pace = max(float(worker.ask("4")) for worker in workers.values()) / 4
+    """Trains with and without the options in turns; which of them goes first alternates."""
+    processes = {
+        "with": TrainingProcess(preset, with_options=True),
+        "without": TrainingProcess(preset, with_options=False),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in processes}
+    for process in processes.values():
+        process.ask("4")  # the first call is slow
+    pace = max(float(process.ask("4")) for process in processes.values()) / 4
     steps = max(1, min(MAX_CHUNK, round(TURN_SECONDS / pace)))
     for number in range(rounds):
-        for name in sorted(workers, reverse=bool(number % 2)):
-            seconds[name].append(float(workers[name].ask(str(steps))))
-    digests = [worker.ask("digest") for worker in workers.values()]
-    for worker in workers.values():
-        worker.end()
+        for name in sorted(processes, reverse=bool(number % 2)):
+            seconds[name].append(float(processes[name].ask(str(steps))))
+    digests = [process.ask("digest") for process in processes.values()]
+    for process in processes.values():
+        process.end()
     gains = [without / with_ for without, with_ in zip(seconds["without"], seconds["with"], strict=True)]
     return {
         "steps_a_chunk": steps,
@@ -111,11 +117,11 @@ def compare(preset: str, rounds: int) -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The gains, as they stand in `benchmarks/README.md`."""
+    """Returns the table of the gains for `benchmarks/README.md`."""
     lines = [
-        f"Median of {record['rounds']} chunks each, in turns: {record_line(record)}",
+        f"Median of {record['rounds']} ratios of neighbouring chunks: {record_line(record)}",
         "",
-        "| preset | speed with the options against without (quartiles) | the same bytes |",
+        "| preset | speed with the options, relative to without (quartiles) | same bytes |",
         "|---|---|---|",
     ]
     for preset, found in record["results"].items():
@@ -126,9 +132,9 @@ def table(record: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Measures, prints and writes; or serves as a worker."""
+    """Measures, prints and writes; or, with --preset, runs as a training process."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=60, help="chunks of each (default: 60)")
+    parser.add_argument("--rounds", type=int, default=60, help="pairs of chunks (default: 60)")
     parser.add_argument("--preset", choices=list(PRESETS), help=argparse.SUPPRESS)
     parser.add_argument("--without", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS / "compiler_options.json", help="where the record goes")

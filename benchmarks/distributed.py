@@ -1,9 +1,9 @@
 """Compares two processes on this machine with one process on two host devices: the same run, in turns.
 
 `python benchmarks/distributed.py` trains the same agents with `--devices 2` and with `--distributed --num-processes 2`,
-one after the other and again, compares the tables and the weights of both byte for byte, and gives the ratio of the
-seconds that training took, and of those that the whole command took. The result goes to
-`benchmarks/results/distributed.json`; it takes about six minutes on two cores.
+alternately. It compares the tables and the policies of both byte for byte, and computes the ratios of the seconds for
+training and for the whole command. The result goes to `benchmarks/results/distributed.json`. The benchmark takes about
+six minutes on two cores.
 """
 
 import argparse
@@ -30,13 +30,14 @@ RUNS = {
     "keras": ("--preset", "keras", "--seeds", "32", "--total-steps", "1000"),
     "pendulum": ("--preset", "pendulum", "--seeds", "32"),
 }
-"""Of each preset about twenty seconds of training."""
+"""The flags of each run, which trains for about twenty seconds."""
 
 WAYS = {"one": ("--devices", "2"), "two": ("--distributed", "--num-processes", "2")}
+"""The flags for one process and for two."""
 
 
 def run(flags: tuple[str, ...], folder: Path) -> dict[str, float]:
-    """One run; the seconds that it took, inside and outside."""
+    """Runs the command; returns the seconds of the whole command, and those in its summary."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "ddpg_jax.run", *flags, "--out", str(folder), "--quiet"]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
@@ -47,16 +48,16 @@ def run(flags: tuple[str, ...], folder: Path) -> dict[str, float]:
 
 
 def are_equal(folder: Path, other: Path) -> bool:
-    """Whether two runs have left the same tables and the same policies."""
+    """Returns whether two runs have written the same tables and the same policies."""
     tables = all(
         (folder / name).read_bytes() == (other / name).read_bytes() for name in ("metrics.csv", "episodes.csv")
     )
-    weights = zip(*(jax.tree.leaves(load_policy(path).variables) for path in (folder, other)), strict=True)
-    return tables and all(np.asarray(here).tobytes() == np.asarray(there).tobytes() for here, there in weights)
+    variables = zip(*(jax.tree.leaves(load_policy(path).variables) for path in (folder, other)), strict=True)
+    return tables and all(np.asarray(here).tobytes() == np.asarray(there).tobytes() for here, there in variables)
 
 
 def compare(flags: tuple[str, ...], repeats: int) -> dict[str, Any]:
-    """Both ways in turns, which begin with the one and with the other."""
+    """Runs one process and two processes in turns; which of them goes first alternates."""
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     equal = True
     with tempfile.TemporaryDirectory() as scratch:
@@ -71,13 +72,14 @@ def compare(flags: tuple[str, ...], repeats: int) -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The ratios, as they stand in `benchmarks/README.md`."""
+    """Returns the table of the ratios for `benchmarks/README.md`."""
     names = {"train_seconds": "training", "evaluation_seconds": "evaluation", "compile_seconds": "compilation",
-             "command_seconds": "the whole command"}  # fmt: skip
+             "command_seconds": "whole command"}  # fmt: skip
     lines = [
-        f"Seconds of two processes over those of one, medians of {record['repeats']} pairs: {record_line(record)}",
+        f"Seconds of two processes divided by seconds of one, medians of {record['repeats']} pairs: "
+        f"{record_line(record)}",
         "",
-        f"| run | {' | '.join(names.values())} | the same bytes |",
+        f"| run | {' | '.join(names.values())} | same bytes |",
         f"|---|{'---|' * (len(names) + 1)}",
     ]
     for found in record["results"].values():
@@ -89,7 +91,7 @@ def table(record: dict[str, Any]) -> str:
 def main() -> int:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="pairs of runs (default: 3)")
     options = parser.parse_args()
     warn_if_busy()
     load = [load_average()]

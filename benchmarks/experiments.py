@@ -1,4 +1,4 @@
-"""Two or more populations in turns: what capacity, the number of agents, sampling, a sweep and rounding cost."""
+"""Compares populations in turns, to measure the cost of capacity, number of agents, sampling, sweeps and rounding."""
 
 import argparse
 import gc
@@ -17,7 +17,7 @@ from ddpg_jax.runs.plan import plan_part
 
 
 def interleaved(populations: dict[str, Population], repeats: int, steps: int | None) -> dict[str, Any]:
-    """Seconds of a step of all agents, in rounds with each population in turn; and steps of a chunk."""
+    """Times the populations in turns; returns the seconds per step of all agents, and the steps per chunk."""
     chunks = {name: choose_chunk(population, steps) for name, population in populations.items()}
     seconds: dict[str, list[float]] = {name: [] for name in populations}
     for _ in range(repeats):
@@ -28,12 +28,12 @@ def interleaved(populations: dict[str, Population], repeats: int, steps: int | N
 
 
 def ratio(seconds: dict[str, list[float]], over: str, under: str) -> float:
-    """The median of the ratios of neighbouring measurements."""
+    """Returns the median of the ratios of neighbouring measurements."""
     return statistics.median(a / b for a, b in zip(seconds[over], seconds[under], strict=True))
 
 
 def capacity(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    """Full replays of 10^6 and of 10^4 rows: how much longer does a step take?"""
+    """Compares the time of a step with full replays of 10^6 and of 10^4 rows."""
     found = {}
     for name in ("keras 64-64", "gist"):
         populations = {}
@@ -49,7 +49,7 @@ def capacity(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def linearity(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    """The time of a step, an agent, in populations of 2 to 1,000, against the first."""
+    """Compares the time per agent of a step in populations of 2 to 1,000 agents with that in the first."""
     found = {}
     for name in ("keras 64-64", "keras"):
         trainer = trainer_of(CASES[name], machine)
@@ -60,7 +60,7 @@ def linearity(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
         ratios = {num: ratio(seconds, num, str(counts[0])) for num in seconds}
         found[name] = result | {"time_an_agent_against_the_first": ratios}
         words = ", ".join(f"{num}: {value:.2f}" for num, value in ratios.items())
-        print(f"  {name}: a step's time an agent, against {counts[0]} agents: {words}", flush=True)
+        print(f"  {name}: time of a step per agent, relative to {counts[0]} agents: {words}", flush=True)
         del populations
         gc.collect()
     return found
@@ -72,7 +72,7 @@ def fits(trainer: Trainer, num_agents: int) -> bool:
 
 
 def start_up(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds to compile, to make the agents and to take the first step, by their number."""
+    """Measures the seconds to compile, to create the agents and to take a first step, for few and many agents."""
     found: dict[str, Any] = {}
     for num_agents in (min(options.populations), max(options.populations)):
         trainer = compile_trainer(CASES["keras"], machine)
@@ -98,7 +98,7 @@ def start_up(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def replacement(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    """How much longer a step of `gist` takes without replacement."""
+    """Compares the time of a step of `gist` without and with replacement."""
     populations = {}
     for name, with_replacement in (("without", False), ("with", True)):
         trainer = trainer_of(CASES["gist"].replace(sample_with_replacement=with_replacement), machine)
@@ -110,7 +110,7 @@ def replacement(machine: Machine, options: argparse.Namespace) -> dict[str, Any]
 
 
 def sweep_cost(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    """A grid of 12 points x 8 seeds of `pendulum` against as many agents without a sweep."""
+    """Compares a grid of 12 points x 8 seeds of `pendulum` with as many agents of one configuration."""
     trainer = trainer_of(CASES["pendulum"], machine)
     grid = [
         trainer.config.replace(actor_lr=actor_lr, tau=tau)
@@ -120,25 +120,24 @@ def sweep_cost(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
     populations = {"grid": new_population(trainer, 96, grid), "alike": new_population(trainer, 96)}
     result = interleaved(populations, options.repeats, options.steps)
     found = result | {"ratio": ratio(result["seconds_a_step"], "grid", "alike")}
-    print(f"  a grid of 12 points takes {found['ratio']:.2f} times as long as agents that are alike", flush=True)
+    print(f"  a grid of 12 points takes {found['ratio']:.2f} times as long as agents of one configuration", flush=True)
     return found
 
 
 def one_agent(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    """One small agent as the command places it, against `--devices 1 --group-size 1`."""
+    """Compares one small agent as the command places it with `--devices 1 --group-size 1`."""
     usual = trainer_of(CASES["pendulum"], machine)
     alone = compile_trainer(usual.config, machine._replace(devices=machine.devices[:1], group_size=1))
     populations = {"usual": new_population(usual, 1), "alone": new_population(alone, 1)}
     result = interleaved(populations, options.repeats, options.steps)
     found = result | {"ratio": ratio(result["seconds_a_step"], "usual", "alone")}
-    print(
-        f"  one agent as usual takes {found['ratio']:.2f} times as long as with --devices 1 --group-size 1", flush=True
-    )
+    words = f"{found['ratio']:.2f} times as long as with --devices 1 --group-size 1"
+    print(f"  one agent in the default placement takes {words}", flush=True)
     return found
 
 
 def matmul_dtype(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    """Products in bfloat16 against float32: how much shorter is a step?"""
+    """Compares the speed with products in bfloat16 and in float32."""
     found = {}
     for name in ("keras", "pendulum"):
         populations = {
@@ -147,7 +146,7 @@ def matmul_dtype(machine: Machine, options: argparse.Namespace) -> dict[str, Any
         }
         result = interleaved(populations, options.repeats, options.steps)
         found[name] = result | {"ratio": ratio(result["seconds_a_step"], "float32", "bfloat16")}
-        print(f"  {name}: products in bfloat16 make it {found[name]['ratio']:.2f} times as fast", flush=True)
+        print(f"  {name}: with products in bfloat16 {found[name]['ratio']:.2f} times as fast", flush=True)
         del populations
         gc.collect()
     return found
@@ -165,30 +164,36 @@ EXPERIMENTS: dict[str, Callable[[Machine, argparse.Namespace], dict[str, Any]]] 
 
 
 def experiment_lines(found: dict[str, Any]) -> list[str]:
-    """The experiments in words."""
+    """Returns the results of the experiments as Markdown."""
     lines = []
     if "capacity" in found:
-        words = ", ".join(f"`{name}` {result['ratio']:.2f}" for name, result in found["capacity"].items())
-        lines.append(f"- A step with full replays of 10^6 rows against 10^4: {words} times.")
+        words = _times(found["capacity"])
+        lines.append(f"- With full replays of 10^6 rows, a step takes {words} as long as with 10^4 rows.")
     for name, result in found.get("linearity", {}).items():
         (first, _), *ratios = result["time_an_agent_against_the_first"].items()
-        words = ", ".join(f"{value:.2f} at {int(num):,}" for num, value in ratios)
-        lines.append(f"- Time of a step an agent, against {first} agents, `{name}`: {words}.")
+        words = " and ".join(f"{value:.2f} with {int(num):,} agents" for num, value in ratios)
+        lines.append(f"- `{name}`: the time of a step per agent, relative to {first} agents, is {words}.")
     if "start_up" in found:
         words = "; ".join(
             f"{int(num):,} agents {r['compile_seconds']:.1f} + {r['init_seconds']:.1f} + {r['first_step_seconds']:.2f}"
             for num, r in found["start_up"].items()
         )
-        lines.append(f"- Seconds to compile `keras` + to make the agents + for their first step: {words}.")
+        lines.append(f"- Seconds to compile `keras` + to create the agents + to take their first step: {words}.")
     if "replacement" in found:
-        lines.append(f"- `gist` without replacement against with: {found['replacement']['ratio']:.2f} times.")
+        words = f"{found['replacement']['ratio']:.2f} times"
+        lines.append(f"- Without replacement, a step of `gist` takes {words} as long as with replacement.")
     if "sweep_cost" in found:
-        words = f"{found['sweep_cost']['ratio']:.2f} times"
-        lines.append(f"- A grid of 12 points x 8 seeds of `pendulum` against 96 agents that are alike: {words}.")
+        words = f"{found['sweep_cost']['ratio']:.2f} times as long as with 96 agents of one point"
+        lines.append(f"- In a grid of 12 points x 8 seeds, a step of `pendulum` takes {words}.")
     if "one_agent" in found:
-        words = f"{found['one_agent']['ratio']:.2f} times"
-        lines.append(f"- A step of one `pendulum` agent, against `--devices 1 --group-size 1`: {words}.")
+        words = f"{found['one_agent']['ratio']:.2f} times as long as with `--devices 1 --group-size 1`"
+        lines.append(f"- In the default placement, a step of one `pendulum` agent takes {words}.")
     if "matmul_dtype" in found:
-        words = ", ".join(f"`{name}` {result['ratio']:.2f}" for name, result in found["matmul_dtype"].items())
-        lines.append(f"- Speed with `--matmul-dtype bfloat16` against float32, 32 agents: {words} times.")
+        words = _times(found["matmul_dtype"])
+        lines.append(f"- With `--matmul-dtype bfloat16`, 32 agents train {words} as fast as in float32.")
     return lines
+
+
+def _times(found: dict[str, Any]) -> str:
+    """Returns the ratio of each case as text."""
+    return " and ".join(f"{result['ratio']:.2f} times (`{name}`)" for name, result in found.items())

@@ -1,10 +1,10 @@
-/* The most float32 multiply-adds that this core does: prints 10^9 floating-point operations per second.
+/* Measures the peak of float32 multiply-adds of this core, and prints it as 10^9 floating-point operations per second.
 
    cc -O3 -march=native fma_peak.c -o fma_peak && ./fma_peak [core [seconds]]
 
    Twelve independent chains of vector multiply-adds hide their latency (4 cycles on two units would need eight); the
-   vectors are as wide as the processor's registers. Both constants come from volatile memory, so that nothing can be
-   worked out beforehand. With a core's number the process stays on that core, where the system lets it. */
+   vectors are as wide as the processor's registers. Both constants come from volatile memory, so that the compiler
+   cannot compute anything in advance. With a core's number the process stays on that core, if the system allows it. */
 
 #define _GNU_SOURCE
 #include <stdio.h>

@@ -1,9 +1,10 @@
-"""The highest return that can be reached on Pendulum-v1, by dynamic programming: `python benchmarks/optimum.py`.
+"""Computes the highest return that can be reached on Pendulum-v1: `python benchmarks/optimum.py`.
 
-Tables of twice as many points in each direction are computed until the returns of their policies move by less than
-`--stable`. Every return is that of an episode in the exact dynamics, so none can be above the optimum's. Checks the
-table of optima that the package ships, and gives the mean over Gymnasium's reset distribution (angle uniform in
-[-pi, pi] rad, velocity uniform in [-1, 1] rad/s).
+It uses dynamic programming. Each table of values has twice as many points in each direction as the one before, until
+the mean returns of their policies change by less than `--stable`. Every return belongs to an episode in the exact
+dynamics, so no return can be above the optimum's. The benchmark checks the table of optima that the package ships. It
+also gives the mean over Gymnasium's reset distribution (angle uniform in [-pi, pi] rad, velocity uniform in [-1, 1]
+rad/s).
 
     python benchmarks/optimum.py                                       # writes results/optimum.json; 8.3 GB of memory
     python benchmarks/optimum.py --finest 1600                         # 2.1 GB
@@ -28,18 +29,18 @@ from ddpg_jax.environments import optimum
 RESULTS = Path(__file__).parent / "results"
 COARSEST = 400
 CELLS = 256
-"""Gymnasium's reset distribution is cut into so many cells in each direction, and two starts are drawn in each."""
+"""Cells per direction, into which Gymnasium's reset distribution is divided; two starts are drawn in each cell."""
 
 
 class Row(NamedTuple):
-    """What a table of one size has given."""
+    """The results of a table of one size."""
 
     points: tuple[int, int]
     seconds: float
     returns: np.ndarray
-    """[S] from the start states that are checked."""
+    """[S] returns from the start states that are checked."""
     reset_returns: np.ndarray
-    """[CELLS, CELLS, 2] from the reset distribution."""
+    """[CELLS, CELLS, 2] returns from the reset distribution."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,15 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The options, checked."""
+    """Returns the options, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--finest", type=int, default=3200, help="points in each direction, at most")
-    parser.add_argument("--stable", type=float, default=0.1, help="change of the mean returns that ends the refinement")
+    parser.add_argument("--finest", type=int, default=3200, help="largest number of points in each direction")
+    parser.add_argument("--stable", type=float, default=0.1, help="stop when the mean returns change by less than this")
     parser.add_argument(
-        "--discount", type=float, default=1.0, help="1: episodes of 200 steps; below: episodes that never end"
+        "--discount", type=float, default=1.0, help="1: episodes of 200 steps; below 1: episodes that never end"
     )
-    parser.add_argument("--starts", type=Path, help=".npy of start states [S, 2]: angle (rad), velocity (rad/s)")
-    parser.add_argument("--returns", type=Path, help=".npy that receives the undiscounted 200-step returns [S]")
+    parser.add_argument("--starts", type=Path, help=".npy file with start states [S, 2]: angle (rad), velocity (rad/s)")
+    parser.add_argument("--returns", type=Path, help=".npy file for the undiscounted 200-step returns [S]")
     options = parser.parse_args(arguments)
     if not 0 < options.discount <= 1:
         parser.error(f"discount is {options.discount}, but must be in (0, 1]")
@@ -86,7 +87,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def shipped(discount: float) -> tuple[np.ndarray, np.ndarray | None]:
-    """The package's start states [512, 2], and the returns [512] that it ships for them and this discount."""
+    """Returns the package's start states [512, 2] and its returns [512] for them; None for an unknown discount."""
     with resources.files("ddpg_jax").joinpath("environments/data/pendulum_optimum.npz").open("rb") as file:
         table = dict(np.load(file, allow_pickle=False))
     returns = {1.0: table["return_optimal"], 0.99: table["return_gamma99"]}.get(discount)
@@ -94,7 +95,7 @@ def shipped(discount: float) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def read_starts(path: Path) -> np.ndarray:
-    """Start states [S, 2] of a user's own."""
+    """Returns the user's start states [S, 2]; exits if they are not valid."""
     try:
         starts = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -107,14 +108,14 @@ def read_starts(path: Path) -> np.ndarray:
 
 
 def reset_starts() -> np.ndarray:
-    """Start states [CELLS, CELLS, 2, 2] of Gymnasium's reset distribution: two drawn in each of many equal cells."""
+    """Returns start states [CELLS, CELLS, 2, 2] of Gymnasium's reset distribution: two are drawn in each equal cell."""
     cell = np.stack(np.meshgrid(np.arange(CELLS), np.arange(CELLS), indexing="ij"), axis=-1)[:, :, None, :]
     place = (cell + np.random.default_rng(0).uniform(size=(CELLS, CELLS, 2, 2))) / CELLS
     return (2 * place - 1) * np.array([np.pi, 1.0])
 
 
 def solve(num: int, discount: float, starts: np.ndarray, reset: np.ndarray) -> Row:
-    """The table with `num` angles and one velocity more (so that 0 is one), and the returns of its policy."""
+    """Computes the table of `num` angles and `num` + 1 velocities (one of them 0), and the returns of its policy."""
     began = time.perf_counter()
     points = (num, num + 1)
     values = optimum.finite_horizon(points)[1] if discount == 1 else optimum.infinite_horizon(points, discount)
@@ -125,13 +126,13 @@ def solve(num: int, discount: float, starts: np.ndarray, reset: np.ndarray) -> R
 
 
 def reset_mean(row: Row) -> tuple[float, float]:
-    """The mean over the reset distribution and its standard error, from what the two draws of a cell differ by."""
+    """Returns the mean over the reset distribution, and its standard error from the differences within each cell."""
     differences = np.diff(row.reset_returns, axis=-1).astype(np.float64)
     return float(row.reset_returns.mean(dtype=np.float64)), float(np.sqrt(np.sum(differences**2)) / 2 / CELLS**2)
 
 
 def changes(rows: list[Row]) -> tuple[float, float]:
-    """By how much the last refinement has moved the mean over the start states, and over the reset distribution."""
+    """Returns how far the last refinement moved the means over the start states and over the reset distribution."""
     old, new = rows[-2:]
     return abs(float(new.returns.mean() - old.returns.mean())), abs(reset_mean(new)[0] - reset_mean(old)[0])
 
@@ -143,7 +144,7 @@ HEADER = (
 
 
 def line(row: Row, given: np.ndarray | None) -> str:
-    """A row of the printed table; returns are undiscounted sums over 200 steps."""
+    """Formats a row of the printed table; returns are undiscounted sums over 200 steps."""
     mean, error = reset_mean(row)
     text = f"{row.points[0]:>16,} x {row.points[1]:>10,}{row.seconds:>11.1f}{row.returns.mean():>27.3f}"
     text += f"{f'{mean:.3f} ({error:.3f})':>37}"
@@ -154,7 +155,7 @@ def line(row: Row, given: np.ndarray | None) -> str:
 
 
 def write(discount: float, rows: list[Row], given: np.ndarray | None) -> None:
-    """The JSON of the results."""
+    """Writes the results as JSON."""
     content: dict[str, Any] = {
         "discount": discount,
         "jax": metadata.version("jax"),

@@ -1,4 +1,4 @@
-"""How much arithmetic a machine can do, against which a benchmark measures."""
+"""Measures the peak of a machine's arithmetic, with which the benchmarks compare."""
 
 import os
 import shutil
@@ -15,7 +15,10 @@ from record import HERE
 
 
 def make_peak(used: Sequence[jax.Device], folder: Path) -> tuple[Callable[[], float], str]:
-    """What measures the peak, and what it is: multiply-adds in C on CPUs with a compiler, else a matrix product."""
+    """Returns a function that measures the peak in GFLOP/s, and the name of the method.
+
+    The method is multiply-adds in C on a CPU where there is a compiler, and a matrix product elsewhere.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if used[0].platform == "cpu" and compiler:
         program = folder / "fma_peak"
@@ -28,14 +31,14 @@ def make_peak(used: Sequence[jax.Device], folder: Path) -> tuple[Callable[[], fl
 
 
 def c_peak(program: Path, num_cores: int) -> float:
-    """The sum over cores that all run the C program at the same time."""
+    """Returns the sum over the cores, which all run the C program at the same time, in GFLOP/s."""
     cores = sorted(available_cores())[:num_cores]
     running = [subprocess.Popen([program, str(core)], stdout=subprocess.PIPE, text=True) for core in cores]
     return sum(float(process.communicate()[0]) for process in running)
 
 
 def available_cores() -> set[int]:
-    """Numbers of the cores that this process may use."""
+    """Returns the numbers of the cores that this process may use."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
@@ -45,7 +48,7 @@ def _product(matrix: jax.Array) -> jax.Array:
 
 
 def product_peak(matrices: Sequence[jax.Array]) -> float:
-    """The best of several products, one on each device at the same time."""
+    """Returns the best of five measurements in GFLOP/s, with one product per device at the same time."""
     jax.block_until_ready([_product(matrix) for matrix in matrices])
     best = 0.0
     for _ in range(5):
@@ -56,7 +59,7 @@ def product_peak(matrices: Sequence[jax.Array]) -> float:
 
 
 def product_precision(device: jax.Device) -> str:
-    """What a float32 matrix product really computes in, judged by its error."""
+    """Returns the precision in which float32 matrix products are really computed, judged by their error."""
     a, b = np.random.default_rng(0).standard_normal((2, 256, 256), np.float32)
     found = np.asarray(jnp.matmul(jax.device_put(a, device), jax.device_put(b, device)), float)
     exact = a.astype(float) @ b.astype(float)

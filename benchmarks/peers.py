@@ -1,9 +1,10 @@
-"""This project beside other implementations, on the Keras tutorial's configuration: `python benchmarks/peers.py`.
+"""Compares this project with other implementations on the Keras tutorial's configuration: `python benchmarks/peers.py`.
 
-Builds one virtual environment for each peer (their dependencies clash), then runs the scripts in `benchmarks/peers/`
-in rounds, each peer once a round, and compares what was measured in the same round. Every peer runs with its own
-default threads, on the CPU. Writes `benchmarks/results/peers.json` and the table in `benchmarks/README.md`. Seven
-rounds with `--processes 2` take about 37 minutes on two cores, the environments 7 GB of disk.
+Builds one virtual environment for each peer, because their dependencies conflict. Then runs the scripts in
+`benchmarks/peers/` in rounds, each peer once per round, and compares measurements of the same round. Every peer runs
+with its own default number of threads, on the CPU. Writes `benchmarks/results/peers.json` and the table in
+`benchmarks/README.md`. Seven rounds with `--processes 2` take about 37 minutes on two cores, and the environments take
+7 GB of disk space.
 """
 
 import argparse
@@ -36,12 +37,12 @@ class Peer:
     title: str
     script: str
     requirements: tuple[str, ...] = ()
-    """Empty: it runs in the environment that runs this."""
+    """If empty, it runs in the same environment as this script."""
     needs_torch: bool = False
     agents: tuple[int, ...] = (1,)
-    """Numbers of agents to measure; it trains them together."""
+    """Numbers of agents to measure; one process trains them together."""
     names: tuple[str, ...] = ()
-    """Packages whose versions stand in the table."""
+    """Packages whose versions are listed in the table."""
 
 
 OURS = "ours"
@@ -54,7 +55,7 @@ PEERS: dict[str, Peer] = {
         "ddpg_jax, `--matmul-dtype bfloat16`", "ours_bfloat16.py", agents=(1, TOGETHER), names=("ddpg_jax", "jax")
     ),
     "keras": Peer(
-        "Keras tutorial, our writing of it",
+        "Keras tutorial, our implementation",
         "keras_tutorial.py",
         ("tensorflow==2.21.0", "keras==3.15.1", "gymnasium==1.3.0"),
         names=("tensorflow", "keras"),
@@ -74,7 +75,7 @@ PEERS: dict[str, Peer] = {
         names=("sbx-rl", "jax"),
     ),
     "cleanrl": Peer(
-        "CleanRL DDPG in JAX, our equivalent of it",
+        "CleanRL DDPG in JAX, our equivalent",
         "cleanrl_equivalent.py",
         ("gymnasium==1.3.0", *_JAX),
         names=("jax", "flax"),
@@ -91,12 +92,12 @@ PEERS: dict[str, Peer] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement of a round."""
+    """A measurement of a round."""
 
     peer: str
     agents: int = 1
     processes: int = 1
-    """Copies that run at the same time, whose steps per second are added."""
+    """Copies that run at the same time; their steps per second are added."""
 
     @property
     def name(self) -> str:
@@ -107,10 +108,10 @@ class Case:
 
 
 def install(name: str, peer: Peer, cache: Path, torch: str) -> Path:
-    """The interpreter of the peer's environment, which is built unless it is there already.
+    """Returns the interpreter of the peer's environment, which is built if it does not exist yet.
 
     Raises:
-        RuntimeError: with pip's word if that fails.
+        RuntimeError: with pip's message if that fails.
     """
     if not peer.requirements:
         return Path(sys.executable)
@@ -132,13 +133,13 @@ def install(name: str, peer: Peer, cache: Path, torch: str) -> Path:
 
 
 def _clean_environment() -> dict[str, str]:
-    """This process's environment without what would reach into a peer's: paths, numbers of threads, compiler flags."""
+    """Returns this process's environment without variables that affect peers: paths, threads and compiler flags."""
     prefixes = ("PYTHONPATH", "XLA_", "JAX_", "OMP_", "MKL_", "TF_", "KERAS_")
     return {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
 
 
 def _error_line(output: str) -> str:
-    """The last line of a failed program that says why."""
+    """Returns the last line in which a failed program gives the reason."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     return (errors or lines or ["no message"])[-1].replace(str(HERE.parent), ".").replace(str(Path.home()), "~")[:300]
@@ -148,7 +149,7 @@ def _error_line(output: str) -> str:
 
 
 def run(case: Case, python: Path, flags: Sequence[str], cache_home: str) -> dict[str, Any]:
-    """What the peer's script measured, or its `error`."""
+    """Runs the peer's script; returns its measurements, or its `error`."""
     environment = _clean_environment() | {"XDG_CACHE_HOME": cache_home, "JAX_PLATFORMS": "cpu"}
     if not PEERS[case.peer].requirements and "PYTHONPATH" in os.environ:
         environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
@@ -172,7 +173,7 @@ def _result_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return {"error": f"no end after {TIMEOUT:.0f} s"}
+        return {"error": f"not finished after {TIMEOUT:.0f} s"}
     lines = [line for line in output.splitlines() if line.startswith(MARK)]
     if process.returncode or not lines:
         return {"error": _error_line(errors)}
@@ -180,10 +181,10 @@ def _result_of(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def measure(cases: Sequence[Case], interpreters: dict[str, Path], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rounds of all cases: a result by the case's name in each.
+    """Runs rounds of all cases; returns each round's results by the case's name.
 
-    Each round has a new folder for compiled programs, so that our first case in it starts as on the first day, and
-    the next as on the second.
+    Each round has a new cache folder for compiled programs. So our first case in a round finds the cache empty, and our
+    next case finds it filled.
     """
     rounds: list[dict[str, Any]] = []
     for number in range(options.rounds):
@@ -198,7 +199,7 @@ def measure(cases: Sequence[Case], interpreters: dict[str, Path], options: argpa
 
 
 def measure_returns(interpreters: dict[str, Path], options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Greedy evaluations after a whole training, one for each of some seeds, by peer."""
+    """Trains each peer to the end with several seeds; returns the results with their greedy evaluations, by peer."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in interpreters}
     with tempfile.TemporaryDirectory() as cache_home:
         for seed in range(options.returns):
@@ -220,7 +221,7 @@ def _brief(result: dict[str, Any]) -> str:
 
 
 def choose_cases(names: Sequence[str], processes: int) -> list[Case]:
-    """The measurements of a round."""
+    """Returns the measurements of a round."""
     cases = [Case(name, agents) for name in names for agents in PEERS[name].agents]
     if processes > 1:
         cases += [Case(name, 1, processes) for name in names if PEERS[name].requirements]
@@ -231,12 +232,12 @@ def choose_cases(names: Sequence[str], processes: int) -> list[Case]:
 
 
 def values_of(rounds: Sequence[dict[str, Any]], name: str, key: str) -> list[float]:
-    """The values of a case in all rounds in which it ran."""
+    """Returns the values of a case in all rounds in which it ran."""
     return [r[name][key] for r in rounds if name in r and "error" not in r[name]]
 
 
 def ratios(rounds: Sequence[dict[str, Any]], ours: str, theirs: Sequence[str]) -> list[float]:
-    """In each round, our steps per second over the best of theirs."""
+    """Returns, for each round, our steps per second divided by the best of theirs."""
     found = []
     for results in rounds:
         best = [results[name]["steps_per_second"] for name in theirs if "error" not in results.get(name, {"error": 0})]
@@ -246,11 +247,12 @@ def ratios(rounds: Sequence[dict[str, Any]], ours: str, theirs: Sequence[str]) -
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record as Markdown."""
+    """Returns the record as Markdown."""
     rounds = record["rounds"]
     lines = [
-        "| system | steps/s, one agent | ours alone : it | ours together : it alone | in bfloat16 "
-        "| steps/s, together | ours together : its best | start, s | peak, MB | greedy return |",
+        f"| system | steps/s, one agent | one of ours / one of its | {TOGETHER} of ours / one of its "
+        f"| {TOGETHER} of ours in bfloat16 / one of its | steps/s, together | {TOGETHER} of ours / its best "
+        "| start, s | peak memory, MB | greedy return |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_row(name, record) for name in PEERS if name in record["peers"]]
@@ -261,11 +263,11 @@ def _row(name: str, record: dict[str, Any]) -> str:
     rounds, own = record["rounds"], PEERS[name]
     together = [case for case in rounds[0] if case.startswith(f"{name}-") and case != f"{name}-1"]
     cases = [f"{name}-1", *together]
-    sound = next((r[case] for case in cases for r in rounds if "error" not in r.get(case, {"error": ""})), None)
-    if sound is None:
+    succeeded = next((r[case] for case in cases for r in rounds if "error" not in r.get(case, {"error": ""})), None)
+    if succeeded is None:
         why = record["failed"].get(name) or f"fails: {rounds[0][cases[0]]['error']}"
         return f"| {own.title} | {why} | | | | | | | | |"
-    versions = ", ".join(f"{package} {sound['versions'][package]}" for package in own.names)
+    versions = ", ".join(f"{package} {succeeded['versions'][package]}" for package in own.names)
     peaks = [values for case in cases if (values := values_of(rounds, case, "peak_megabytes"))]
 
     def against(ours: str, theirs: Sequence[str], form: str) -> str:
@@ -288,19 +290,19 @@ def _row(name: str, record: dict[str, Any]) -> str:
 
 
 def _rate(rounds: Sequence[dict[str, Any]], case: str) -> str:
-    """Steps per second of a case, or why there are none."""
+    """Returns the steps per second of a case, or the reason why there are none."""
     rates = values_of(rounds, case, "steps_per_second")
     return _spread(rates, "{:,.0f}") if rates else f"fails: {rounds[0][case]['error']}"
 
 
 def _words(case: str) -> str:
-    """How agents are together in a case."""
+    """Returns how many agents or processes a case has."""
     _, agents, *processes = case.split("-")
     return f"{processes[1]} processes" if processes else f"{agents} agents"
 
 
 def _spread(values: Sequence[float], form: str) -> str:
-    """Median and range."""
+    """Formats the median and the range."""
     if not values:
         return "–"
     low, middle, high = (form.format(f(values)) for f in (min, statistics.median, max))
@@ -308,25 +310,31 @@ def _spread(values: Sequence[float], form: str) -> str:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options."""
+    """Returns the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=list(PEERS), default=list(PEERS), help="peers (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each peer (default: 3)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="timed window of a run (default: 8)")
-    parser.add_argument("--processes", type=int, default=1, help="also run so many copies of each peer at once")
-    parser.add_argument("--returns", type=int, default=0, help="seeds to train and evaluate, of each peer (default: 0)")
-    parser.add_argument("--total-steps", type=int, default=20_000, help="length of those trainings (default: 20000)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds of the timed window of a run (default: 8)")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="if > 1, also run this many copies of each peer at once"
+    )
+    parser.add_argument(
+        "--returns", type=int, default=0, help="number of seeds with which each peer is evaluated (default: 0)"
+    )
+    parser.add_argument(
+        "--total-steps", type=int, default=20_000, help="environment steps for --returns (default: 20000)"
+    )
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "ddpg_jax" / "peers",
-                        help="folder of the virtual environments")  # fmt: skip
+                        help="folder for the virtual environments")  # fmt: skip
     parser.add_argument("--torch", default="torch==2.13.0",
-                        help='how pip gets PyTorch, such as "torch --index-url …"; a CPU build is enough')  # fmt: skip
+                        help='PyTorch for pip, such as "torch --index-url …"; a CPU build is enough')  # fmt: skip
     parser.add_argument("--install-only", action="store_true", help="build the environments and stop")
     parser.add_argument("--out", type=Path, default=RESULTS / "peers.json", help="where the record goes")
     return parser.parse_args(arguments)
 
 
 def prepare(names: Sequence[str], build: Callable[[str], Path]) -> tuple[dict[str, Path], dict[str, str]]:
-    """The interpreters of the peers that can be installed, and the reasons for those that cannot."""
+    """Returns the interpreters of the peers that can be installed, and the reasons why the others cannot."""
     interpreters, failed = {}, {}
     for name in names:
         try:
@@ -338,7 +346,7 @@ def prepare(names: Sequence[str], build: Callable[[str], Path]) -> tuple[dict[st
 
 
 def main() -> None:
-    """Installs, measures, and writes the record."""
+    """Installs the peers, measures, and writes the record."""
     options = parse()
     interpreters, failed = prepare(options.only, lambda name: install(name, PEERS[name], options.cache, options.torch))
     if options.install_only:

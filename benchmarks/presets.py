@@ -1,8 +1,9 @@
-"""What each preset reaches, and what each correction to its source is worth: `python benchmarks/presets.py`.
+"""Measures what each preset learns, and the effect of each correction to its source: `python benchmarks/presets.py`.
 
-Runs the command once for each entry of RUNS (those whose results are there already are left out; `--again` runs them
-all), keeps `metrics.csv` and `summary.json` in `benchmarks/results/presets/`, and draws `docs/images/preset_*.png` and
-prints the tables of `docs/presets.md` from them. The whole takes about an hour on two cores.
+Runs the command once for each entry of RUNS, except those whose results exist already (`--again` runs all). Keeps
+`metrics.csv` and `summary.json` in `benchmarks/results/presets/`. From these it draws `docs/images/preset_*.png`, and
+prints the tables of `docs/presets.md`, `docs/environments.md` and `docs/performance.md`. All runs together take about
+an hour on two cores.
 """
 
 import argparse
@@ -46,15 +47,15 @@ RUNS: dict[str, list[str]] = {
     "reacher": ["--preset", "continuous", "--env-id", "Reacher-misc", "--seed", "1"],
     "point_robot": ["--preset", "continuous", "--env-id", "PointRobot-misc", "--seed", "1"],
 }
-"""Name of the result: flags beside `--seeds 32`."""
+"""The flags of each result, in addition to `--seeds 32`."""
 
 CORRECTIONS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("tutorial: bootstrap at the time limit instead of counting it as terminal", "keras-terminal", "keras-root1",
      (4_000, 10_000)),
     ("tutorial: textbook noise (dt 1) instead of its slow noise (dt 0.01)", "keras-root1", "keras-textbook_noise",
      (4_000, 10_000)),
-    ("gist: bootstrap at the time limit, alone", "gist", "gist-bootstrapped", (10_000, 40_000)),
-    ("gist: all three (`gist_corrected`)", "gist", "gist_corrected", (10_000, 40_000)),
+    ("gist: bootstrap at the time limit only", "gist", "gist-bootstrapped", (10_000, 40_000)),
+    ("gist: all three corrections (`gist_corrected`)", "gist", "gist_corrected", (10_000, 40_000)),
 )  # fmt: skip
 """A correction, the results without and with it, and the steps at which they are compared."""
 
@@ -71,11 +72,11 @@ COMPARISONS: dict[str, tuple[str, ...]] = {
     "preset_gist": ("gist", "gist_corrected", "gist-bootstrapped"),
     "preset_paper": ("paper",),
 }
-"""Name of the figure: the results in it."""
+"""The results in each figure."""
 
 
 def run(name: str, flags: list[str], seeds: int) -> None:
-    """Trains, and keeps what is needed of the run folder."""
+    """Trains, and keeps the files of the run folder that are needed."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "ddpg_jax.run", "--seeds", str(seeds), *flags, "--out", str(out)]
@@ -89,14 +90,14 @@ def run(name: str, flags: list[str], seeds: int) -> None:
 
 
 def learning_curve(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Environment steps [E] and greedy returns [E, N] of a result."""
+    """Returns the environment steps [E] and the greedy returns [E, N] of a result."""
     table = np.genfromtxt(RESULTS / f"{name}.csv", delimiter=",", names=True)
     steps = np.unique(table["env_steps"])
     return steps, np.stack([table["eval_return"][table["env_steps"] == step] for step in steps])
 
 
 def draw(figure_name: str, names: tuple[str, ...]) -> None:
-    """Interquartile mean and its 95% interval of each result against the environment steps."""
+    """Draws the interquartile mean and its 95% interval of each result against the environment steps."""
     figure = Figure(figsize=(8, 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     for name, color in zip(names, (BLUE, ORANGE, GREEN), strict=False):
@@ -113,26 +114,26 @@ def draw(figure_name: str, names: tuple[str, ...]) -> None:
 
 
 def at(name: str, env_steps: int) -> np.ndarray:
-    """Greedy returns [N] of a result at a moment of training."""
+    """Returns the greedy returns [N] of a result after that many environment steps."""
     steps, returns = learning_curve(name)
     return returns[list(steps).index(env_steps)]
 
 
-def correction_rows(words: str, without: str, corrected: str, moments: tuple[int, ...]) -> list[str]:
-    """The lines of a correction; the last has the probability that an agent with it beats one without it."""
+def correction_rows(words: str, without: str, corrected: str, at_steps: tuple[int, ...]) -> list[str]:
+    """Returns the rows of a correction; the last has the probability that an agent with it beats one without it."""
     lines = []
-    for env_steps in moments:
+    for env_steps in at_steps:
         values = [at(without, env_steps), at(corrected, env_steps)]
         cells = ["{:.1f} [{:.1f}, {:.1f}]".format(float(iqm(each)), *iqm_interval(each)) for each in values]
         better = "{:.2f} [{:.2f}, {:.2f}]".format(*probability_of_improvement(values[1], values[0]))
-        last = env_steps == moments[-1]
-        lines.append(f"| {words if env_steps == moments[0] else ''} | {env_steps:,} | {cells[0]} | {cells[1]} "
+        last = env_steps == at_steps[-1]
+        lines.append(f"| {words if env_steps == at_steps[0] else ''} | {env_steps:,} | {cells[0]} | {cells[1]} "
                      f"| {better if last else ''} |")  # fmt: skip
     return lines
 
 
 def environment_row(name: str, summary: dict[str, Any]) -> str:
-    """A line of the table of other environments: the first evaluation of training beside the end."""
+    """Returns a row of the table of other environments: the first evaluation of training, and the final one."""
     final = summary["final_return"]
     low, high = final["iqm_ci95"]
     steps, returns = learning_curve(name)
@@ -144,7 +145,7 @@ def environment_row(name: str, summary: dict[str, Any]) -> str:
 
 
 def row(name: str, summary: dict[str, Any]) -> str:
-    """A line of the table."""
+    """Returns a row of the table of results."""
     final, shortfall, last = summary["final_return"], summary["final_shortfall"], summary["train_return_last_40"]
     low, high = final["iqm_ci95"]
     returns = np.asarray(summary["per_agent_final_return"])
@@ -156,11 +157,11 @@ def row(name: str, summary: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Runs what is missing, then draws and prints everything."""
+    """Runs the presets whose results are missing, then draws the figures and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", action="store_true", help="run everything anew")
+    parser.add_argument("--again", action="store_true", help="run all presets again")
     parser.add_argument("--seeds", type=int, default=32, help="agents of each run (default: 32)")
-    parser.add_argument("--only", nargs="*", choices=list(RUNS), help="run these alone")
+    parser.add_argument("--only", nargs="*", choices=list(RUNS), help="run only these")
     options = parser.parse_args()
     for name, flags in RUNS.items():
         wanted = options.only is None or name in options.only
@@ -177,9 +178,9 @@ def main() -> None:
     for head, pairs in (("correction | steps | without | with", CORRECTIONS),
                         ("run | steps | float32 | bfloat16", ROUNDING)):  # fmt: skip
         print(f"\n| {head} | P [95%] |\n|---|---|---|---|---|")
-        for words, without, corrected, moments in pairs:
+        for words, without, corrected, at_steps in pairs:
             if without in there and corrected in there:
-                print(*correction_rows(words, without, corrected, moments), sep="\n")
+                print(*correction_rows(words, without, corrected, at_steps), sep="\n")
     print(
         "\n| environment | preset | agents x steps | first evaluation: IQM | final return: IQM [95%] | worst | best |"
     )

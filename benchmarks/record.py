@@ -1,4 +1,4 @@
-"""What every benchmark writes beside its figures: the machine, the commit, the load; and where the tables go."""
+"""Describes the circumstances of a benchmark (machine, commit, load), and writes its tables into the README."""
 
 import os
 import platform
@@ -12,11 +12,11 @@ RESULTS = HERE / "results"
 README = HERE / "README.md"
 
 BUSY_LOAD = 0.5
-"""Load average above which the figures are called doubtful."""
+"""Load average above which a warning is printed."""
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Returns the machine on which the benchmark runs."""
     cpu = platform.processor() or platform.machine()
     memory = None
     try:
@@ -37,7 +37,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that was measured, and whether the package had changed since."""
+    """Returns the commit that is measured, and whether the package has uncommitted changes."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
         return head + (" with changes" if _git("status", "--porcelain", "--", "ddpg_jax") else "")
@@ -51,19 +51,19 @@ def _git(*arguments: str) -> str:
 
 
 def load_average() -> float | None:
-    """Processes that wanted a core in the last minute, on average."""
+    """Returns the average number of processes that wanted a core in the last minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def warn_if_busy() -> None:
-    """Says so if other work would spoil the figures."""
+    """Prints a warning if other work on this machine would distort the figures."""
     load = load_average()
     if load is not None and load > BUSY_LOAD:
-        print(f"warning: the load average is {load}: other work on this machine spoils the figures", file=sys.stderr)
+        print(f"warning: the load average is {load}: other work on this machine distorts the figures", file=sys.stderr)
 
 
 def fill_readme(name: str, text: str) -> None:
-    """Puts the text between the marks of that name in `benchmarks/README.md`."""
+    """Writes the text between the marks of that name in `benchmarks/README.md`."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, _, rest = README.read_text().partition(begin)
     _, found, after = rest.partition(end)
@@ -72,7 +72,7 @@ def fill_readme(name: str, text: str) -> None:
 
 
 def record_line(record: dict[str, Any]) -> str:
-    """The circumstances of a record, in a sentence."""
+    """Returns the circumstances of a record as a line of text."""
     machine = record["machine"]
     loads = ", ".join(str(load) for load in record["load_average"])
     return (

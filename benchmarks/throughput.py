@@ -1,11 +1,11 @@
-"""How fast agents learn, by their number: `python benchmarks/throughput.py`.
+"""Measures how fast agents learn, depending on their number: `python benchmarks/throughput.py`.
 
 Measures updates per second of 1 to 1,024 agents for each of CASES, through the programs, the placement and the chunk
-lengths of the command, in turns with the peak of the machine's multiply-adds; then the experiments of
-`experiments.py`. Replays are full of transitions that the agents have gathered, as late in a long run. Writes
-`throughput_<device>.json` and `.png` in `benchmarks/results`, and the tables in `benchmarks/README.md`. The whole takes
-14 minutes on two cores with `--limit 110`; `--only`, `--experiments` and `--limit` make it shorter. It runs on an
-accelerator unchanged.
+lengths of the command. The peak of the machine's multiply-adds is measured before and after each point. Then the
+experiments of `experiments.py` follow. Replays are full of transitions that the agents have gathered, as they are late
+in a long run. Writes `throughput_<device>.json` and `.png` in `benchmarks/results`, and the tables in
+`benchmarks/README.md`. With `--limit 110` everything takes 14 minutes on two cores; `--only`, `--experiments` and a
+smaller `--limit` make it shorter. It runs on an accelerator without changes.
 """
 
 import argparse
@@ -39,14 +39,20 @@ from trainers import (
 from ddpg_jax.processes import devices
 from ddpg_jax.runs.plan import plan_part
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")  # Okabe & Ito's, told apart by colour-blind readers
+COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#000000",
+)  # Okabe & Ito's, which colour-blind readers can distinguish
 MARKERS = "osD^v"
 
 # Agents against updates per second
 
 
 def sweep(trainer: Trainer, machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    """Points of 1, 2, 4, … agents, as far as memory and the time limit allow."""
+    """Measures points of 1, 2, 4, … agents, as far as memory and the time limit allow."""
     started, points, stopped = time.perf_counter(), [], None
     placement = trainer.programs.placement
     for num_agents in options.agents:
@@ -72,7 +78,7 @@ def sweep(trainer: Trainer, machine: Machine, options: argparse.Namespace) -> di
 
 
 def measure_point(trainer: Trainer, machine: Machine, num_agents: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Median updates per second of several repeats, between two measurements of the peak."""
+    """Measures the median updates per second of several repeats, between two measurements of the peak."""
     population = new_population(trainer, num_agents)
     steps, chunks = choose_chunk(population, options.steps)
     peaks, before = [machine.measure_peak()], updates_so_far(population)
@@ -99,7 +105,7 @@ def measure_point(trainer: Trainer, machine: Machine, num_agents: int, options: 
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Updates a second, and the share of the peak, against the number of agents."""
+    """Draws updates per second, and the share of the peak, against the number of agents."""
     figure = Figure(figsize=(10, 4.4), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     for (name, case), color, marker in zip(record["cases"].items(), COLORS, MARKERS, strict=False):
@@ -122,14 +128,14 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 
 def tables(record: dict[str, Any]) -> str:
-    """The record as Markdown."""
+    """Returns the record as Markdown."""
     counts = sorted({point["agents"] for case in record["cases"].values() for point in case["points"]})
     peaks = [peak for case in record["cases"].values() for point in case["points"] for peak in point["gflops_peak"]]
     lines = [
         f"**{record['device']}**, products in {record['matmul_precision']}. {record_line(record)}",
         "",
-        f"Updates/s of all agents together, with the share of the peak: {record['peak']}, "
-        f"median {statistics.median(peaks):,.0f} GFLOP/s."
+        f"Updates/s of all agents together, and in brackets the share of the peak. The peak was measured with "
+        f"{record['peak']}; its median is {statistics.median(peaks):,.0f} GFLOP/s."
         if peaks
         else "",
         "",
@@ -144,8 +150,8 @@ def tables(record: dict[str, Any]) -> str:
         lines.append(f"| {count:,} | {' | '.join(cells)} |")
     for label, key, form in (
         ("compilation, s", "compile_seconds", "{:.1f}"),
-        ("agents at a time on a device", "group_size", "{}"),
-        ("MFLOP an update", "flops_per_update", "{:.1f}"),
+        ("agents at a time per device", "group_size", "{}"),
+        ("MFLOP per update", "flops_per_update", "{:.1f}"),
     ):
         scale = 1e-6 if key == "flops_per_update" else 1
         cells = [form.format(case[key] * scale) for case in record["cases"].values()]
@@ -155,28 +161,30 @@ def tables(record: dict[str, Any]) -> str:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options."""
+    """Returns the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES), help="cases (default: all)")
     parser.add_argument("--experiments", nargs="*", choices=list(EXPERIMENTS), default=list(EXPERIMENTS),
                         help="experiments (default: all)")  # fmt: skip
     parser.add_argument("--agents", nargs="*", type=int, default=[2**i for i in range(11)],
                         help="numbers of agents (default: 1 2 4 … 1024)")  # fmt: skip
-    parser.add_argument("--together", type=int, default=32, help="agents of the experiments (default: 32)")
+    parser.add_argument("--together", type=int, default=32, help="agents in the experiments (default: 32)")
     parser.add_argument("--populations", nargs="*", type=int, default=[2, 32, 1000],
-                        help="numbers of agents whose times must be in proportion (default: 2 32 1000)")  # fmt: skip
-    parser.add_argument("--steps", type=int, help="steps of a chunk, at most 250 (default: as the command's)")
+                        help="numbers of agents whose times per agent are compared (default: 2 32 1000)")  # fmt: skip
+    parser.add_argument("--steps", type=int, help="steps per chunk, at most 250 (default: as in the command)")
     parser.add_argument("--repeats", type=int, default=3, help="timed repeats (default: 3)")
-    parser.add_argument("--limit", type=float, default=75.0, help="seconds of a case before it stops (default: 75)")
-    parser.add_argument("--devices", type=int, help="devices (default: every core, or every accelerator)")
-    parser.add_argument("--group-size", type=int, help="agents at a time on a device (default: the command's choice)")
-    parser.add_argument("--matmul-precision", help='of matrix products, such as "float32" or "tensorfloat32"')
-    parser.add_argument("--out", type=Path, help="the record, *.json (default: in benchmarks/results)")
+    parser.add_argument(
+        "--limit", type=float, default=75.0, help="seconds after which a case starts no further point (default: 75)"
+    )
+    parser.add_argument("--devices", type=int, help="number of devices (default: every core, or every accelerator)")
+    parser.add_argument("--group-size", type=int, help="agents at a time per device (default: the command's choice)")
+    parser.add_argument("--matmul-precision", help='precision of matrix products, such as "float32" or "tensorfloat32"')
+    parser.add_argument("--out", type=Path, help="where the record goes, *.json (default: in benchmarks/results)")
     return parser.parse_args(arguments)
 
 
 def measure(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that the options ask for."""
+    """Measures everything that the options request; returns the record."""
     load, cases = [load_average()], {}
     for name in options.only:
         print(name, flush=True)
@@ -203,10 +211,10 @@ def measure(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures, writes and draws."""
+    """Measures, prints, writes and draws."""
     options = parse()
     devices.prepare(options.devices)
-    jax.config.update("jax_enable_compilation_cache", False)  # how long compiling takes is asked for
+    jax.config.update("jax_enable_compilation_cache", False)  # so that the compilation is measured
     if options.matmul_precision:
         jax.config.update("jax_default_matmul_precision", options.matmul_precision)
     warn_if_busy()

@@ -1,4 +1,4 @@
-"""Populations of agents as they are late in a long run, and the time that their steps take."""
+"""Creates populations of agents as they are late in a long run, and times their steps."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,22 +32,22 @@ CASES: dict[str, Config] = {
     "gist": PRESETS["gist"],
     "paper": PRESETS["paper"],
 }
-"""What is trained."""
+"""The configurations that are trained, by name."""
 
 GATHERED = 200
-"""Steps whose transitions fill the replays, over and over."""
+"""Steps whose transitions are repeated until they fill the replays."""
 LEAST_SECONDS = 0.4
-"""A repeat has as many chunks as take so long."""
+"""A repeat has enough chunks to last about this long."""
 
 
 class Machine(NamedTuple):
-    """What the measurements run on."""
+    """The machine on which the measurements run."""
 
     devices: tuple[jax.Device, ...]
     group_size: int | None
     """Agents that advance together on a device; None: the command's choice."""
     measure_peak: Callable[[], float]
-    """10^9 floating-point operations a second, of all devices together."""
+    """Returns GFLOP/s of all devices together."""
     peak_name: str
 
 
@@ -61,7 +61,7 @@ class Trainer(NamedTuple):
 
 
 def compile_trainer(config: Config, machine: Machine) -> Trainer:
-    """Compiles anew, without the cache of compiled programs."""
+    """Compiles the programs of a configuration, without the cache of compiled programs."""
     jax.clear_caches()
     start = time.perf_counter()
     setup = make_setup(config, make(config.env_id))
@@ -73,21 +73,22 @@ def compile_trainer(config: Config, machine: Machine) -> Trainer:
 
 @lru_cache
 def trainer_of(config: Config, machine: Machine) -> Trainer:
-    """The same, compiled once for all measurements."""
+    """Returns the same as `compile_trainer`, but compiles only once for all measurements."""
     return compile_trainer(config, machine)
 
 
 def new_population(trainer: Trainer, num_agents: int, configs: Sequence[Config] = ()) -> Population:
-    """Agents at the moment when they start to learn, with replays full of what they have gathered.
+    """Returns agents that are about to start learning, with replays full of transitions that they have gathered.
 
-    `configs` are those of a sweep's points, which the agents share evenly; none given: all have the trainer's.
+    `configs` are the configurations of a sweep's points, and each gets an equal share of the agents. Without them all
+    agents have the trainer's configuration.
     """
     points = [make_hyperparameters(config) for config in configs or [trainer.config]]
     each = [points[agent * len(points) // num_agents] for agent in range(num_agents)]
     hyperparameters = jax.tree.map(lambda *values: np.asarray(values, np.float32), *each)
     population = Population(trainer.programs, agent_keys(0, np.arange(num_agents)), hyperparameters)
     gathered = min(GATHERED, trainer.setup.replay_capacity)
-    # The counter of steps decides whether a step learns: these do not.
+    # The counter of steps decides whether a step learns. These steps do not learn.
     before_learning = trainer.setup.first_update - 1 - gathered
     population.replace([state._replace(step=jnp.int32(before_learning)) for state in population.states])
     population.advance(gathered)
@@ -101,7 +102,7 @@ def new_population(trainer: Trainer, num_agents: int, configs: Sequence[Config] 
 
 @partial(jax.jit, static_argnums=1, donate_argnums=0)
 def _repeat(rows: jax.Array, num: int) -> jax.Array:
-    """Rows [N, capacity, W] that repeat their first `num`."""
+    """Returns rows [N, capacity, W] in which the first `num` are repeated until the end."""
 
     def write(i: jax.Array, rows: jax.Array) -> jax.Array:
         first = jnp.minimum(i * num, rows.shape[1] - num)
@@ -111,7 +112,7 @@ def _repeat(rows: jax.Array, num: int) -> jax.Array:
 
 
 def seconds_of(population: Population, steps: int, chunks: int) -> float:
-    """Seconds of so many chunks of steps, a chunk."""
+    """Trains `chunks` chunks of `steps` steps; returns the seconds per chunk."""
     start = time.perf_counter()
     for _ in range(chunks):
         population.advance(steps)
@@ -119,7 +120,7 @@ def seconds_of(population: Population, steps: int, chunks: int) -> float:
 
 
 def choose_chunk(population: Population, steps: int | None) -> tuple[int, int]:
-    """Steps of a chunk, about as the command chooses them, and chunks of a repeat."""
+    """Returns the steps per chunk, chosen about as the command does, and the chunks per repeat."""
     seconds_of(population, 2, 1)  # the first call is slow
     seconds = seconds_of(population, 2, 1) / 2
     length = steps or max(1, min(MAX_CHUNK, int(CHUNK_SECONDS / seconds)))
@@ -133,5 +134,5 @@ def flops_of(setup: Setup) -> int:
 
 
 def updates_so_far(population: Population) -> int:
-    """Updates of an agent, by its own count."""
+    """Returns the number of updates of the first agent, from its own counter."""
     return int(population.states[0].agent.step[0])

@@ -1,4 +1,4 @@
-"""The documentation as a site: `make docs`. Its pages are the Markdown of the repository and the docstrings."""
+"""Configures Sphinx, with which `make docs` builds a site from the repository's Markdown pages and the docstrings."""
 
 import dataclasses
 import importlib
@@ -18,7 +18,7 @@ project = "ddpg_jax"
 release = ddpg_jax.__version__
 html_title = f"ddpg_jax {release}"
 
-# The sources begin at the root of the repository, so that a link between two pages is the same there and here.
+# The sources start at the root of the repository, so that links between pages work in the repository and in the site.
 root_doc = "docs/index"
 include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs/**", "benchmarks/README.md"]
 exclude_patterns = ["docs/_templates"]
@@ -39,7 +39,7 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
-default_role = "py:obj"  # `name` is a link where there is one, else code
+default_role = "py:obj"  # `name` becomes a link if there is such a name, and code otherwise
 add_module_names = False
 
 html_theme = "furo"
@@ -52,13 +52,13 @@ html_show_copyright = False
 
 
 def _without_signature(app: Sphinx, what: str, name: str, obj: Any, *_: Any) -> tuple[str, None] | None:
-    """Classes that are a list of fields: the fields stand below, each with what it is."""
+    """Omits the signatures of classes that are lists of fields, because the fields are listed below."""
     is_record = dataclasses.is_dataclass(obj) or hasattr(obj, "_fields")
     return ("", None) if what == "class" and is_record else None
 
 
 def _show_functions_in_fields_as_fields() -> None:
-    """A function that is a field's default looks like a method; without the default it is the field again."""
+    """Removes defaults of fields that are functions; Sphinx would show such fields as methods."""
     for module in pkgutil.walk_packages(ddpg_jax.__path__, "ddpg_jax."):
         for cls in vars(importlib.import_module(module.name)).values():
             if isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.startswith("ddpg_jax"):
@@ -68,8 +68,8 @@ def _show_functions_in_fields_as_fields() -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """What the options above cannot say."""
+    """Configures what the options above cannot."""
     app.connect("autodoc-process-signature", _without_signature)
     _show_functions_in_fields_as_fields()
-    # Napoleon takes what stands before a colon in a field's docstring for its type; here it is a sentence.
+    # Napoleon reads the text before a colon in a field's docstring as its type; here it is part of a sentence.
     GoogleDocstring._parse_attribute_docstring = lambda self: list(self._consume_to_end())

@@ -1,4 +1,4 @@
-"""Draws `images/data_flow.png`: the journey of the data through a run, and through one step of an agent."""
+"""Draws `images/data_flow.png`: the path of the data through a run, and through one step of an agent."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ WIDTH, HEIGHT, GAP, LEFT = 2.3, 1.0, 3.2, 1.4
 
 
 def box(axes: Axes, x: float, y: float, title: str, text: str, color: str) -> None:
-    """A part at (x, y), its centre, with its file below its name."""
+    """Draws a part with its centre at (x, y), and its file below its name."""
     corner = (x - WIDTH / 2, y - HEIGHT / 2)
     axes.add_patch(
         FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle="round,pad=0.02,rounding_size=0.1", fc=color, ec=FRAME)
@@ -25,7 +25,7 @@ def box(axes: Axes, x: float, y: float, title: str, text: str, color: str) -> No
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], text: str = "", bend: float = 0.0) -> None:
-    """From one point to another, with what flows along it."""
+    """Draws an arrow between two points, with the name of what flows along it."""
     style = {"arrowstyle": "-|>", "mutation_scale": 13, "color": INK, "lw": 1.1}
     axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", **style))
     if text:
@@ -34,7 +34,7 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], text
 
 
 def row(axes: Axes, y: float, parts: list[tuple[str, str]], flows: list[str], color: str) -> None:
-    """Parts from left to right, with what flows between them."""
+    """Draws parts from left to right, with the names of what flows between them."""
     for i, part in enumerate(parts):
         box(axes, LEFT + GAP * i, y, *part, color)
         if i:
@@ -42,7 +42,7 @@ def row(axes: Axes, y: float, parts: list[tuple[str, str]], flows: list[str], co
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Draws the picture and writes it."""
     figure, axes = plt.subplots(figsize=(13.6, 6.9))
     axes.set_xlim(-0.2, 15.8)
     axes.set_ylim(0.6, 8.6)

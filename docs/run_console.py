@@ -1,7 +1,8 @@
 """Fills the console blocks of a page: `python docs/run_console.py docs/reliability.md`.
 
-Each line `$ command` is run by bash, all of them in one empty folder, in their order; what it prints takes the place of
-the lines below it, followed by `[status N]` if that is not 0. `tests/test_reliability_page.py` compares them later.
+It runs each line `$ command` with bash, in order, all of them in the same folder, which is empty at first. The output
+replaces the lines below the command, followed by `[status N]` if the status is not 0. `tests/test_reliability_page.py`
+compares the blocks with new output later.
 """
 
 import os
@@ -15,7 +16,7 @@ BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands(block: str) -> list[tuple[str, list[str], int]]:
-    """The commands of a block, each with the lines that it prints and its status."""
+    """Returns the commands of a block, each with the lines that it prints and its status."""
     found: list[tuple[str, list[str], int]] = []
     for line in block.splitlines():
         status = re.fullmatch(r"\[status (\d+)\]", line)
@@ -29,7 +30,7 @@ def commands(block: str) -> list[tuple[str, list[str], int]]:
 
 
 def run(command: str, folder: Path) -> str:
-    """The command with what it prints, as it stands in a block."""
+    """Runs a command; returns it with its output, in the form of a block."""
     bin_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": bin_first, "PYTHONPATH": str(Path(__file__).parent.parent), "COLUMNS": "100"}
     process = subprocess.run(
@@ -45,7 +46,7 @@ def run(command: str, folder: Path) -> str:
 
 
 def main() -> None:
-    """Rewrites the page that the command line names."""
+    """Fills the blocks of the page that the command line names."""
     page = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
 

@@ -1,4 +1,4 @@
-"""`make notebooks`: executes the notebooks in place, and notes in each which code its outputs are of."""
+"""Executes the notebooks in place, and records in each which code made its outputs: `make notebooks`."""
 
 import hashlib
 import sys
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 
 
 def digest(notebook: nbformat.NotebookNode) -> str:
-    """What changes when a code cell does."""
+    """Returns a hash of the code cells."""
     sources = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     return hashlib.sha256(sources.encode()).hexdigest()[:16]
 
@@ -21,7 +21,7 @@ def digest(notebook: nbformat.NotebookNode) -> str:
 def execute(path: Path) -> None:
     """Executes a notebook; nothing is written if a cell fails."""
     notebook = nbformat.read(path, as_version=4)
-    with tempfile.TemporaryDirectory() as folder:  # for the folders of runs
+    with tempfile.TemporaryDirectory() as folder:  # for the run folders
         client = NotebookClient(notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": folder}})
         client.execute()
     for cell in notebook.cells:
@@ -36,7 +36,7 @@ def execute(path: Path) -> None:
 
 
 def _joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """The outputs with consecutive pieces of one stream as one, however they arrived, and without metadata."""
+    """Joins consecutive pieces of the same stream, which may arrive in any division, and removes metadata."""
     joined: list[nbformat.NotebookNode] = []
     for output in outputs:
         if "metadata" in output:

@@ -1,4 +1,4 @@
-"""The command for the tests: in this process, where runs share compiled programs, or in a process of its own."""
+"""Runs the command for the tests: in this process, where runs share compiled programs, or in a process of its own."""
 
 import contextlib
 import functools
@@ -26,11 +26,11 @@ SMALL = (
     "--hidden-sizes", "8", "--batch-size", "8", "--learning-starts", "20", "--replay-capacity", "100",
     "--max-episode-steps", "25", "--eval-every", "60", "--eval-episodes", "64", "--total-steps", "200",
 )  # fmt: skip
-"""A run that compiles in a second and trains in less; its end is not on the grid of its evaluations."""
+"""Flags for a run that compiles in a second and trains in less; its length is not a multiple of `--eval-every`."""
 
 
 class Outcome(NamedTuple):
-    """What a command has done."""
+    """The result of a command."""
 
     status: int
     out: str
@@ -78,7 +78,7 @@ def start(
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120"}
     if largest_file is not None:
         under = ("sh", "-c", 'ulimit -f "$0"; exec "$@"', str(largest_file // 512))
-        environment["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # lest it is left with halves
+        environment["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # so that a kill leaves no damaged entry in the cache
     return subprocess.Popen(
         [*under, sys.executable, "-m", "ddpg_jax.run", *words],
         cwd=folder, env=environment, stdout=output, stderr=output, text=True,
@@ -86,7 +86,7 @@ def start(
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Waits until it holds."""
+    """Waits until the condition holds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -94,7 +94,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
 
 
 def checkpoints(folder: Path) -> list[int]:
-    """The numbers of the checkpoints of a run."""
+    """Returns the numbers of the checkpoints of a run."""
     return sorted(int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdecimal())
 
 
@@ -106,20 +106,20 @@ def execute(*arguments: object, **options) -> Outcome:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """The files of a run that hold what the agents have done and learned; a resumed run ends with the same ones."""
+    """Returns the files of a run that must be the same after a resumption: tables and policies."""
     files = sorted(path.relative_to(folder) for path in (folder / "policy").rglob("*") if path.is_file())
     names = ["metrics.csv", "episodes.csv", *map(str, files)]
     return {name: (folder / name).read_bytes() for name in names}
 
 
 def copy(folder: Path, to: Path) -> Path:
-    """A copy of a run folder, to be changed."""
+    """Returns a copy of a run folder that a test may change."""
     shutil.copytree(folder, to)
     return to
 
 
 def stopped_after(num_chunks: int, *arguments: object, signal_number: int = 15):
-    """Runs the command, and has it receive a signal in the given chunk."""
+    """Runs the command, and sends it a signal in the given chunk."""
     chunks = 0
 
     def stop(self, log):

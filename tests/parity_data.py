@@ -10,7 +10,7 @@ EPISODES = 24
 
 
 def pendulum_batches(num: int, size: int, *, time_limit_terminal: bool = False, seed: int = 0) -> Transition:
-    """`num` minibatches of `size` distinct transitions, float32 NumPy arrays [num, size, ...]."""
+    """Returns `num` minibatches of `size` distinct transitions, float32 NumPy arrays [num, size, ...]."""
     pool = _pendulum_transitions(seed, time_limit_terminal)
     rng = np.random.default_rng(seed)
     rows = np.stack([rng.choice(len(pool.reward), size, replace=False) for _ in range(num)])
@@ -18,7 +18,7 @@ def pendulum_batches(num: int, size: int, *, time_limit_terminal: bool = False, 
 
 
 def _pendulum_transitions(seed: int, time_limit_terminal: bool) -> Transition:
-    """All transitions of `EPISODES` whole episodes, one axis."""
+    """Returns all transitions of `EPISODES` whole episodes along one axis."""
     environment = make("Pendulum-v1")
 
     def step(carry, _):

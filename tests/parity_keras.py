@@ -1,7 +1,7 @@
-"""The Keras tutorial's networks and update in Keras 3 itself, and ours beside it on the same weights and batches.
+"""Runs the Keras tutorial's networks and update in Keras 3, and ours from the same parameters on the same batches.
 
-A program of its own, because Keras's backend and float type, and JAX's x64, hold for a whole process:
-`KERAS_BACKEND=jax python parity_keras.py float64 batches.npz` prints how far the two are apart, as JSON.
+It is a separate program, because Keras's backend and float type, and JAX's x64, apply to a whole process:
+`KERAS_BACKEND=jax python parity_keras.py float64 batches.npz` prints the differences as JSON.
 
 Where the tutorial calls TensorFlow's functions between the layers, this calls `jax.numpy` or a layer: on its JAX
 backend Keras 3.15's own `keras.ops.mean`, `tanh` and `*` compute in float32 also where floatx is float64.
@@ -35,7 +35,7 @@ UPPER_BOUND = 2.0
 SEED = 11
 
 Weights = dict[str, np.ndarray]
-"""A network's tensors under the names of our parameters, "hidden/Dense_0/kernel"."""
+"""A network's tensors by the names of our parameters, such as "hidden/Dense_0/kernel"."""
 
 
 def dense(name: str, units: int, activation: str | Callable | None = "relu", **options) -> keras.layers.Dense:
@@ -65,7 +65,7 @@ def get_critic() -> keras.Model:
 
 
 class Learner:
-    """A Keras model with its Adam, their variables held outside as Keras's stateless functions ask."""
+    """A Keras model with its Adam. Their variables are kept outside, as Keras's stateless functions require."""
 
     def __init__(self, model: keras.Model, learning_rate: float):
         self.model, self.optimizer = model, keras.optimizers.Adam(learning_rate)
@@ -73,21 +73,21 @@ class Learner:
         self.names = [variable.path.replace("-", "/") for variable in model.trainable_variables]
 
     def variables(self) -> tuple[list, list]:
-        """The weights and the optimizer's variables at the start."""
+        """Returns the weights and the optimizer's variables at the start."""
         return [v.value for v in self.model.trainable_variables], [v.value for v in self.optimizer.variables]
 
     def __call__(self, weights: list, *inputs: jax.Array) -> jax.Array:
-        """The model's output [B, 1]."""
+        """Returns the model's output [B, 1]."""
         output, _ = self.model.stateless_call(weights, [], inputs[0] if len(inputs) == 1 else list(inputs))
         return output
 
     def minimize(self, loss: Callable, weights: list, optimizer: list) -> tuple[jax.Array, list, list]:
-        """The loss, and the variables after one step of Adam."""
+        """Returns the loss, and the variables after one step of Adam."""
         value, gradients = jax.value_and_grad(loss)(weights)
         return value, *self.optimizer.stateless_apply(optimizer, gradients, weights)
 
     def moments(self, optimizer: list) -> tuple[Weights, Weights]:
-        """Adam's first and second moments, named as the weights."""
+        """Returns Adam's first and second moments, with the names of the weights."""
 
         def those(suffix: str) -> Weights:
             paths = [variable.path for variable in self.optimizer.variables]
@@ -96,12 +96,12 @@ class Learner:
         return those("_momentum"), those("_velocity")
 
     def named(self, values: list) -> Weights:
-        """Values in the order of the model's weights, by our names."""
+        """Returns values that are in the order of the model's weights, by our names."""
         return {name: np.asarray(value) for name, value in zip(self.names, values, strict=True)}
 
 
 def tutorial_update(actor: Learner, critic: Learner) -> Callable:
-    """One call of the tutorial's `update` and `update_target` on (actor, critic, targets) variables and a batch."""
+    """Performs one call of the tutorial's `update` and `update_target` on the variables and a batch."""
 
     def update(variables: tuple, batch: Transition) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
         actor_weights, actor_adam, critic_weights, critic_adam, target_actor, target_critic = variables
@@ -129,7 +129,7 @@ def tutorial_update(actor: Learner, critic: Learner) -> Callable:
 
 
 def run_keras(actor: Learner, critic: Learner, batches: Transition) -> tuple[dict[str, Weights], np.ndarray]:
-    """All updates by Keras: every tensor at the end, and the losses [updates, 2]."""
+    """Makes all updates with Keras; returns every tensor at the end, and the losses [updates, 2]."""
     update = tutorial_update(actor, critic)
     (actor_weights, actor_adam), (critic_weights, critic_adam) = actor.variables(), critic.variables()
     variables = (actor_weights, actor_adam, critic_weights, critic_adam, actor_weights, critic_weights)
@@ -152,7 +152,7 @@ def run_keras(actor: Learner, critic: Learner, batches: Transition) -> tuple[dic
 def run_ours(
     initial: dict[str, Weights], batches: Transition
 ) -> tuple[dict[str, Weights], np.ndarray, dict[str, Weights]]:
-    """The same by the preset `keras`, from Keras's initial weights; and the initial weights of its own."""
+    """Makes the same updates with the preset `keras`, from Keras's initial weights; also returns its own."""
     config = PRESETS["keras"]
     algorithm = make_algorithm(config, (-UPPER_BOUND,), (UPPER_BOUND,))
     state = agent.init(jax.random.key(0), batches.observation[0, 0], algorithm=algorithm)
@@ -180,7 +180,7 @@ def run_ours(
 
 
 def with_weights(state: AgentState, actor: Weights, critic: Weights) -> AgentState:
-    """The state with Keras's weights, checked to fit one for one, in the networks and their targets."""
+    """Returns the state with Keras's weights in the networks and their targets; checks that each fits."""
     trees = [unflatten_dict({k: jnp.asarray(v) for k, v in weights.items()}, sep="/") for weights in (actor, critic)]
     for tree, old in zip(trees, (state.actor["params"], state.critic["params"]), strict=True):
         same = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, tree, dict(old))
@@ -190,14 +190,14 @@ def with_weights(state: AgentState, actor: Weights, critic: Weights) -> AgentSta
 
 
 def same_distribution(theirs: np.ndarray, ours: np.ndarray) -> float | str:
-    """The p-value of the two-sample Kolmogorov-Smirnov test, or that there is nothing to test."""
+    """Returns the p-value of the two-sample Kolmogorov-Smirnov test, or that there is nothing to test."""
     if not (np.any(theirs) or np.any(ours)):
         return "zero in both"
     return float(scipy.stats.ks_2samp(theirs.ravel(), ours.ravel()).pvalue)
 
 
 def distances(ours: dict[str, Weights], theirs: dict[str, Weights], parts: tuple[str, ...]) -> dict[str, float]:
-    """||ours - theirs|| / ||theirs|| of each tensor of the named parts."""
+    """Computes ||ours - theirs|| / ||theirs|| for each tensor of the named parts."""
     return {
         f"{part}/{name}": float(np.linalg.norm(ours[part][name] - value) / np.linalg.norm(value))
         for part in parts
@@ -206,7 +206,7 @@ def distances(ours: dict[str, Weights], theirs: dict[str, Weights], parts: tuple
 
 
 def main(floatx: str, path: str) -> None:
-    """Run both and print the report."""
+    """Runs both and prints the report."""
     jax.config.update("jax_enable_x64", floatx == "float64")
     keras.backend.set_floatx(floatx)
     keras.utils.set_random_seed(SEED)

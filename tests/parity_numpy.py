@@ -1,6 +1,6 @@
-"""The parts of an update in NumPy float64, with their gradients by hand: what the gist's and the paper's tests share.
+"""Computes the parts of an update in NumPy float64, with gradients by hand, for the tests of the gist and the paper.
 
-Nothing of the package computes here. Tensors are in flat dicts under the package's names, "hidden/Dense_0/kernel".
+Nothing here uses code of the package. Tensors are in flat dicts under the package's names, "hidden/Dense_0/kernel".
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ LOW, HIGH = -2.0, 2.0  # Pendulum's torque, N·m
 
 
 class Net(NamedTuple):
-    """All that belongs to the actor, or to the critic, in an agent's state."""
+    """Everything in an agent's state that belongs to the actor, or to the critic."""
 
     params: Tensors
     target: Tensors
@@ -30,7 +30,7 @@ class Net(NamedTuple):
 
 
 def actor_and_critic(state: AgentState) -> tuple[Net, Net]:
-    """The package's state, for NumPy."""
+    """Converts the package's state to NumPy."""
 
     def net(online, target, optimizer_state) -> Net:
         moments = (optax.tree.get(optimizer_state, name) for name in ("mu", "nu"))
@@ -44,17 +44,17 @@ def actor_and_critic(state: AgentState) -> tuple[Net, Net]:
 
 
 def flat(tree) -> Tensors:
-    """A tree of arrays as a dict."""
+    """Returns a tree of arrays as a flat dict."""
     return {name: np.asarray(value) for name, value in flatten_dict(tree, sep="/").items()}
 
 
 def unstacked(batches: Transition) -> Iterable[Transition]:
-    """One float64 minibatch after the other."""
+    """Yields the minibatches in float64."""
     return (Transition(*(field[i].astype(np.float64) for field in batches)) for i in range(len(batches.reward)))
 
 
 def largest_deviation(ours: AgentState, reference: tuple[Net, Net]) -> dict[str, float]:
-    """For each part of the state the largest |difference| / max(1, |value|) among its tensors' entries."""
+    """Returns, for each part of the state, the largest |difference| / max(1, |value|) among its tensors' entries."""
     deviations = {}
     for who, our_net, net in zip(("actor", "critic"), actor_and_critic(ours), reference, strict=True):
         for part, our_tensors, tensors in zip(Net._fields, our_net, net, strict=True):
@@ -68,22 +68,22 @@ def largest_deviation(ours: AgentState, reference: tuple[Net, Net]) -> dict[str,
 
 
 def dense(p: Tensors, layer: str, x: np.ndarray) -> np.ndarray:
-    """The linear layer's output."""
+    """Returns the output of a linear layer."""
     return x @ p[f"{layer}/kernel"] + p[f"{layer}/bias"]
 
 
 def dense_back(p: Tensors, layer: str, x: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, Tensors]:
-    """The gradient by the layer's input, and those by its tensors, from `d`, the one by its output."""
+    """Returns the gradients with respect to a layer's input and tensors, from `d`, the gradient of its output."""
     return d @ p[f"{layer}/kernel"].T, {f"{layer}/kernel": x.T @ d, f"{layer}/bias": d.sum(0)}
 
 
 def relu(x: np.ndarray) -> np.ndarray:
-    """The positive part; its gradient is passed on where the output is positive."""
+    """Returns the positive part; its gradient passes where the output is positive."""
     return np.maximum(x, 0)
 
 
 class Normalized(NamedTuple):
-    """What batch normalisation remembers for the way back."""
+    """The values of batch normalisation that its backward pass needs."""
 
     layer: str
     value: np.ndarray
@@ -92,7 +92,7 @@ class Normalized(NamedTuple):
 
 
 def batch_norm(p: Tensors, layer: str, x: np.ndarray, stats: Tensors | None) -> tuple[np.ndarray, Normalized]:
-    """Ioffe & Szegedy 2015: with running statistics, or where there are none with those of the minibatch."""
+    """Normalises as Ioffe & Szegedy 2015: with running statistics, or without them with those of the minibatch."""
     if stats is None:
         mean, var = x.mean(0), ((x - x.mean(0)) ** 2).mean(0)
     else:
@@ -102,7 +102,7 @@ def batch_norm(p: Tensors, layer: str, x: np.ndarray, stats: Tensors | None) -> 
 
 
 def batch_norm_back(p: Tensors, normalized: Normalized, d: np.ndarray) -> tuple[np.ndarray, Tensors]:
-    """Gradients as in `dense_back`, where the minibatch's statistics were used and so depend on the input."""
+    """Returns gradients as `dense_back` does, for the minibatch's statistics, which depend on the input."""
     layer, value, _, var = normalized
     gradients = {f"{layer}/scale": (d * value).sum(0), f"{layer}/bias": d.sum(0)}
     through_statistics = d.mean(0) + value * (d * value).mean(0)
@@ -110,17 +110,17 @@ def batch_norm_back(p: Tensors, normalized: Normalized, d: np.ndarray) -> tuple[
 
 
 def l2(params: Tensors, factor: float) -> float:
-    """Factor times half the sum of the squares of the kernels; nothing else is a weight that decays."""
+    """Returns the factor times half the sum of the squares of the kernels; no other parameter decays."""
     return factor * sum((value**2).sum() for name, value in params.items() if name.endswith("kernel")) / 2
 
 
 def plus_l2(gradient: Tensors, params: Tensors, factor: float) -> Tensors:
-    """The gradient of a loss to which `l2` is added."""
+    """Returns the gradient of a loss to which `l2` is added."""
     return {name: value + factor * params[name] * name.endswith("kernel") for name, value in gradient.items()}
 
 
 def adam(net: Net, gradient: Tensors, t: int, *, learning_rate: float, eps: float, eps_hat: bool) -> Net:
-    """Step t = 1, 2, … of Kingma & Ba 2015: Algorithm 1, or with eps-hat the variant at the end of section 2."""
+    """Takes step t = 1, 2, … of Kingma & Ba 2015, Algorithm 1; with eps-hat, of the variant at the end of section 2."""
     b1, b2 = 0.9, 0.999
     mu = {name: b1 * net.mu[name] + (1 - b1) * g for name, g in gradient.items()}
     nu = {name: b2 * net.nu[name] + (1 - b2) * g**2 for name, g in gradient.items()}
@@ -135,7 +135,7 @@ def adam(net: Net, gradient: Tensors, t: int, *, learning_rate: float, eps: floa
 
 
 def move_target(net: Net, tau: float) -> Net:
-    """The targets, parameters and statistics, a share tau nearer to the online network."""
+    """Returns the targets, parameters and statistics alike, moved by tau towards the online network."""
 
     def moved(target: Tensors, online: Tensors) -> Tensors:
         return {name: tau * online[name] + (1 - tau) * value for name, value in target.items()}
@@ -144,7 +144,7 @@ def move_target(net: Net, tau: float) -> Net:
 
 
 def gradient_error(loss: Callable[[Tensors], float], params: Tensors, gradient: Tensors, entries: int) -> float:
-    """The largest difference to central finite differences, as a share of each tensor's largest gradient.
+    """Returns the largest difference from central finite differences, relative to each tensor's largest gradient.
 
     At most `entries` of each tensor are tried. A tensor whose gradient is 0 counts as if it were 1e-3.
     """
@@ -163,7 +163,7 @@ def gradient_error(loss: Callable[[Tensors], float], params: Tensors, gradient: 
 
 
 def perturbed(state: AgentState, size: float, seed: int = 0) -> AgentState:
-    """The state in float64 with noise on all weights and statistics, so that no two of its networks are alike."""
+    """Returns the state in float64 with noise on all parameters and statistics, so that no two networks are equal."""
     rng = np.random.default_rng(seed)
 
     def noisy(path, value) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`init`, `act` and `update` against the same mathematics in NumPy, and the networks against their descriptions."""
+"""Compares `init`, `act` and `update` with the same mathematics in NumPy, and the networks with their descriptions."""
 
 from dataclasses import replace
 
@@ -31,12 +31,12 @@ ALGORITHM = make_algorithm(CONFIG, LOW, HIGH)
 
 
 def sgd(learning_rate, eps, l2) -> optax.GradientTransformation:
-    """Steps by the gradient itself, which so becomes visible."""
+    """An optimizer whose step is the gradient itself, so that tests can see the gradient."""
     return optax.sgd(learning_rate)
 
 
 def make_batch(num: int = 4, *, seed: int = 0, dtype=np.float32) -> Transition:
-    """Random transitions, every third of them terminal."""
+    """Returns random transitions; every third is terminal."""
     rng = np.random.default_rng(seed)
     return Transition(
         rng.normal(size=(num, 3)).astype(dtype),
@@ -48,7 +48,7 @@ def make_batch(num: int = 4, *, seed: int = 0, dtype=np.float32) -> Transition:
 
 
 def make_state(algorithm=ALGORITHM, *, dtype=np.float32) -> agent.AgentState:
-    """An agent all of whose parameters, biases and targets too, are random, so that a mix-up of any would show."""
+    """Returns an agent with random parameters everywhere, also in biases and targets, so that a mix-up would show."""
     example = jax.ShapeDtypeStruct((3,), dtype)
     shapes = jax.eval_shape(lambda key, x: agent.init(key, x, algorithm=algorithm), jax.random.key(0), example)
     rng = np.random.default_rng(0)
@@ -85,7 +85,7 @@ def numpy_critic(params, observation, action):
 
 
 def numpy_gradient(loss, params):
-    """The gradient of a function of a tree of arrays, by central differences in each entry."""
+    """Returns the gradient of a function of a tree of arrays, by central differences in each entry."""
     flat = {name: np.array(leaf) for name, leaf in flatten_dict(params).items()}
     gradient = {name: np.zeros_like(leaf) for name, leaf in flat.items()}
     for name, leaf in flat.items():
@@ -211,7 +211,7 @@ def test_adam_takes_the_steps_of_its_paper(eps_hat):
     make = optimizers.adam_eps_hat if eps_hat else optimizers.adam
     gradients = [0.3, -0.2, 0.5]
     with jax.enable_x64(True):
-        optimizer = make(0.1, 0.05, 0.0)  # an epsilon large enough to tell the two forms apart
+        optimizer = make(0.1, 0.05, 0.0)  # an epsilon that is large enough to distinguish the two forms
         params = {"bias": jnp.zeros((), jnp.float64)}
         state = optimizer.init(params)
         for gradient in gradients:
@@ -342,7 +342,7 @@ def test_networks_compute_their_layers_whether_narrow_or_wide(sizes):
 
 
 def kernel_shapes(params) -> dict[str, list[tuple[int, int]]]:
-    """The shapes of a network's kernels, part by part."""
+    """Returns the shapes of a network's kernels, part by part."""
     shapes: dict[str, list[tuple[int, int]]] = {}
     for path, leaf in sorted(flatten_dict(params).items()):
         if path[-1] == "kernel":
@@ -374,7 +374,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def sources() -> dict[str, agent.AgentState]:
-    """A new agent of each source."""
+    """A new agent with the preset of each source."""
     return {
         name: agent.init(jax.random.key(0), jnp.zeros(3), algorithm=make_algorithm(PRESETS[name], (-2.0,), (2.0,)))
         for name in SHAPES
@@ -397,7 +397,7 @@ def test_keras_tutorial_has_as_many_weights_as_its_source(sources):
 
 
 def assert_uniform(values, bound):
-    """Within the bounds, of both signs, and with the variance of a uniform distribution, bound^2 / 3."""
+    """Asserts that values are within the bounds, have both signs, and the variance of a uniform one, bound^2 / 3."""
     values = np.ravel(values)
     assert np.abs(values).max() <= bound
     assert values.min() < -0.9 * bound

@@ -1,4 +1,4 @@
-"""`ddpg_jax.train`: the command's own numbers, any setup, and a number of its own for each agent."""
+"""`ddpg_jax.train` gives the command's numbers, accepts any setup, and hyperparameters per agent."""
 
 from dataclasses import replace
 

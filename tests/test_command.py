@@ -1,4 +1,4 @@
-"""What a user of the command sees: options, refusals, and the files of a run."""
+"""Tests what a user of the command sees: options, refusals, and the files of a run."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ FIELDS = {name for name in {**OPTION_ANNOTATIONS, **ANNOTATIONS} if name not in 
 
 
 def parsed(arguments):
-    """The options, or the one line of the refusal."""
+    """Returns the options, or the one line of the refusal."""
     out, err = io.StringIO(), io.StringIO()
     status = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -47,7 +47,7 @@ def parsed(arguments):
 def test_help_takes_less_than_a_second_and_no_jax():
     code = "import sys; from ddpg_jax import run\ntry: run.main(['--help'])\nfinally: print('jax' in sys.modules)"
     best = math.inf
-    for _ in range(3):  # the machine may be busy with other things
+    for _ in range(3):  # other work may slow the machine down
         start = time.perf_counter()
         process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
         best = min(best, time.perf_counter() - start)
@@ -300,7 +300,7 @@ def eight(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory):
-    """One agent, twice, without a word."""
+    """Two equal runs of one agent, with --quiet."""
     folder = tmp_path_factory.mktemp("twice")
     for name in ("one", "two"):
         outcome = execute("--seeds", 1, "--quiet", "--out", name, folder=folder)

@@ -1,4 +1,4 @@
-"""`python -m ddpg_jax.compare`: what it reads from run folders, and what it says of them."""
+"""Tests `python -m ddpg_jax.compare`: what it reads from run folders, and what it reports."""
 
 import contextlib
 import json

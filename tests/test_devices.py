@@ -1,4 +1,4 @@
-"""What the command gives to XLA: options that it knows, that the user's come after, and that change no result."""
+"""Tests the options that the command gives to XLA: XLA knows them, the user's come after them, no result changes."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ def lowered():
 
 
 class Recording:
-    """A program that notes with what options it was compiled, and may refuse them."""
+    """A program that records the options with which it was compiled, and may refuse them."""
 
     def __init__(self, error: str | None = None) -> None:
         self.asked: list[dict | None] = []

@@ -1,4 +1,4 @@
-"""Several processes that carry out one run: what one process would have found, and what happens when one is gone.
+"""Tests runs of several processes: they give the results of one process, and notice when a process is gone.
 
 The processes are on this machine, on the loopback address and a free port, and compute on its CPU.
 """
@@ -27,21 +27,21 @@ from ddpg_jax.results.tables import episodes_csv, metrics_csv
 from ddpg_jax.runs.policy import load_policy
 
 SECONDS = 240
-"""Within which any of these runs has ended, on a busy machine, too."""
+"""Seconds within which each of these runs ends, even on a busy machine."""
 
 RUN = (
     "--hidden-sizes", "8", "--batch-size", "8", "--learning-starts", "20", "--replay-capacity", "100",
     "--max-episode-steps", "25", "--eval-every", "15000", "--eval-episodes", "64", "--total-steps", "40000",
     "--seeds", "3",
 )  # fmt: skip
-"""Long enough to be stopped on its way; of four processes one has no agent."""
+"""Flags for a run that lasts long enough to be stopped; one of four processes has no agent."""
 
 OFTEN, RARELY = ("--checkpoint-every", 0.1), ("--checkpoint-every", 1000)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The run of a single process, on two devices."""
+    """A run of a single process on two devices."""
     folder = tmp_path_factory.mktemp("alone")
     outcome = execute("--out", "run", "--devices", 2, "--quiet", folder=folder, config=RUN)
     assert (outcome.status, outcome.err) == (0, "")
@@ -49,7 +49,7 @@ def alone(tmp_path_factory):
 
 
 def weights(folder: Path) -> list[np.ndarray]:
-    """The policies of all agents, however they are distributed over files."""
+    """Returns the policies of all agents, however they are distributed over files."""
     return list(map(np.asarray, jax.tree.leaves(load_policy(folder).variables)))
 
 
@@ -74,7 +74,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 def workers_of(process: subprocess.Popen) -> dict[int, int]:
-    """The process numbers of the workers that a command has started, by their places in the run."""
+    """Returns the operating system's numbers of the processes that a command has started, by their index in the run."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -143,7 +143,7 @@ def test_signal_stops_all_processes_with_one_line_and_more_than_there_are_agents
 
 
 def test_processes_find_each_other_by_the_variables_of_a_scheduler(alone, tmp_path, monkeypatch):
-    """Those of SLURM, from which JAX takes the coordinator, too; here each is started on its own, as by `srun`."""
+    """JAX reads the coordinator, too, from SLURM's variables. Each process is started separately, as `srun` does."""
     variables = {"JOB_ID": os.getpid(), "STEP_NODELIST": "localhost", "NTASKS": 2, "STEP_NUM_NODES": 1}
     processes = []
     for index in (1, 0):
@@ -209,11 +209,11 @@ def test_job_that_nobody_has_started_is_refused_within_its_time(monkeypatch):
         team.join(seconds=5)
 
 
-# ------------------------------------------------------------------------------------------ what processes tell others
+# ---------------------------------------------------------------------------------------------- what processes exchange
 
 
 def together(size: int, action):
-    """What `action` returns for each process of a team; they are threads here, and exchange bytes at a barrier."""
+    """Returns the result of `action` in each process of a team; here these are threads, which exchange bytes."""
     board: list[bytes] = [b""] * size
     barrier = threading.Barrier(size, timeout=20)
     results: list = [None] * size
@@ -278,10 +278,10 @@ def test_shares_are_all_agents_in_order_and_even(num_agents, size):
 
 @pytest.mark.parametrize("lengths", [(0, 3), (4088, 4089), (4096, 1), (2**20, 5, 3 * 2**20)])
 def test_messages_of_any_length_arrive_whole(monkeypatch, lengths):
-    """`_exchange` cuts them into frames, of which every process sends equally many."""
+    """`_exchange` divides messages into frames, and every process sends the same number of frames."""
     messages = [np.random.default_rng(length).bytes(length) for length in lengths]
     sent: list[list[np.ndarray]] = []
-    for message in messages:  # what each sends, if it sees only its own length and that of the longest
+    for message in messages:  # what each sends if it knows only its own length and the longest
         frames: list[np.ndarray] = []
         longest = np.frombuffer(max(lengths).to_bytes(8, "little"), np.uint8)
 

@@ -1,4 +1,4 @@
-"""What README and docs show is executed: every Python block, and every flag of a shown command."""
+"""Executes what README and docs show: every Python block, and the flags of every command."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from ddpg_jax import run
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/*.md")])
 FILLED = REPOSITORY / "docs/reliability.md"
-"""Its commands are also such as are refused: `test_reliability_page.py` runs them."""
+"""Some of its commands are meant to be refused; `test_reliability_page.py` runs them."""
 RUN = re.compile(r"python -m ddpg_jax\.run ([^\n`#]*)")
 
 

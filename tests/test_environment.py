@@ -1,4 +1,4 @@
-"""Environments against Gymnasium and by hand: how episodes end, and what the replay keeps of their ends."""
+"""Compares environments with Gymnasium and with values by hand: how episodes end, and what the replay stores then."""
 
 from functools import partial
 from importlib import resources
@@ -126,7 +126,7 @@ def test_next_observation_at_an_episodes_end_is_the_one_before_the_reset(two_epi
     for i in range(400):
         follows = np.array_equal(rows.next_observation[i], rows.observation[i + 1])
         assert follows == (i not in (199, 399)), i
-    for end in (199, 399):  # what Gymnasium sees after the action, whatever came next here
+    for end in (199, 399):  # what Gymnasium observes after the action, whatever came next here
         cos, sin, velocity = rows.observation[end].astype(np.float64)
         theirs = gymnasium_pendulum(np.arctan2(sin, cos), velocity).step(rows.action[end])[0]
         np.testing.assert_allclose(rows.next_observation[end], theirs, atol=1e-4)
@@ -150,7 +150,7 @@ def test_episodes_report_their_length_and_return(two_episodes):
 def test_executed_actions_are_within_the_bounds(two_episodes):
     actions = two_episodes[0].action
     assert np.abs(actions).max() == 2
-    assert (np.abs(actions) == 2).mean() > 0.05  # the noise did reach beyond them
+    assert (np.abs(actions) == 2).mean() > 0.05  # the noise did exceed the bounds
 
 
 TRUNCATED, TERMINATED = counter(length=3), counter(length=3, terminates=True)
@@ -182,7 +182,7 @@ def test_end_of_an_episode_is_stored_as_what_it_was(environment, changes, length
 
 
 class BangBang(nn.Module):
-    """Pushes the mountain car the way it goes."""
+    """Pushes the mountain car in the direction in which it moves."""
 
     low: tuple[float, ...] = (-1.0,)
 

@@ -1,4 +1,4 @@
-"""Policies that leave: the best agent, and one file that runs with JAX alone."""
+"""Tests exported policies: the best agent, and one file that needs only JAX."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Who imports whom, and what is public: read from the source of the package."""
+"""Tests which modules import which, and what is public, by reading the source of the package."""
 
 import ast
 import re
@@ -26,7 +26,7 @@ INDEPENDENT = LAYERS[:3]
 """Lines that import nothing else of the package."""
 
 CORE = [name for name in SOURCES if name.split(".")[0] in {"algorithm", "config", "presets", "population", "values"}]
-"""What is compiled, and what it is made of."""
+"""The compiled core, and the values from which it is built."""
 
 # Libraries of the host's side: files, processes, time, the command line, the terminal, figures.
 HOST_LIBRARIES = {
@@ -50,7 +50,7 @@ HOST_LIBRARIES = {
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """The modules that a file imports anywhere: also within functions, and for type checks alone."""
+    """Returns the modules that a file imports anywhere, also within functions, or only for type checks."""
     found: set[str] = set()
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
@@ -66,17 +66,17 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def own(modules: set[str]) -> set[str]:
-    """Of some imported modules, the package's own."""
+    """Returns those of the imported modules that belong to the package."""
     return {name.removeprefix("ddpg_jax.") for name in modules} & set(SOURCES)
 
 
 def foreign(modules: set[str]) -> set[str]:
-    """Of some imported modules, the others, by the name of their package."""
+    """Returns the packages of those imported modules that do not belong to this package."""
     return {name.split(".")[0] for name in modules} - {"ddpg_jax"}
 
 
 def cycle(graph: dict[str, set[str]]) -> list[str]:
-    """Some names that lead round in a circle, or none."""
+    """Returns names that form a cycle, or an empty list."""
 
     def search(name: str, path: list[str]) -> list[str]:
         if name in path:
@@ -132,7 +132,7 @@ def test_compiled_core_knows_nothing_of_the_host(name):
 
 
 def line_of(name):
-    """The line of the README that a module stands on."""
+    """Returns the index of the README's line that lists a module."""
     (line,) = [index for index, line in enumerate(LAYERS) if name.split(".")[0] in line]
     return line
 
@@ -174,7 +174,7 @@ def test_files_and_functions_are_short(name):
 
 
 def without_docstring(node: ast.AST, where: str) -> list[str]:
-    """The public modules, classes, functions and methods in a syntax tree that say nothing of themselves."""
+    """Returns the public modules, classes, functions and methods in a syntax tree that have no docstring."""
     found = [] if ast.get_docstring(node) else [where]
     for child in node.body:
         if isinstance(child, ast.ClassDef | ast.FunctionDef) and not child.name.startswith("_"):
@@ -191,7 +191,7 @@ def test_everything_public_says_what_it_is(name):
 
 
 def undocumented_fields(body: list[ast.stmt], where: str) -> list[str]:
-    """The public constants or fields in a piece of source that no string below them describes."""
+    """Returns the public constants or fields in a piece of source that no string below them describes."""
     found = []
     for node, below in zip(body, [*body[1:], None], strict=True):
         targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])

@@ -1,4 +1,4 @@
-"""What is learned: values and actions that are known by hand, and to keep a pendulum up."""
+"""Tests that agents learn: values and actions that are known by hand, and to swing up a pendulum."""
 
 from functools import partial
 
@@ -69,7 +69,7 @@ SHRINKING = {"hidden_sizes": (32, 32), "batch_size": 32, "critic_lr": 0.01, "lr_
 
 
 def greedy(setup, agents, observations) -> np.ndarray:
-    """The agents' actions [N, B, A]."""
+    """Returns the agents' actions [N, B, A]."""
     return np.asarray(jax.vmap(lambda state: agent.act(state, observations, algorithm=setup.algorithm))(agents))
 
 
@@ -82,7 +82,7 @@ def test_actor_learns_the_action_that_is_rewarded_most(target, low, high, action
     setup, agents = trained(config, aim((target,), (low,), (high,)), 1500, num_agents=7)
     errors = np.abs(greedy(setup, agents, np.ones((1, 1))) - target).ravel()
     assert np.median(errors) < 0.1
-    assert abs((low + high) / 2 - target) >= 1  # where the actors began
+    assert abs((low + high) / 2 - target) >= 1  # where the actors started
 
 
 def test_actor_learns_two_actions_that_depend_on_what_it_sees():

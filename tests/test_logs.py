@@ -72,7 +72,7 @@ def test_offline_run_of_weights_and_biases(tmp_path, monkeypatch):
 
 
 def test_rows_of_weights_and_biases(tmp_path):
-    """Their values, which its own file format hides."""
+    """Returns the values, which are hidden in its own file format."""
     run = mock.Mock()
     with mock.patch("wandb.init", return_value=run):
         assert main("--out", tmp_path / "run", "--seeds", 2, "--log", "wandb").status == 0

@@ -1,4 +1,4 @@
-"""The three formulas on three transitions, one of them terminal, by hand."""
+"""Tests the three formulas on three transitions, one of them terminal, with values by hand."""
 
 import jax
 import jax.numpy as jnp

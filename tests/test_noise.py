@@ -1,4 +1,4 @@
-"""Each noise against the stationary moments of its AR(1) process, worked out from its equation."""
+"""Compares each noise with the stationary moments of its AR(1) process, computed from its equation."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ REFERENCES = {
 
 
 def simulate(process: NoiseProcess, *, steps: int = 4000, walks: int = 1000, burn_in: int = 4000) -> np.ndarray:
-    """Values [steps, walks] of independent walks, each on from where it has forgotten its start."""
+    """Returns values [steps, walks] of independent walks, after each has forgotten its start."""
 
     @jax.jit
     def run(key):
@@ -46,7 +46,7 @@ def test_noise_has_the_moments_and_the_correlation_of_its_equation(name):
     assert abs(values.mean()) < 5 * mean_error
     assert abs(values.std() - deviation) < 5 * deviation_error + 5e-6
     assert abs(np.mean(values[1:] * values[:-1]) / np.mean(values**2) - correlation) < 5 * correlation_error
-    assert deviation_error < 0.02 * deviation  # the test can tell .365 from .380
+    assert deviation_error < 0.02 * deviation  # the test can distinguish .365 from .380
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -111,7 +111,7 @@ def test_scale_decays_by_episode():
     np.testing.assert_allclose(scales, [0.1, 0.099, 0.09801, 4.3171e-6], rtol=1e-4)  # .99^1000 = e^-10.05034
 
 
-# coefficient, drift and innovation by hand from the sources' equations (FACTS, section 1)
+# coefficient, drift and innovation by hand from the sources' equations
 @pytest.mark.parametrize(
     ("config", "expected"),
     [

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, on fewer agents and steps, and what they show is what they gave."""
+"""Executes the notebooks with fewer agents and steps, and checks that their outputs belong to their code."""
 
 import json
 import re
@@ -15,10 +15,10 @@ SMALLER = {
     "02_algorithm_1": {"num_agents": 4, "total_steps": 700, "num_updates": 120},
     "03_research": {"num_seeds": 2, "num_agents": 4, "total_steps": 700},
 }
-"""What the tests put in the place of a notebook's parameters."""
+"""The parameters of each notebook in the tests."""
 
 LARGEST = 600_000
-"""Bytes of a notebook."""
+"""The largest size of a notebook, in bytes."""
 
 PATH_OF_A_MACHINE = re.compile(
     r"(?<![\w./:])/(home|root|tmp|usr|opt|work|mnt|Users|private|var)/|[A-Z]:\\\\|ipykernel_\d"
@@ -39,11 +39,11 @@ def code_cells(notebook):
 
 
 def with_parameters(notebook, values):
-    """The notebook with other numbers in its cell of parameters, each of which must be there."""
+    """Returns the notebook with other numbers in its cell of parameters; each parameter must be there."""
     (cell,) = [cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", [])]
     for parameter, value in values.items():
         cell.source, count = re.subn(rf"^{parameter} = [\d_]+", f"{parameter} = {value}", cell.source, flags=re.M)
-        assert count == 1, f"{parameter} is no parameter"
+        assert count == 1, f"{parameter} is not a parameter"
     return notebook
 
 
@@ -55,7 +55,7 @@ def test_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parent))
     monkeypatch.setenv("PYTHONWARNINGS", "default")  # the kernel is not pytest
     notebook = with_parameters(read(name), SMALLER[name])
-    # A failed cell raises; the folder of runs lies where the notebook is executed.
+    # A failed cell raises an error. Run folders are created where the notebook is executed.
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     stderr = [output.text for cell in code_cells(notebook) for output in cell.outputs if output.get("name") == "stderr"]
     assert stderr == []

@@ -1,4 +1,4 @@
-"""Expected values by brute force over torques, from Gymnasium's own dynamics, and from the table that is shipped."""
+"""Tests the optimum with brute force over torques, with Gymnasium's own dynamics, and with the shipped table."""
 
 import importlib.util
 import itertools
@@ -19,7 +19,7 @@ STATES = np.array([[0.1, 0.0], [-0.3, 0.9], [2.0, -1.0], [3.1, 0.5], [-3.1, -7.9
 
 @pytest.fixture(scope="module")
 def shipped():
-    """Start states [512, 2] and the optimum's returns [512]."""
+    """Returns the start states [512, 2] and the optimum's returns [512]."""
     environment = make("Pendulum-v1")
     state, _ = environment.evaluation_starts(512)
     return np.stack([state.theta, state.theta_dot], axis=1), np.array(environment.optimal_returns)
@@ -27,7 +27,7 @@ def shipped():
 
 @pytest.fixture(scope="module")
 def coarse(shipped):
-    """Returns [512] of a coarse table's policy."""
+    """The returns [512] of a coarse table's policy."""
     starts, _ = shipped
     values = optimum.finite_horizon((200, 201))[1]
     return np.asarray(optimum.episode_returns(values, *jnp.asarray(starts.T))[0])
@@ -52,7 +52,7 @@ def test_dynamics_are_those_of_gymnasium():
 
 
 def brute_force(angle, velocity, num_steps, discount):
-    """The highest return over all sequences of 101 torques, in float64 with formulas of its own."""
+    """Computes the highest return over all sequences of 101 torques, in float64 and with its own formulas."""
     if num_steps == 0:
         return np.zeros(np.broadcast_shapes(np.shape(angle), np.shape(velocity)))
     torque = np.linspace(-2, 2, 101)

@@ -1,4 +1,4 @@
-"""The preset `gist` against the TensorFlow 1 gist's whole update in NumPy, and its readers' two questions."""
+"""Compares the preset `gist` with the TensorFlow 1 gist's update in NumPy; answers two questions of its readers."""
 
 import jax
 import numpy as np
@@ -42,7 +42,7 @@ CRITIC = ("trunk/Dense_0", "trunk/Dense_1", "trunk/Dense_2", "final/Dense_0")
 
 
 def layers_forward(p: Tensors, layers: tuple[str, ...], x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The last layer's output, and each layer's input."""
+    """Returns the last layer's output, and each layer's input."""
     inputs = [x]
     for layer in layers[:-1]:
         inputs.append(relu(dense(p, layer, inputs[-1])))
@@ -52,7 +52,7 @@ def layers_forward(p: Tensors, layers: tuple[str, ...], x: np.ndarray) -> tuple[
 def layers_back(
     p: Tensors, layers: tuple[str, ...], inputs: list[np.ndarray], d: np.ndarray
 ) -> tuple[np.ndarray, Tensors]:
-    """Gradients by the first layer's input and by all tensors, from that by the last layer's output."""
+    """Returns the gradients of the first layer's input and of all tensors, from that of the last layer's output."""
     d, gradient = dense_back(p, layers[-1], inputs[-1], d)
     for layer, x, output in zip(layers[-2::-1], inputs[-2::-1], inputs[:0:-1], strict=True):
         d, more = dense_back(p, layer, x, d * (output > 0))
@@ -65,26 +65,26 @@ def sigmoid_bounded(x: np.ndarray) -> np.ndarray:
 
 
 def critic_value(p: Tensors, s: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Q [B, 1] of state and action, concatenated at the input."""
+    """Returns Q [B, 1] of state and action, which are concatenated at the input."""
     return layers_forward(p, CRITIC, np.concatenate([s, a], axis=1))
 
 
 def td_targets(actor: Tensors, critic: Tensors, batch: Transition) -> np.ndarray:
-    """Y [B, 1] from the slow targets' tensors."""
+    """Returns y [B, 1], computed with the slow targets."""
     next_action = sigmoid_bounded(layers_forward(actor, ACTOR, batch.next_observation)[0])
     next_value, _ = critic_value(critic, batch.next_observation, next_action)
     return batch.reward[:, None] + batch.discount[:, None] * GAMMA * next_value
 
 
 def critic_loss_and_gradient(p: Tensors, batch: Transition, y: np.ndarray) -> tuple[float, Tensors]:
-    """Mean squared TD error, and its gradient by the critic."""
+    """Returns the mean squared TD error, and its gradient for the critic."""
     q, inputs = critic_value(p, batch.observation, batch.action)
     _, gradient = layers_back(p, CRITIC, inputs, 2 * (q - y) / len(q))
     return ((y - q) ** 2).mean(), gradient
 
 
 def actor_loss_and_gradient(p: Tensors, critic: Tensors, batch: Transition) -> tuple[float, Tensors]:
-    """-Q of the actor's own actions, and its gradient by the actor: back through the critic to the action."""
+    """Returns the mean of -Q of the actor's own actions, and its gradient for the actor, through the critic."""
     unbounded, inputs = layers_forward(p, ACTOR, batch.observation)
     action = sigmoid_bounded(unbounded)
     q, critic_inputs = critic_value(critic, batch.observation, action)
@@ -96,7 +96,7 @@ def actor_loss_and_gradient(p: Tensors, critic: Tensors, batch: Transition) -> t
 
 
 def gist_update(actor: Net, critic: Net, batch: Transition, t: int) -> tuple[tuple[Net, Net], tuple[float, float]]:
-    """Update t = 1, 2, …: both train ops in one run call, so from the same weights, then the slow targets."""
+    """Makes update t = 1, 2, …: both train ops in one run call, so from the same weights, then the slow targets."""
     y = td_targets(actor.target, critic.target, batch)
     critic_loss, critic_gradient = critic_loss_and_gradient(critic.params, batch, y)
     actor_loss, actor_gradient = actor_loss_and_gradient(actor.params, critic.params, batch)
@@ -131,7 +131,7 @@ def new_agent(config, dtype: type) -> AgentState:
 
 
 def update(state: AgentState, batch: Transition, config=GIST, **hyperparameters) -> tuple:
-    """One update by the package, which draws nothing at random without dropout."""
+    """Makes one update with the package, which draws nothing at random without dropout."""
     return agent.update(
         jax.random.key(0),
         state,
@@ -181,7 +181,7 @@ def test_fifty_updates_end_where_the_gist_in_numpy_ends(batches):
 
 @pytest.mark.parametrize("order", ["together", "critic_first"])
 def test_actors_step_leaves_the_critic_unchanged(batches, order):
-    """A reader: "Isn't the critic updated twice in every step?" No: the actor's step moves the actor alone."""
+    """A reader asks: "Isn't the critic updated twice in every step?" No: the actor's step moves only the actor."""
     config = GIST.replace(update_order=order)
     batch = Transition(*(field[0] for field in batches))
     state = new_agent(config, np.float32)
@@ -204,7 +204,7 @@ def bits(tree) -> list[bytes]:
 
 @pytest.mark.usefixtures("x64")
 def test_actors_gradient_is_the_chain_rule_through_the_action(batches):
-    """A reader: "the contribution of actor network is missing". It is not: the update applies dQ/da da/dtheta."""
+    """A reader says: "the contribution of actor network is missing". It is not: the update applies dQ/da da/dtheta."""
     algorithm = algorithm_of(GIST)
     batch = Transition(*(field[0, :128].astype(np.float64) for field in batches))
     state = perturbed(new_agent(GIST, np.float64), 0.1)

@@ -1,4 +1,4 @@
-"""The preset `keras` against the Keras tutorial's networks and update, run by Keras 3 itself on its JAX backend."""
+"""Compares the preset `keras` with the Keras tutorial's networks and update, run by Keras 3 on its JAX backend."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ def batches() -> dict[str, np.ndarray]:
 
 @functools.cache
 def report(floatx: str) -> dict:
-    """What `parity_keras.py` measures, in a process of its own: Keras's backend and x64 hold for a whole process."""
+    """Runs `parity_keras.py` in a separate process, because Keras's backend and x64 apply to a whole process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "KERAS_"))}
     environment |= {
         "KERAS_BACKEND": "jax",
@@ -45,14 +45,14 @@ def too_far(deviations: dict[str, float], limit: float) -> dict[str, float]:
 
 
 def test_200_updates_in_float64_end_where_keras_ends():
-    """To rounding, which is far below the 1e-6 (tensors) and 1e-7 (losses) that are promised."""
+    """They agree to rounding, which is far below the 1e-6 (tensors) and 1e-7 (losses) that are promised."""
     measured = report("float64")
     assert measured["dtypes"] == ["float64"]
     assert too_far(measured["weights"], 1e-10) == {}
     assert too_far(measured["moments"], 1e-10) == {}
     assert len(measured["losses"]) == UPDATES
     assert np.max(measured["losses"]) <= 1e-10
-    assert min(measured["moved"].values()) > 0.01  # all tensors have been learning
+    assert min(measured["moved"].values()) > 0.01  # all tensors have learned
 
 
 def test_200_updates_in_float32_end_where_keras_ends():

@@ -1,4 +1,4 @@
-"""The preset `paper` against Lillicrap et al. 2015, section 7, in NumPy: batch norm, weight decay, initialisation."""
+"""Compares the preset `paper` with Lillicrap et al. 2015, section 7, in NumPy: batch norm, L2, initialisation."""
 
 import functools
 
@@ -46,11 +46,11 @@ ADAM_EPSILON = 1e-8
 PAST = 0.99
 
 Memory = dict[str, np.ndarray | Normalized]
-"""What a forward pass leaves for the way back."""
+"""The values of a forward pass that the backward pass needs."""
 
 
 def policy(p: Tensors, s: np.ndarray, stats: Tensors | None) -> tuple[np.ndarray, Memory]:
-    """mu(s) [B, 1]: state and both hidden layers normalised, by the minibatch where `stats` is None."""
+    """Returns mu(s) [B, 1]; state and hidden layers are normalised, with the minibatch if `stats` is None."""
     s, n0 = batch_norm(p, "BatchNorm_0", s, stats)
     x, n1 = batch_norm(p, "hidden/BatchNorm_0", dense(p, "hidden/Dense_0", s), stats)
     h1 = relu(x)
@@ -61,7 +61,7 @@ def policy(p: Tensors, s: np.ndarray, stats: Tensors | None) -> tuple[np.ndarray
 
 
 def policy_back(p: Tensors, m: Memory, d: np.ndarray) -> Tensors:
-    """The actor's gradient from that by its action [B, 1]."""
+    """Returns the actor's gradient, from the gradient of its action [B, 1]."""
     d, final = dense_back(p, "final/Dense_0", m["h2"], d * HIGH * (1 - m["tanh"] ** 2))
     d, norm_2 = batch_norm_back(p, m["n2"], d * (m["h2"] > 0))
     d, hidden_2 = dense_back(p, "hidden/Dense_1", m["h1"], d)
@@ -72,7 +72,7 @@ def policy_back(p: Tensors, m: Memory, d: np.ndarray) -> Tensors:
 
 
 def value(p: Tensors, s: np.ndarray, a: np.ndarray, stats: Tensors | None) -> tuple[np.ndarray, Memory]:
-    """Q(s, a) [B]: the action enters at the second layer, and only what comes before it is normalised."""
+    """Returns Q(s, a) [B]. The action enters at the second layer, and only what comes before it is normalised."""
     s, n0 = batch_norm(p, "BatchNorm_0", s, stats)
     x, n1 = batch_norm(p, "observation_branch/BatchNorm_0", dense(p, "observation_branch/Dense_0", s), stats)
     h1 = relu(x)
@@ -83,7 +83,7 @@ def value(p: Tensors, s: np.ndarray, a: np.ndarray, stats: Tensors | None) -> tu
 
 
 def value_back(p: Tensors, m: Memory, d: np.ndarray) -> tuple[np.ndarray, Tensors]:
-    """Gradients by the action [B, 1] and by the critic's tensors, from that by Q [B]."""
+    """Returns the gradients of the action [B, 1] and of the critic's tensors, from the gradient of Q [B]."""
     d, final = dense_back(p, "final/Dense_0", m["h2"], d[:, None])
     d, trunk = dense_back(p, "trunk/Dense_0", m["joined"], d * (m["h2"] > 0))
     d, d_action = d[:, :-1], d[:, -1:]
@@ -94,21 +94,21 @@ def value_back(p: Tensors, m: Memory, d: np.ndarray) -> tuple[np.ndarray, Tensor
 
 
 def td_target(actor: Net, critic: Net, batch: Transition) -> np.ndarray:
-    """Y [B]: the targets normalise with their own running statistics."""
+    """Returns y [B]. The targets normalise with their own running statistics."""
     next_action, _ = policy(actor.target, batch.next_observation, actor.target_stats)
     next_value, _ = value(critic.target, batch.next_observation, next_action, critic.target_stats)
     return batch.reward + GAMMA * batch.discount * next_value
 
 
 def critic_loss(p: Tensors, batch: Transition, y: np.ndarray) -> tuple[float, Tensors, Memory]:
-    """Mean squared error with the minibatch's statistics, and its gradient."""
+    """Returns the mean squared error with the minibatch's statistics, and its gradient."""
     q, memory = value(p, batch.observation, batch.action, None)
     _, gradient = value_back(p, memory, 2 * (q - y) / len(q))
     return ((y - q) ** 2).mean(), gradient, memory
 
 
 def actor_loss(p: Tensors, critic: Tensors, batch: Transition) -> tuple[float, Tensors, Memory]:
-    """-Q of the actor's actions with the minibatch's statistics in both networks, and its gradient by the actor."""
+    """Returns the mean of -Q of the actor's actions with the minibatch's statistics, and its gradient for the actor."""
     action, memory = policy(p, batch.observation, None)
     q, critic_memory = value(critic, batch.observation, action, None)
     d_action, _ = value_back(critic, critic_memory, np.full_like(q, -1 / len(q)))
@@ -116,7 +116,7 @@ def actor_loss(p: Tensors, critic: Tensors, batch: Transition) -> tuple[float, T
 
 
 def moved_statistics(stats: Tensors, memory: Memory) -> Tensors:
-    """The running statistics after a minibatch: of its means and its biased variances."""
+    """Returns the running statistics after a minibatch, from its means and its biased variances."""
     moved = {}
     for seen in memory.values():
         if isinstance(seen, Normalized):
@@ -126,7 +126,7 @@ def moved_statistics(stats: Tensors, memory: Memory) -> Tensors:
 
 
 def paper_update(actor: Net, critic: Net, batch: Transition, t: int) -> tuple[tuple[Net, Net], tuple[float, float]]:
-    """Update t = 1, 2, …: the critic, then the actor against the new critic, then the targets."""
+    """Makes update t = 1, 2, …: the critic, then the actor against the new critic, then the targets."""
     y = td_target(actor, critic, batch)
     loss, gradient, memory = critic_loss(critic.params, batch, y)
     gradient = plus_l2(gradient, critic.params, CRITIC_DECAY)
@@ -161,7 +161,7 @@ def new_agent() -> AgentState:
 
 
 def paper_agent() -> AgentState:
-    """An agent whose weights and statistics are all different, the targets' from the online networks' too."""
+    """Returns an agent whose parameters and statistics are all different, also between targets and online networks."""
     return perturbed(new_agent(), 0.03)
 
 
@@ -218,7 +218,7 @@ def test_acting_normalises_with_the_running_statistics(batch):
     expected, _ = policy(actor.params, batch.observation, actor.stats)
     actions = agent.act(state, batch.observation, algorithm=ALGORITHM)
     np.testing.assert_allclose(actions, expected, rtol=1e-10)
-    # An observation's action does not depend on its company; with the minibatch's statistics it would.
+    # An observation's action does not depend on the others; with the minibatch's statistics it would.
     alone = agent.act(state, batch.observation[7], algorithm=ALGORITHM)
     np.testing.assert_allclose(alone, expected[7], rtol=1e-10)
     assert abs(policy(actor.params, batch.observation, None)[0] - expected).max() > 1e-3
@@ -272,8 +272,8 @@ def test_twenty_updates_end_where_the_paper_in_numpy_ends(batches):
         reference, losses = paper_update(*reference, batch, t)
         np.testing.assert_allclose((info.critic_loss, info.actor_loss), losses, rtol=1e-9)
     deviations = largest_deviation(state, reference)
-    # A bias before a batch norm has no effect and so no gradient but rounding, of which Adam makes a step as soon as it
-    # nears epsilon: 1e-15 / 1e-8. All else agrees to 1e-12.
+    # A bias before a batch norm has no effect, so its gradient is only rounding. Adam makes a step of it as soon as it
+    # nears epsilon: 1e-15 / 1e-8. Everything else agrees to 1e-12.
     assert max(deviations.values()) <= 1e-7, deviations
     assert max(deviations[f"{net} {part}"] for net in ("actor", "critic") for part in ("mu", "nu")) <= 1e-11, deviations
 
@@ -304,7 +304,7 @@ RANGES = {
 
 @functools.cache
 def initial_weights() -> dict[str, Tensors]:
-    """Those of 48 new agents, in float32 as in training; a final bias is a single number in each."""
+    """The parameters of 48 new agents, in float32 as in training; each has a single number as its final bias."""
 
     def weights(key):
         state = agent.init(key, np.zeros(3, np.float32), algorithm=ALGORITHM)

@@ -1,4 +1,4 @@
-"""What a run will take, before it takes it."""
+"""Tests the plan of a run: memory, waves and time."""
 
 import re
 from unittest import mock

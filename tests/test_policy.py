@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from command import main
+from ddpg_jax.runs.summary import FINAL_EPISODES
 
 from ddpg_jax import load_policy
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.runs.policy import load_weights, save_policy, save_weights
-from ddpg_jax.runs.summary import FINAL_EPISODES
 
 NUM_AGENTS = 2
 
@@ -76,7 +76,7 @@ def _pendulum_starts():
 
 
 def _gymnasium_returns(policy, theta, theta_dot):
-    """Returns [N, S] of greedy episodes in Gymnasium's own Pendulum-v1, all of them side by side."""
+    """Computes the returns [N, S] of greedy episodes in Gymnasium's own Pendulum-v1, all of them side by side."""
     environment = gymnasium.make("Pendulum-v1").unwrapped
     environment.reset(seed=0)
     states = np.broadcast_to(np.stack([theta, theta_dot], -1), (policy.num_agents, len(theta), 2)).copy()
@@ -241,7 +241,7 @@ def test_weights_of_smaller_waves_that_an_earlier_process_left_are_removed(tmp_p
 
 
 def test_policy_holds_no_time_host_or_path(tmp_path):
-    """The same weights are the same bytes, wherever and whenever they are written."""
+    """Equal parameters give equal bytes, wherever and whenever they are written."""
     for name in ("one", "two"):
         save_weights(tmp_path / name, 0, {"params": {"x": np.zeros(2, np.float32)}})
         save_policy(tmp_path / name, Config(), make("Pendulum-v1"), num_agents=2, diverged_agents=[])

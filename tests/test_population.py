@@ -1,6 +1,6 @@
-"""Many agents on two host devices: equal to the bit whatever their number, apart from one another, and uncopied.
+"""Tests many agents on two host devices: bits do not depend on their number, agents differ, replays are not copied.
 
-The number of devices is fixed once JAX has started, so all runs are made by one other process (`_measure`).
+The number of devices is fixed once JAX has started, so another process makes all runs (`_measure`).
 """
 
 import json
@@ -52,14 +52,14 @@ def compiled(num_devices: int, group_size: int) -> population.Programs:
 
 
 def summed_over_devices() -> str:
-    """The text of a program in which devices do communicate."""
+    """Returns the text of a program in which devices do communicate."""
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:2]), ("agents",))
     total = jax.shard_map(lambda x: jax.lax.psum(x, "agents"), mesh=mesh, in_specs=jax.P("agents"), out_specs=jax.P())
     return jax.jit(total).lower(jnp.ones(4)).compile().as_text()
 
 
 def measure() -> None:
-    """Runs populations and prints what came of them."""
+    """Runs populations and prints the results."""
     jax.config.update("jax_num_cpu_devices", 2)  # raises if importing the package has started JAX
     pairs, alone = compiled(2, 2), compiled(1, 1)
     results, called = {}, []
@@ -114,7 +114,7 @@ def logs_and_returns(result) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(result[0]), np.asarray(result[1])
 
 
-# Agents do not depend on how many they are
+# Agents do not depend on their number
 
 
 @pytest.mark.parametrize("num", [1, 3, 4, 5])
@@ -199,11 +199,11 @@ def computations(text: str) -> dict[str, list[str]]:
 def replay_copies(text: str, capacity: int) -> list[str]:
     """The instructions within the loops of an HLO module that make an array of the replay's size.
 
-    A write in place is a dynamic-update-slice, alone or at the root of a fusion that does nothing else of this size.
+    A write in place is a dynamic-update-slice, alone or at the root of a fusion without another array of this size.
     """
     parts = computations(text)
     reached = re.findall(r"body=%?([\w.\-]+)", text)
-    for name in reached:  # grows as it goes
+    for name in reached:  # grows during the loop
         called = re.findall(
             r"(?:calls|to_apply|body|condition|branch_computations)=\{?%?([\w.\-]+)", "\n".join(parts[name])
         )
@@ -247,7 +247,7 @@ def test_communication_between_devices_is_noticed(report):
 
 
 def step_by_step(step) -> jax.stages.Compiled:
-    """A loop of steps on the replays of two agents, compiled."""
+    """Compiles a loop of steps on the replays of two agents."""
     ring = Replay(jnp.zeros((2, CAPACITY, 6)), jnp.int32(0))
 
     @partial(jax.jit, donate_argnums=0)
@@ -266,7 +266,7 @@ def _good(i, ring):
 
 
 def _conditional(i, ring):
-    """Each agent for itself stores, or does not: the condition becomes a choice between two whole replays."""
+    """If each agent decides for itself whether it stores, the condition becomes a choice between two whole replays."""
 
     def one(ring, transition):
         return jax.lax.cond(transition.reward > i, lambda: replay.add(ring, transition).rows, lambda: ring.rows)
@@ -275,7 +275,7 @@ def _conditional(i, ring):
 
 
 def _kept(i, ring):
-    """The replay before the write is read after it, so that both must exist."""
+    """The replay from before the write is read after it, so both must exist."""
     new = _good(i, ring)
     reward = ring.rows[:, i] + new.rows[:, i - 1] + jnp.sum(ring.rows * new.rows)
     return new._replace(rows=new.rows.at[:, 0].set(reward))

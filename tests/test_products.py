@@ -1,4 +1,4 @@
-"""Products of operands rounded to bfloat16: the numbers, their gradients, and what stays as it is."""
+"""Tests products with operands rounded to bfloat16: values, gradients, and what stays in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def test_operands_are_rounded_and_sums_are_not(operands):
     x, kernel, _ = operands
     expected = rounded(x) @ rounded(kernel)
     np.testing.assert_allclose(products.in_bfloat16(x, kernel), expected, rtol=1e-5, atol=1e-5)
-    assert abs(expected - x.astype(float) @ kernel).max() > 1e-3  # so the line above can tell
+    assert abs(expected - x.astype(float) @ kernel).max() > 1e-3  # so the line above can detect it
     assert abs(expected - rounded(expected)).max() > 1e-3
 
 
@@ -60,7 +60,7 @@ def test_few_features_are_not_rounded(operands):
 
 @pytest.mark.parametrize("preset", ["pendulum", "keras", "paper"])
 def test_presets_train_with_it(preset):
-    """Not every product of bfloat16 is one that XLA can carry out on a CPU: these are."""
+    """XLA cannot compute every product of bfloat16 on a CPU; it can compute these."""
     config = ddpg_jax.PRESETS[preset].replace(matmul_dtype="bfloat16", learning_starts=70, replay_capacity=2_000)
     setup = ddpg_jax.make_setup(config, ddpg_jax.make(config.env_id))
     placement = Placement(tuple(jax.devices()[:1]), choose_group_size(setup, "cpu"))
@@ -73,7 +73,7 @@ def test_presets_train_with_it(preset):
 
 
 def test_a_run_remembers_the_dtype(tmp_path):
-    """So that its policy acts, and its resumption learns, as it has."""
+    """So its policy acts, and a resumed run learns, in the same dtype."""
     flags = ("--seeds", 2, "--matmul-dtype", "bfloat16", "--hidden-sizes", 32, 32, "--out")
     whole, halves, exact = (tmp_path / name for name in ("whole", "halves", "exact"))
     assert main(*flags, whole).status == 0

@@ -1,4 +1,4 @@
-"""A run in a hostile world: signals, kills, full disks, damaged files, other processes, numbers that are none."""
+"""Tests a run under signals, kills, full disks, damaged files, other processes, and numbers that are not finite."""
 
 import dataclasses
 import json
@@ -68,7 +68,7 @@ def test_signal_during_compilation_ends_at_once(tmp_path):
 
 
 def test_second_sigint_ends_a_run_at_once(tmp_path):
-    """Also while a chunk keeps Python waiting: here a step has so many updates that it takes minutes."""
+    """This holds even while a chunk keeps Python waiting: here a step has so many updates that it takes minutes."""
     endless = ("--updates-per-train", 1_000_000, "--learning-starts", 1, "--batch-size", 100)
     process = start("--out", "run", *LONG, *endless, folder=tmp_path)
     wait_for(lambda: (tmp_path / "run/snapshots").exists())
@@ -123,7 +123,7 @@ def test_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path):
 
 def test_second_process_that_waits_for_the_same_new_folder_is_refused(tmp_path):
     first = RunFolder.create(tmp_path / "run")
-    second = RunFolder.create(tmp_path / "run")  # both have found it empty
+    second = RunFolder.create(tmp_path / "run")  # both have found the folder empty
     with first:
         with pytest.raises(ValueError, match=f"is in use by process {os.getpid()}"):
             second.__enter__()
@@ -192,7 +192,7 @@ def test_exhausted_memory_ends_a_run_with_one_line(tmp_path):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """A run that can be resumed from two checkpoints, and what it ends in."""
+    """A run that can be resumed from two checkpoints, and the files at its end."""
     folder = tmp_path_factory.mktemp("stopped")
     assert main("--out", folder / "run", "--seeds", 2, "--checkpoint-every", 1e-9).status == 0
     expected = results(folder / "run")
@@ -273,7 +273,7 @@ def test_checkpoint_of_another_run_is_named(stopped, tmp_path, flags, difference
 
 
 def test_checkpoint_whose_arrays_have_other_shapes_is_named(stopped, tmp_path):
-    """As one of a version whose networks are built differently, with the same configuration."""
+    """Like the checkpoint of a version that builds its networks differently from the same configuration."""
     run, (_, newest), _ = stopped
     folder = copy(run, tmp_path / "run")
     content = json.loads((folder / "config.json").read_text())
@@ -326,14 +326,14 @@ def with_learning_rates(critic_lrs):
 
 
 def rows(folder, name, *, without=(), only=None):
-    """The lines of a table, of some agents."""
+    """Returns the lines of a table for some agents."""
     lines = [line.split(",") for line in (folder / name).read_text().splitlines()[1:]]
     return [line for line in lines if int(line[0]) not in without and (only is None or int(line[0]) == only)]
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """Eight agents, all of them sound."""
+    """A run of eight agents, none of which diverges."""
     folder = tmp_path_factory.mktemp("sound") / "run"
     assert main("--out", folder, "--seeds", 8).status == 0
     return folder
@@ -341,7 +341,7 @@ def sound(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory):
-    """Eight agents, of which one learns so fast that its numbers overflow at its first update, after 20 steps."""
+    """A run of eight agents; one learns so fast that its numbers overflow at its first update, after 20 steps."""
     folder = tmp_path_factory.mktemp("diverged") / "run"
     with with_learning_rates([5e-3] * 3 + [1e30] + [5e-3] * 4):
         outcome = main("--out", folder, "--seeds", 8)
@@ -405,7 +405,7 @@ def test_run_of_which_all_agents_diverge_fails_and_is_reported_nevertheless(tmp_
 
 
 def poisoned(agent: int, step: int, value: float):
-    """Pendulum, in whose first episode one agent's reward is not a number at one step."""
+    """Replaces Pendulum by one in which an agent's reward is not finite at one step of its first episode."""
     whole = make("Pendulum-v1")
     _, _, reset_key = jax.random.split(agent_keys(0, np.asarray([agent]))[0], 3)
     marked = jax.random.key_data(reset_key)
@@ -455,7 +455,7 @@ def test_run_with_a_diverged_agent_is_resumed_in_the_same_bits(poisoned_run, tmp
 
 
 def test_diverged_agent_is_frozen(tmp_path):
-    """Its return is infinite once, which no loss sees before the replay is sampled; then its parameters stay."""
+    """Its return is infinite once, before any loss can show this. Then its parameters do not change any more."""
     flags = ("--seeds", 2, "--learning-starts", 100, "--eval-every", 50, "--total-steps", 250)
     with poisoned(agent=1, step=3, value=math.inf):
         outcome = main("--out", tmp_path / "run", *flags)
@@ -488,7 +488,7 @@ def test_infinite_parameters_are_seen_though_they_act_and_score(tmp_path):
 def test_killed_runs_end_in_the_same_bits():
     """A shorter form of `benchmarks/kill_and_resume.py`, which kills twenty times."""
     script = REPOSITORY / "benchmarks/kill_and_resume.py"
-    command = [sys.executable, str(script), "--small", "--kills", "3", "--kills-a-run", "3"]
+    command = [sys.executable, str(script), "--small", "--kills", "3", "--kills-per-run", "3"]
     process = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=500)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "3 of 3 identical" in process.stdout

@@ -1,4 +1,4 @@
-"""What docs/reliability.md shows is what the commands print: its console blocks are run again, in this process."""
+"""Runs the console blocks of docs/reliability.md again, in this process, and compares the output with the page."""
 
 import contextlib
 import importlib.util
@@ -19,11 +19,11 @@ SPEC.loader.exec_module(run_console)
 PAGE = command.REPOSITORY / "docs/reliability.md"
 RUN, EVALUATE = ["python", "-m", "ddpg_jax.run"], ["python", "-m", "ddpg_jax.evaluate"]
 SHOWN = re.compile(r"error: |stopped by |agent \d+ diverged|resuming |.* is finished at ")
-"""The lines that are compared; figures of time and the devices' names differ from machine to machine."""
+"""The lines that are compared; times and device names differ from machine to machine."""
 
 
 def perform(line, folder):
-    """The status of a shown command, and what it prints."""
+    """Runs a shown command; returns its status and the lines that it prints."""
     words = shlex.split(line)
     if words[:3] == RUN:
         outcome = command.main(*words[3:], config=())
@@ -38,14 +38,14 @@ def perform(line, folder):
 
 
 def compared(line, printed):
-    """Of what a command prints, what must be the same; how a library words the damage that it finds may differ."""
+    """Returns the printed lines that must be the same; a library's own description of damage may differ."""
     kept = [text for text in printed if SHOWN.match(text) or not line.startswith("python")]
     return [re.sub(r"(?<= is damaged: )[^;]*", "…", text) for text in kept]
 
 
 @pytest.fixture(scope="module")
 def performed(tmp_path_factory):
-    """The commands of the page in their order, each with what the page shows and what has happened."""
+    """The commands of the page in order, each with the output on the page and the new output."""
     folder = tmp_path_factory.mktemp("page")
     blocks = run_console.BLOCK.findall(PAGE.read_text())
     shown = [shown for block in blocks for shown in run_console.commands(block)]

@@ -45,7 +45,7 @@ def draw(*arguments) -> int:
 
 
 def refused(capsys, *arguments) -> str:
-    """The one line that says why nothing was drawn."""
+    """Returns the one line that says why nothing was drawn."""
     assert draw(*arguments) == 2
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
@@ -137,7 +137,7 @@ def test_pendulum_points_up_at_0_and_left_at_a_quarter_turn():
         panel = animation.Panel("", "", np.full((1, 1), angle), np.zeros((1, 1)))
         (frame,) = animation.draw([panel])
         pixels = np.asarray(frame.convert("RGB")).astype(int)
-        blue = (pixels[..., 2] > pixels[..., 0] + 60)[58:358, 16:316]  # the panel alone
+        blue = (pixels[..., 2] > pixels[..., 0] + 60)[58:358, 16:316]  # only the panel
         rows, columns = np.nonzero(blue)
         np.testing.assert_allclose(
             [columns.mean() - 149.5, rows.mean() - 149.5], 66 * np.array(at), atol=4
@@ -300,7 +300,7 @@ def test_mp4_needs_ffmpeg(finished, tmp_path, capsys, monkeypatch):
 
 
 def test_mp4_is_what_ffmpeg_makes_of_all_pixels(run_folder, tmp_path, capsys, monkeypatch):
-    """With a stand-in that writes down how much it was given."""
+    """A stand-in for the writer records the size of its input."""
     program = tmp_path / "bin" / "ffmpeg"
     program.parent.mkdir()
     program.write_text('#!/bin/sh\nfor last; do :; done\nwc -c > "$last"\necho "$@" > ' + str(tmp_path / "arguments"))

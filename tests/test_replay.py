@@ -1,4 +1,4 @@
-"""The ring of transitions against a deque, and the samplers against uniform draws."""
+"""Compares the ring of transitions with a deque, and the samplers with uniform draws."""
 
 from collections import deque
 from functools import partial
@@ -22,12 +22,12 @@ add = jax.jit(replay.add)
 
 @partial(jax.jit, static_argnames="num")
 def listed(ring: Replay, num: int) -> Transition:
-    """The first transitions of a replay, in the order of its rows."""
+    """Returns the first transitions of a replay, in the order of its rows."""
     return replay.sample(jax.random.key(0), ring, num, ACT, every_row)
 
 
 def transition(number: float) -> Transition:
-    """One whose every entry tells which transition it is of, and which entry it is."""
+    """Returns a transition in which every entry identifies the transition and the entry."""
     entries = 100.0 * number + np.arange(2 * OBS + ACT + 2, dtype=np.float32)
     return Transition(
         jnp.asarray(entries[:OBS]),
@@ -39,7 +39,7 @@ def transition(number: float) -> Transition:
 
 
 def filled(capacity: int, num: int) -> Replay:
-    """A replay that was given the transitions 1 to num."""
+    """Returns a replay to which the transitions 1 to num were added."""
     ring = replay.init(capacity, OBS, ACT)
     for number in range(1, num + 1):
         ring = add(ring, transition(number))
@@ -47,17 +47,17 @@ def filled(capacity: int, num: int) -> Replay:
 
 
 def as_lists(batch: Transition) -> list[list]:
-    """A minibatch's transitions, each a list of its five fields."""
+    """Returns a minibatch's transitions, each as a list of its five fields."""
     return [[np.asarray(field[i]).tolist() for field in batch] for i in range(len(batch.reward))]
 
 
 def chi_square(cells: np.ndarray, num: int) -> float:
-    """The probability of cells 0 … num-1 being hit at least as unevenly as this, if all are equally likely."""
+    """Returns the p-value of the hits on cells 0 … num-1, if all cells are equally likely."""
     return stats.chisquare(np.bincount(cells, minlength=num)).pvalue
 
 
 def chi_square_of_distinct_pairs(first: np.ndarray, second: np.ndarray, size: int) -> float:
-    """The same for ordered pairs of two different numbers below `size`."""
+    """Returns the same for ordered pairs of two different numbers below `size`."""
     return chi_square(first * (size - 1) + second - (second > first), size * (size - 1))
 
 

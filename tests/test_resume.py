@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed, or extended, ends in the same bits as one that was not."""
+"""Tests that a run that was stopped and resumed, or extended, is bit-identical to one that was not."""
 
 import json
 import math
@@ -29,7 +29,7 @@ AGENTS = ("--seeds", 5)
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nobody has stopped: 200 steps, evaluated at 60, 120, 180 and 200."""
+    """An uninterrupted run of 200 steps, evaluated at 60, 120, 180 and 200."""
     folder = tmp_path_factory.mktemp("resume") / "whole"
     assert main("--out", folder, *AGENTS).status == 0
     return folder
@@ -67,7 +67,7 @@ def test_length_of_the_chunks_does_not_matter(whole, tmp_path):
 
 @pytest.mark.parametrize("first_steps", [60, 130, 200 - 1])
 def test_extended_run_is_the_uninterrupted_one(whole, tmp_path, first_steps):
-    """Also when the old end was no multiple of `eval_every`, and was evaluated nevertheless."""
+    """This holds even if the old end was evaluated although it is not a multiple of `eval_every`."""
     folder = tmp_path / "run"
     assert main("--out", folder, *AGENTS, "--total-steps", first_steps).status == 0
     outcome = main("--resume", folder, "--total-steps", 200)
@@ -102,7 +102,7 @@ def test_finished_run_has_nothing_left_to_do_even_without_its_checkpoints(whole,
 
 
 def test_run_without_a_checkpoint_starts_at_its_beginning(whole, tmp_path):
-    """So does one that was killed before its first checkpoint; what it left is overwritten."""
+    """So does a run that was killed before its first checkpoint; its files are overwritten."""
     folder = copy(whole, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints")
     (folder / "summary.json").unlink()
@@ -183,7 +183,7 @@ def in_waves(size: int):
 
 @pytest.mark.parametrize("num_chunks", [3, 9, 13])
 def test_waves_are_resumed_as_they_were_begun(whole, tmp_path, num_chunks):
-    """The machine may have more memory by then, or less."""
+    """The machine may have more or less memory when the run is resumed."""
     folder = tmp_path / "run"
     with in_waves(4):
         assert stopped_after(num_chunks, "--out", folder, *AGENTS).status == 143
@@ -214,7 +214,7 @@ def test_run_in_waves_cannot_be_extended_and_says_why(tmp_path):
 
 @pytest.fixture(scope="module")
 def state():
-    """A training state of two agents, filled with numbers; three of the ten rows of its replay have been written."""
+    """Returns a training state of two agents, filled with numbers; three of the ten rows of its replay are written."""
     setup = make_setup(Config(hidden_sizes=(2,), batch_size=1, replay_capacity=10), make("Pendulum-v1"))
     one = train_state_shapes(setup)
     generator = np.random.default_rng(0)
@@ -231,7 +231,7 @@ def state():
 
 def test_every_array_of_a_state_comes_back(state):
     arrays = state_arrays.state_arrays(state)
-    assert arrays[state_arrays.REPLAY].shape == (2, 3, 9)  # only what has been written of the ten rows
+    assert arrays[state_arrays.REPLAY].shape == (2, 3, 9)  # only those of the ten rows that are written
     back = restore_state(arrays, state)
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for there, here in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
@@ -316,7 +316,7 @@ def test_checkpoint_of_another_run_is_named(tmp_path):
     save(Checkpoints(tmp_path, every=1.0, run={"seed": 1, "gamma": 0.9}), 10)
     with pytest.raises(ValueError, match="belongs to another run: its seed is 1, here 2"):
         Checkpoints(tmp_path, every=1.0, run={"seed": 2, "gamma": 0.9}).load(1, config_of)
-    # A field that did not exist when it was written is no difference.
+    # A field that did not exist when it was written does not count as a difference.
     Checkpoints(tmp_path, every=1.0, run={"seed": 1, "gamma": 0.9, "newer": 3}).load(1, config_of)
 
 
@@ -374,7 +374,7 @@ def test_each_bit_of_a_file_counts(tmp_path):
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that the test moves."""
 
     def __init__(self):
         self.now = 0.0
@@ -388,7 +388,7 @@ class Clock:
 
 @pytest.mark.parametrize(("cost", "least", "most"), [(0.5, 60, 66), (20.0, 9, 9)])
 def test_checkpoints_cost_at_most_a_twentieth_of_a_run_unless_the_user_says_how_often(tmp_path, cost, least, most):
-    """Together with the last one, which is written at the end in any case."""
+    """The cost includes the last checkpoint, which is always written at the end."""
     clock, num = Clock(), 0
     with (
         mock.patch.object(checkpoint.time, "perf_counter", clock),

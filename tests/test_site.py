@@ -1,4 +1,4 @@
-"""The documentation as a site: it is built without a warning, and leaves nothing out."""
+"""Tests that the documentation's site is built without a warning, and leaves nothing out."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ DOCS = command.REPOSITORY / "docs"
 
 
 def test_site_is_built_without_a_warning(tmp_path):
-    """A link that leads nowhere is a warning, so is a docstring that cannot be read. This builder writes no pages."""
+    """A broken link is a warning, and so is a docstring that cannot be parsed. This builder writes no pages."""
     pytest.importorskip("sphinx")
     build = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "--builder", "dummy"]
     process = subprocess.run(

@@ -7,7 +7,7 @@ from ddpg_jax.results import statistics
 
 
 def _iqm_by_hand(values):
-    """The mean of what is left when a quarter of the values (rounded down) is cut from either end."""
+    """Returns the mean of the values without a quarter of them (rounded down) at either end."""
     ordered = sorted(values)
     cut = len(ordered) // 4
     middle = ordered[cut : len(ordered) - cut]
@@ -36,7 +36,7 @@ def test_interquartile_mean_of_many(num):
 
 
 def test_interval_against_another_bootstrap():
-    """The same percentile bootstrap written out: resample, cut, average, take the quantiles."""
+    """Computes the same percentile bootstrap step by step: resample, cut, average, take the quantiles."""
     values = np.random.default_rng(0).gumbel(size=32)
     low, high = statistics.iqm_interval(values)
     resamples = np.sort(np.random.default_rng(1).choice(values, size=(20_000, 32)), axis=1)
@@ -48,12 +48,12 @@ def test_interval_against_another_bootstrap():
 
 
 def test_interval_of_a_mean_in_closed_form():
-    """Of two values a and b a resample is (a, a), a mixture twice as often, or (b, b): the quantiles are a and b."""
+    """A resample of two values a and b is (a, a), (b, b), or, twice as often, mixed: the quantiles are a and b."""
     assert statistics.iqm_interval(np.array([-3.0, 8.0])) == (-3.0, 8.0)
 
 
 def test_interval_covers_the_true_value_as_often_as_it_says():
-    """Of a symmetric distribution the interquartile mean is 0. 95% of 200 intervals: 190, standard deviation 3."""
+    """If a distribution is symmetric about 0, its interquartile mean is 0. 95% of 200 is 190, standard deviation 3."""
     generator = np.random.default_rng(2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "_RESAMPLES", 400)

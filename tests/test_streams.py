@@ -1,4 +1,4 @@
-"""A run whose output nobody takes any more: `| head`, a terminal that is closed, a full disk behind `> log`."""
+"""Tests a run whose output is closed: a pipe to `head`, a closed terminal, a full disk behind `> log`."""
 
 import os
 import pty
@@ -18,7 +18,7 @@ LONG = ("--seeds", 2, "--total-steps", 100_000_000, "--eval-every", 100_000_000,
 
 @contextmanager
 def reader_gone() -> Iterator[int]:
-    """The writing end of a pipe that nobody reads."""
+    """Returns the writing end of a pipe whose reading end is closed."""
     reader, writer = os.pipe()
     os.close(reader)
     yield writer
@@ -27,7 +27,7 @@ def reader_gone() -> Iterator[int]:
 
 @contextmanager
 def full_disk() -> Iterator[int]:
-    """A file on which there is no space."""
+    """Opens a file on a device without space."""
     with open("/dev/full", "wb") as file:
         yield file.fileno()
 
@@ -73,7 +73,7 @@ def test_run_whose_terminal_is_closed_saves_what_it_has(tmp_path):
     os.close(end)
     wait_for(lambda: checkpoints(tmp_path / "run"))
     newest = checkpoints(tmp_path / "run")[-1]
-    os.close(terminal)  # what is written from here on fails
+    os.close(terminal)  # everything that is written from here on fails
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=60) == 128 + signal.SIGHUP
     assert checkpoints(tmp_path / "run")[-1] > newest

@@ -1,4 +1,4 @@
-"""Sweeps: the points that a command line asks for, what each agent of them is, and what is said of them."""
+"""Tests sweeps: the points of a command line, the agents of each point, and the report."""
 
 import csv
 import json
@@ -143,7 +143,7 @@ def test_points_come_back_from_json():
         assert Point.from_dict(json.loads(json.dumps(point.to_dict(base))), base) == point
 
 
-# What the agents of a sweep are
+# The agents of a sweep
 
 SWEEP = ("--seeds", 3, "--sweep", "hidden_sizes=8,12", "--sweep", "actor_lr=1e-3,1e-2", "--sweep", "noise_scale=0.5,1")
 
@@ -167,7 +167,7 @@ def points_of(folder):
 
 @pytest.mark.parametrize("index", range(8))
 def test_each_point_is_what_a_run_of_its_own_would_be(swept, tmp_path, index):
-    """Bit for bit: agent s of that run is seed s of the point."""
+    """Agent s of that run is bit-identical to seed s of the point."""
     values = points_of(swept)[index]
     flags = ["--hidden-sizes", *values["hidden_sizes"], "--actor-lr", values["actor_lr"]]
     assert main("--out", tmp_path / "run", "--seeds", 3, *flags, "--noise-scale", values["noise_scale"]).status == 0
@@ -203,7 +203,7 @@ def test_points_of_one_shape_share_a_program(swept, tmp_path):
 
 @pytest.mark.parametrize("num_chunks", [2, 9])
 def test_stopped_sweep_is_resumed_in_the_same_bits(swept, tmp_path, num_chunks):
-    """In its first part, and in its second."""
+    """Once in its first part, and once in its second."""
     folder = tmp_path / "run"
     assert stopped_after(num_chunks, "--out", folder, *SWEEP).status == 143
     assert main("--resume", folder).status == 0
@@ -240,7 +240,7 @@ def test_diverged_agent_of_a_sweep_is_left_out_of_its_point(tmp_path):
     assert [point["rank"] for point in summary["points"]] == [1, 2]
 
 
-# What is said of them
+# The report
 
 
 def test_best_point_is_found_and_the_others_are_compared_in_pairs():
@@ -267,7 +267,7 @@ def test_few_seeds_support_nothing():
 
 
 def test_no_false_winner_among_equals():
-    """At 5%, with 12 points that are all the same: the correction must hold although the best was picked."""
+    """All 12 points are equal: the correction must keep the level of 5% although the best point was selected."""
     rng = np.random.default_rng(1)
     wrong = sum(
         min(c.p_value for c in statistics.compare_points(rng.normal(size=(12, 16)))) <= statistics.SUPPORTED

@@ -1,4 +1,4 @@
-"""The loop around the update: what happens in which step, from which numbers, and what is compiled."""
+"""Tests the loop around the update: what happens in which step, with which numbers, and what is compiled."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ COUNTER = counter(length=3)
 
 
 class Learner:
-    """A configuration's training program in an environment of 3 steps an episode, and a state to begin with."""
+    """A configuration's training program in an environment with 3 steps per episode, and a state to begin with."""
 
     def __init__(self, *, sampler: Sampler | None = None, **changes) -> None:
         self.config = small_config(**changes)
@@ -40,20 +40,20 @@ class Learner:
     def train(
         self, num_steps: int, state: TrainState | None = None, **hyperparameters: float
     ) -> tuple[TrainState, StepLog]:
-        """The state after so many steps, and their log [MAX_STEPS] in NumPy."""
+        """Returns the state after this many steps, and their log [MAX_STEPS] in NumPy."""
         values = self.hyperparameters._replace(**hyperparameters)
         state, log = self.program(state or self.start, values, num_steps)
         return state, StepLog(*np.asarray(log).T)
 
 
 def numbers(tree) -> list[np.ndarray]:
-    """The arrays of a tree, keys as their data."""
+    """Returns the arrays of a tree, with keys as their data."""
     leaves = jax.tree.leaves(tree)
     return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x) for x in leaves]
 
 
 def equal(one, two) -> bool:
-    """Whether two trees hold the same bits."""
+    """Returns whether two trees contain the same bits."""
     return all(np.array_equal(x, y) for x, y in zip(numbers(one), numbers(two), strict=True))
 
 
@@ -157,12 +157,12 @@ def decaying() -> Learner:
 
 
 def in_episode(state: TrainState, number: int) -> TrainState:
-    """The state, had so many episodes passed before."""
+    """Returns the state as if this many episodes had passed."""
     return state._replace(episode=state.episode._replace(number=jnp.int32(number)))
 
 
 def test_learning_rates_decay_by_episode(decaying):
-    start, _ = decaying.train(4)  # the first step of the second episode is behind it
+    start, _ = decaying.train(4)  # after the first step of the second episode
     one, _ = decaying.train(1, in_episode(start, 3))
     two, _ = decaying.train(1, start, actor_lr=0.01 / 8, critic_lr=0.01 / 8, lr_decay=1.0)
     assert equal(one.agent, two.agent)
@@ -191,7 +191,7 @@ def test_log_has_a_row_a_step(learner):
 
 
 def noise_in_steps(num_steps: int, **changes) -> np.ndarray:
-    """What the noise added to the actions, [num_steps, A]."""
+    """Returns the noise that was added to the actions, [num_steps, A]."""
     config = small_config(noise_sigma=0.0, noise_theta=0.5, noise_mean=1.0, **changes)
     rows, state, _ = explored(config, counter(length=2), num_steps)
     algorithm = make_setup(config, COUNTER).algorithm
@@ -233,7 +233,7 @@ def _shaky_step(key, state, action):
     return state, result._replace(reward=result.reward + jax.random.normal(key))
 
 
-# An environment that consumes each key that it is given.
+# An environment that consumes each key that it receives.
 SHAKY = replace(COUNTER, reset=_shaky_reset, step=_shaky_step)
 
 
@@ -259,7 +259,7 @@ def test_a_key_that_is_used_twice_is_noticed():
 
 
 def _trace(**changes) -> None:
-    """Traces a whole run, from an agent's key on."""
+    """Traces a whole run, starting with an agent's key."""
     sampler = changes.pop("sampler", None)
     config = small_config(**changes)
     setup = make_setup(config, SHAKY)

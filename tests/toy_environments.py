@@ -1,4 +1,4 @@
-"""Environments whose values are known by hand, and what the tests need to train in them."""
+"""Provides environments whose values are known by hand, and helpers to train in them."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 
 
 def counter(*, length: int = 3, terminates: bool = False, max_steps: int = 1000, bound: float = 10.0) -> Environment:
-    """Observes how many steps the episode has taken, rewards 1 each, and ends after `length` of them."""
+    """Observation: the steps of the episode so far. Reward: 1 per step. An episode ends after `length` steps."""
 
     def reset(key):
         return jnp.int32(0), jnp.zeros(1)
@@ -30,7 +30,7 @@ def counter(*, length: int = 3, terminates: bool = False, max_steps: int = 1000,
 
 
 def chain(rewards: tuple[float, ...]) -> Environment:
-    """One place after another (a one-hot observation), each with its reward, and then a terminal state."""
+    """Observation: one place after another (one-hot), each with its reward. The last state is terminal."""
     num = len(rewards)
 
     def place(state):
@@ -46,7 +46,7 @@ def chain(rewards: tuple[float, ...]) -> Environment:
 
 
 def treadmill(*, terminates: bool) -> Environment:
-    """One place that rewards 1 a step; each episode is one step long, for one of the two reasons."""
+    """Observation: one place. Reward: 1. Each episode has one step, and ends for one of the two reasons."""
 
     def reset(key):
         return jnp.int32(0), jnp.ones(1)
@@ -58,7 +58,7 @@ def treadmill(*, terminates: bool) -> Environment:
 
 
 def aim(target: tuple[float, ...], low: tuple[float, ...], high: tuple[float, ...]) -> Environment:
-    """One step, rewarded by minus the squared distance of the action to a target."""
+    """An episode has one step, whose reward is minus the squared distance of the action to a target."""
 
     def reset(key):
         return jnp.int32(0), jnp.ones(1)
@@ -71,7 +71,7 @@ def aim(target: tuple[float, ...], low: tuple[float, ...], high: tuple[float, ..
 
 
 def follow() -> Environment:
-    """One step in a random place s in [-1, 1], rewarded by minus the squared distance of the action to (s / 2, -s)."""
+    """An episode has one step at a random s in [-1, 1]; its reward is minus the squared distance to (s / 2, -s)."""
 
     def reset(key):
         place = jax.random.uniform(key, (1,), minval=-1.0, maxval=1.0)
@@ -85,15 +85,15 @@ def follow() -> Environment:
 
 
 def small_config(**changes) -> Config:
-    """A configuration that compiles fast."""
+    """Returns a configuration that compiles fast."""
     return Config(**{"hidden_sizes": (4,), "batch_size": 2, "replay_capacity": 50, **changes})
 
 
 def trained(config: Config, environment: Environment, num_steps: int, *, num_agents: int = 1):
-    """Agents that have been trained for so many steps: their setup, and their states [N, ...]."""
+    """Trains agents for this many steps; returns their setup and their states [N, ...]."""
     setup = make_setup(config, environment)
     hyperparameters = make_hyperparameters(config)
-    # Agents march in step: they share the counters of steps and rows.
+    # Agents advance together: they share the counters of steps and rows.
     axes = TrainState(0, Replay(rows=0, added=None), 0, 0, 0, 0, 0, step=None)
     train = jax.vmap(partial(loop.train, setup=setup, max_steps=num_steps), (axes, None, None), (axes, 0))
     starts = [loop.init(jax.random.key(i), hyperparameters, setup=setup) for i in range(num_agents)]
@@ -103,7 +103,7 @@ def trained(config: Config, environment: Environment, num_steps: int, *, num_age
 
 
 def explored(config: Config, environment: Environment, num_steps: int, *, seed: int = 0, algorithm=None):
-    """The rows that an agent stores in so many steps without an update, and what the steps did to its episodes."""
+    """Returns the rows that an agent stores in this many steps without an update, and the outcomes of the steps."""
     setup = make_setup(config, environment)
     hyperparameters = make_hyperparameters(config)
     setup = loop.Setup(environment, algorithm or setup.algorithm, setup.exploration, replay_capacity=num_steps)
@@ -115,10 +115,10 @@ def explored(config: Config, environment: Environment, num_steps: int, *, seed: 
 
 
 def every_row(key, batch_size: int, size: jax.Array) -> jax.Array:
-    """A sampler that lists the rows in the order of the ring, again and again."""
+    """Samples the rows in the order of the ring, again and again."""
     return jnp.arange(batch_size) % size
 
 
 def stored(ring, action_size: int):
-    """All transitions of a replay, in the order of its rows."""
+    """Returns all transitions of a replay, in the order of its rows."""
     return replay.unpack(np.asarray(ring.rows)[: int(ring.added)], action_size)

@@ -1,7 +1,10 @@
-"""What CleanRL's `ddpg_continuous_action_jax.py` does, in our own writing: its package cannot be installed here.
+"""Our own equivalent of CleanRL's `ddpg_continuous_action_jax.py`.
 
-As there: Python's loop over Gymnasium, a NumPy replay, and one compiled function each for acting, the critic's step,
-and the step of actor and targets. As in the tutorial: an update of all a step, its learning rates and its noise.
+The newest release of CleanRL that Python 3.11 can install does not contain this script.
+
+It has the same structure: a Python loop over Gymnasium, a NumPy replay, and three compiled functions, for acting, for
+the critic's step, and for the step of actor and targets. The configuration is the tutorial's: one update of all
+networks per step, the same learning rates and the same noise.
 """
 
 from functools import partial
@@ -21,7 +24,7 @@ ACTOR_OPTIMIZER, CRITIC_OPTIMIZER = optax.adam(1e-3), optax.adam(2e-3)
 
 
 class Network(nn.Module):
-    """Two hidden layers of 256."""
+    """A network with two hidden layers of 256 units."""
 
     @nn.compact
     def __call__(self, *inputs: jax.Array) -> jax.Array:
@@ -39,7 +42,7 @@ def network(params: Any, *inputs: jax.Array) -> jax.Array:
 
 
 class Trained(NamedTuple):
-    """A network with its target and its optimizer's state."""
+    """A network's parameters, its target's, and the state of its optimizer."""
 
     params: Any
     target: Any
@@ -78,7 +81,7 @@ def update_actor(actor: Trained, critic: Trained, observation: jax.Array) -> tup
 
 
 class Buffer:
-    """NumPy arrays of transitions, sampled with replacement."""
+    """A replay in NumPy arrays, sampled with replacement."""
 
     def __init__(self) -> None:
         self.count = 0

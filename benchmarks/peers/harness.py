@@ -1,8 +1,8 @@
-"""What the scripts of all peers share: their options, the clock, the peak of memory, and the greedy evaluation.
+"""Provides what the scripts of all peers share: options, clock, peak memory and greedy evaluation.
 
-Only NumPy and the standard library, since it runs in every peer's own environment. A script builds its agent, makes a
-`Meter`, tells it of every step (`advanced`) until it has seen enough, and ends with `Meter.report`, which prints one
-line of JSON behind `MARK`.
+It uses only NumPy and the standard library, because it runs in every peer's own environment. A script creates a
+`Meter`, calls its `advanced` after every step until that returns True, and ends with `Meter.report`, which prints
+`MARK` and one line of JSON.
 """
 
 import argparse
@@ -20,27 +20,27 @@ import numpy as np
 
 MARK = "PEER-RESULT "
 WARM_UP_STEPS = 200
-"""Steps of each agent that are not timed, the first update's compilation among them."""
+"""Steps of each agent before the timed window; they include the compilation of the first update."""
 START_STEPS = 5
-"""Steps after which a peer counts as started: with the first updates in them."""
-STARTS = Path(__file__).parents[2] / "ddpg_jax" / "data" / "pendulum_optimum.npz"
-"""Start states that all agents are evaluated from, with the best return that can be had from each."""
+"""Steps after which a peer counts as started; they include the first updates."""
+STARTS = Path(__file__).parents[2] / "ddpg_jax" / "environments" / "data" / "pendulum_optimum.npz"
+"""Start states from which all agents are evaluated, with the highest return that can be reached from each."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a script is asked for."""
+    """The options of a script."""
 
     agents: int
     seed: int
     seconds: float
-    """Length of the timed window."""
+    """Length of the timed window, in seconds."""
     total_steps: int | None
-    """Train each agent for exactly so many steps, and evaluate it; instead of a timed window."""
+    """If given, each agent is trained for exactly this many steps and then evaluated, instead of a timed window."""
 
 
 def options() -> Options:
-    """The options on the command line."""
+    """Returns the options on the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--agents", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -61,11 +61,11 @@ class Meter:
         self._end: tuple[float, int] | None = None
 
     def ready(self) -> None:
-        """The next step will be the first, and nothing is left to compile."""
+        """Marks the end of the start: nothing is left to compile."""
         self.startup_seconds = time.time() - self.started
 
     def advanced(self, steps: int = 1) -> bool:
-        """Each agent has taken so many steps more; returns whether that was enough."""
+        """Counts steps of each agent; returns True when the measurement is complete."""
         self.steps += steps
         now = time.perf_counter()
         if self.startup_seconds is None and self.steps >= START_STEPS:
@@ -80,7 +80,10 @@ class Meter:
         return self._end is not None and now - self._window[0] >= self.options.seconds if self._window else False
 
     def report(self, versions: dict[str, str], policy: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Prints what was measured; evaluates the policy, observations [S, 3] -> actions [S, 1], if that was asked."""
+        """Prints the measurements.
+
+        With `total_steps` it also evaluates the policy, which maps observations [S, 3] to actions [S, 1].
+        """
         result = {
             "steps_per_second": self._rate() * self.options.agents,
             "startup_seconds": self.startup_seconds,
@@ -101,12 +104,12 @@ class Meter:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """The versions of installed distributions."""
+    """Returns the versions of installed packages."""
     return {name: metadata.version(name) for name in names}
 
 
 def peak_megabytes() -> float:
-    """Most memory that this process has held, in 10^6 bytes."""
+    """Returns the peak memory of this process, in 10^6 bytes."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
@@ -116,7 +119,11 @@ def peak_megabytes() -> float:
 
 
 def greedy_returns(policy: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns [S] of one greedy episode from each start state, in Gymnasium's Pendulum-v1, and the highest ones [S]."""
+    """Evaluates a policy in the equations of Gymnasium's Pendulum-v1, one greedy episode from each start state.
+
+    Returns:
+        The returns [S], and the highest returns [S] that can be reached.
+    """
     with np.load(STARTS, allow_pickle=False) as table:
         theta, theta_dot, optimum = (table[name].astype(float) for name in ("theta", "theta_dot", "return_optimal"))
     total = np.zeros(len(theta))

@@ -1,8 +1,8 @@
 """The Keras tutorial "Deep Deterministic Policy Gradient (DDPG)" (amifunny, 2020) on Keras 3 with TensorFlow.
 
-Our own writing of it: its networks, hyperparameters, noise and loop, one update a step from the first step on. Three
-things differ so that it runs today: shapes are tuples, Gymnasium takes the place of Gym, and `update_target` receives
-TensorFlow's variables instead of Keras's.
+This is our own implementation of its networks, hyperparameters, noise and loop, with one update per step from the first
+step on. It differs in three ways, so that it runs with current releases: shapes are tuples, Gymnasium replaces Gym, and
+`update_target` receives TensorFlow's variables instead of Keras's.
 """
 
 import os
@@ -36,7 +36,7 @@ class Noise:
 
 
 class Buffer:
-    """Replay in four arrays, sampled with replacement."""
+    """A replay in four arrays, sampled with replacement."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -75,7 +75,7 @@ def get_critic() -> keras.Model:
 
 
 class Agent:
-    """The tutorial's four networks, with its two compiled functions."""
+    """The tutorial's four networks, with its compiled update."""
 
     def __init__(self) -> None:
         self.actor, self.critic = get_actor(), get_critic()

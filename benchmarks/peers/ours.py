@@ -1,4 +1,4 @@
-"""This project, by the programs and the placement of its command: preset `keras`, as it is or with changes."""
+"""Measures this project with the programs and the placement of its command: the preset `keras`, or a change of it."""
 
 import jax
 import numpy as np

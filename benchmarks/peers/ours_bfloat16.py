@@ -1,4 +1,4 @@
-"""This project with `--matmul-dtype bfloat16`: products of operands rounded to it, summed in float32."""
+"""Measures this project with `--matmul-dtype bfloat16`: operands of products are rounded, sums are float32."""
 
 from harness import options
 from ours import main

@@ -1,9 +1,9 @@
-"""rejax's TD3 as it is installed (it has no DDPG), with the tutorial's configuration as far as it has options.
+"""Measures rejax's TD3 (it has no DDPG) with the tutorial's configuration, as far as it has options for it.
 
-It updates two critics, where the tutorial has one; both are fed observation and action together. The policy is
+It updates two critics, where the tutorial has one; the input of both is observation and action together. The policy is
 updated in every step, its evaluation is left out, and its noise is Gaussian. It has one learning rate for both
-networks (the actor's is taken). Many agents train under `vmap`, as its documentation does it: the whole training is
-one compiled program, so a shorter one is run again and again until the clock has seen enough.
+networks; here it is the actor's. Many agents train under `vmap`, as its documentation shows. The whole training is one
+compiled program, so a short training is repeated until the timed window has passed.
 """
 
 import jax
@@ -12,11 +12,11 @@ from harness import Meter, Options, options, versions
 from rejax import TD3
 
 ALONE_STEPS, TOGETHER_STEPS = 800, 100
-"""Steps of each agent between two looks at the clock."""
+"""Steps of each agent between two readings of the clock."""
 
 
 def make(num_steps: int) -> TD3:
-    """TD3 that trains for so many steps."""
+    """Returns a TD3 that trains for this many steps."""
     algorithm = TD3.create(
         env="Pendulum-v1",
         actor_kwargs={"activation": "relu"},
@@ -34,7 +34,7 @@ def make(num_steps: int) -> TD3:
         batch_size=64,
     )
     return algorithm.replace(
-        # `create` refuses other sizes than 64-64.
+        # `create` refuses sizes other than 64-64.
         actor=algorithm.actor.clone(hidden_layer_sizes=(256, 256)),
         critic=algorithm.critic.clone(hidden_layer_sizes=(256, 256)),
         eval_callback=lambda algorithm, state, key: (),

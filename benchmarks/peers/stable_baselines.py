@@ -1,7 +1,7 @@
-"""Stable-Baselines3's DDPG (PyTorch) as it is installed, with the tutorial's configuration as far as it has options.
+"""Measures Stable-Baselines3's DDPG (PyTorch) with the tutorial's configuration, as far as it has options for it.
 
-It has one learning rate for both networks (the actor's is taken) and feeds observation and action to the critic
-together. Its noise acts on actions scaled to [-1, 1], so that half of the tutorial's sigma is the same in N m.
+It has one learning rate for both networks; here it is the actor's. The input of its critic is observation and action
+together. Its noise is added to actions scaled to [-1, 1], so half of the tutorial's sigma is the same torque in N m.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 
 
 class Count(BaseCallback):
-    """Stops the training when the meter has seen enough."""
+    """Counts the steps, and stops the training when the measurement is complete."""
 
     def __init__(self, meter: Meter) -> None:
         super().__init__()
