@@ -6,7 +6,6 @@ A field is annotated with its type and, where that says too little, with a `Doma
 
 import ast
 import contextlib
-import dataclasses
 import inspect
 import itertools
 import math
@@ -18,8 +17,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class Domain:
+class Domain(NamedTuple):
     """The values that a field may have, in addition to its type."""
 
     rule: str

@@ -37,7 +37,6 @@ autosummary_generate = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 default_role = "py:obj"  # `name` becomes a link if there is such a name, and code otherwise
 add_module_names = False

@@ -82,13 +82,13 @@ class AgentState(NamedTuple):
     """Everything that `update` advances. The dtype of the parameters is the dtype of all computations."""
 
     actor: Variables
-    """Of the actor mu."""
+    """Variables of the actor mu."""
     critic: Variables
-    """Of the critic Q."""
+    """Variables of the critic Q."""
     target_actor: Variables
-    """Of the target actor mu'."""
+    """Variables of the target actor mu'."""
     target_critic: Variables
-    """Of the target critic Q'."""
+    """Variables of the target critic Q'."""
     actor_optimizer_state: optax.OptState
     """Moments and counter of the actor's optimizer."""
     critic_optimizer_state: optax.OptState
