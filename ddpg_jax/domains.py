@@ -25,7 +25,7 @@ class Domain(NamedTuple):
     contains: Callable[[Any], bool]
 
     def __repr__(self) -> str:
-        return self.rule
+        return repr(self.rule)
 
 
 LARGEST_COUNT = 2**31 - 1
