@@ -10,6 +10,7 @@ import numpy as np
 from ddpg_jax.command_line import POSITIONAL, parse
 from ddpg_jax.processes.output import endure
 from ddpg_jax.results.comparison import Row, Run, compare, draw, read_runs, run_of, table
+from ddpg_jax.results.plots import own_style
 
 __all__ = ["Row", "Run", "compare", "draw", "read_runs", "run_of", "table"]
 
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"threshold is {threshold}, but must be a finite number")
         if figure.suffix not in (".png", ".pdf", ".svg"):
             raise ValueError(f"figure is {figure}, but must be a file *.png, *.pdf or *.svg")
-        draw(runs, threshold).savefig(figure)
+        with own_style():
+            draw(runs, threshold).savefig(figure)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -53,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     from rich.console import Console
 
-    Console().print(table(compare(runs, threshold), threshold))
+    Console(markup=False, emoji=False).print(table(compare(runs, threshold), threshold))
     print(f"figure: {figure}")
     return 0
 

@@ -24,5 +24,7 @@ def test_site_is_built_without_a_warning(tmp_path):
 
 
 def test_the_reference_shows_what_is_public_and_nothing_else():
-    shown = set(re.findall(r"^   ddpg_jax(?:\.algorithm|\.results)?\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE))
+    shown = set(
+        re.findall(r"^   ddpg_jax(?:\.algorithm|\.results)?\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    )
     assert shown == {*ddpg_jax.__all__, *algorithm.__all__, "statistics"} - {"PRESETS"}

@@ -9,6 +9,7 @@ import numpy as np
 from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments import pendulum
+from ddpg_jax.processes.imports import import_matplotlib
 
 
 def make(env_id: str) -> Environment:
@@ -20,6 +21,7 @@ def make(env_id: str) -> Environment:
     Raises:
         ValueError: if gymnax has no such environment, or its actions or observations are not bounded boxes of numbers.
     """
+    import_matplotlib()  # which gymnax imports, too
     import gymnax  # here, because the import takes seconds
     from gymnax.environments import spaces
 

@@ -1,11 +1,13 @@
 """Figures of the returns of many agents."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ddpg_jax.processes.imports import import_matplotlib
 from ddpg_jax.results.history import History
 from ddpg_jax.results.statistics import iqm, iqm_interval
 
@@ -13,6 +15,17 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 """The colours of Okabe and Ito (2008), which colour-blind readers can tell apart."""
 
 BLUE, ORANGE, GREEN, *_ = COLORS
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Makes figures drawn inside independent of the user's rc file, style and MPLBACKEND, which are restored."""
+    import_matplotlib()
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 def learning_curve(path: Path, histories: Sequence[History], title: str, optimum: float | None = None) -> None:

@@ -2,8 +2,10 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 
@@ -139,16 +141,28 @@ def write_results(session: Session, histories: list[History], summary: Summary) 
 
 
 def _draw(session: Session, histories: list[History], summary: Summary) -> None:
-    """Draws the figures, and writes the table that belongs to that of a sweep."""
-    path = session.folder.path
+    """Draws the figures, and writes the table that belongs to that of a sweep.
+
+    A figure that cannot be drawn costs a note, not the results of the run.
+    """
+    title = f"{summary.preset} on {summary.env_id}"
+    figures: dict[str, Callable[[Path], None]] = {
+        "learning_curve.png": lambda path: plots.learning_curve(path, histories, title, summary.eval_optimum),
+        "training_returns.png": lambda path: plots.training_returns(path, histories, title, LAST_EPISODES),
+    }
     if summary.points:
-        sweep_plots.learning_curves(path / "learning_curve.png", histories, summary)
-        sweep_plots.swept(path / "sweep.png", summary)
-        write_text(path / "points.csv", tables.points_csv(summary))
-    else:
-        title = f"{summary.preset} on {summary.env_id}"
-        plots.learning_curve(path / "learning_curve.png", histories, title, summary.eval_optimum)
-        plots.training_returns(path / "training_returns.png", histories, title, LAST_EPISODES)
+        write_text(session.folder.path / "points.csv", tables.points_csv(summary))
+        figures = {
+            "learning_curve.png": lambda path: sweep_plots.learning_curves(path, histories, summary),
+            "sweep.png": lambda path: sweep_plots.swept(path, summary),
+        }
+    for name, draw in figures.items():
+        try:
+            with plots.own_style():
+                draw(session.folder.path / name)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            print(f"note: {name} could not be drawn: {reason}", file=sys.stderr)
 
 
 def _status(summary: Summary, options: Options) -> int:

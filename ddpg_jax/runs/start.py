@@ -55,7 +55,9 @@ def open_session(options: Options, interruption: Interruption, started: float, t
     options = replace(options, points=plan.points)
     # FORCE_COLOR, which notebooks and some build servers set, does not make a terminal of a file.
     quiet = options.quiet or not team.is_first
-    console = Console(quiet=quiet, soft_wrap=True, highlight=False, force_terminal=sys.stdout.isatty())
+    console = Console(
+        quiet=quiet, soft_wrap=True, highlight=False, markup=False, emoji=False, force_terminal=sys.stdout.isatty()
+    )
     if options.plan:
         announce(console, options, plan)
         console.print(*plan.lines(), sep="\n")
