@@ -184,6 +184,9 @@ def _from_word(word: str, kind: Kind) -> Any:
     """Returns the value that a word stands for, or the word itself if it stands for none."""
     if kind.type is bool:
         return {"true": True, "false": False}.get(word.lower(), word)
+    if kind.type is Path and word.startswith("~"):
+        with contextlib.suppress(RuntimeError):  # no such user: the folder may have that name
+            return Path(word).expanduser()
     for number in (int, float) if kind.type in (int, float) else ():
         with contextlib.suppress(ValueError):
             return number(word)

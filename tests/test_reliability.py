@@ -37,7 +37,7 @@ LONG = ("--seeds", 2, "--total-steps", 100_000_000, "--eval-every", 100_000_000)
 # ------------------------------------------------------------------------------------------------------------ signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU])
 def test_signal_ends_a_run_after_its_chunk_with_a_checkpoint_and_the_command_that_resumes_it(tmp_path, number):
     process = start("--out", "run", *LONG, "--checkpoint-every", 0.2, folder=tmp_path)
     wait_for(lambda: checkpoints(tmp_path / "run"))

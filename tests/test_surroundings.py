@@ -2,11 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
+from unittest import mock
 
 import pytest
 from command import REPOSITORY, SMALL
+
+from ddpg_jax.domains import from_words
+from ddpg_jax.processes import devices
+from ddpg_jax.processes.signals import Interruption, heeded
+from ddpg_jax.runs.options import OPTION_ANNOTATIONS
 
 
 def run(*arguments, folder, command="run", **variables):
@@ -39,3 +47,114 @@ def test_paths_are_shown_as_they_are(tmp_path, name):
     assert f" runs/{name} " in done.stdout
     done = run("--resume", f"runs/{name}", folder=tmp_path)
     assert done.stdout == f"runs/{name} is finished at 200 steps: there is nothing left to do\n"
+
+
+def rows(folder):
+    return (folder / "metrics.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A run in an environment without settings."""
+    folder = tmp_path_factory.mktemp("plain")
+    done = run("--seeds", 3, "--quiet", "--out", "run", folder=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JAX_ENABLE_X64", "1"),
+        ("JAX_NUMPY_RANK_PROMOTION", "raise"),
+        ("JAX_NUMPY_DTYPE_PROMOTION", "strict"),
+        ("JAX_DEFAULT_PRNG_IMPL", "rbg"),
+        ("JAX_THREEFRY_PARTITIONABLE", "0"),
+    ],
+)
+def test_settings_of_jax_change_no_bit_of_a_run(plain, tmp_path, name, value):
+    done = run("--seeds", 3, "--quiet", "--out", "run", folder=tmp_path, **{name: value})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows(tmp_path / "run") == rows(plain)
+
+
+def test_platform_that_is_not_there_is_refused_in_one_line(tmp_path):
+    done = run("--seeds", 1, "--out", "run", folder=tmp_path, JAX_PLATFORMS="cuda")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: JAX_PLATFORMS is cuda, but must name devices that are here: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_home_means_no_cache_of_programs(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(devices.Path, "home", mock.Mock(side_effect=RuntimeError("no home")))
+    assert devices._cache_folder() is None
+
+
+@pytest.mark.parametrize("option", ["out", "resume"])
+def test_tilde_is_the_users_home(monkeypatch, option):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert from_words(option, ["~/x"], OPTION_ANNOTATIONS[option]) == Path("/somewhere/x")
+    assert from_words(option, ["~no-such-user/x"], OPTION_ANNOTATIONS[option]) == Path("~no-such-user/x")
+
+
+def test_memory_is_known_on_systems_without_linuxs_names(monkeypatch):
+    pages = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+
+    def sysconf(name):
+        if name not in pages:
+            raise ValueError("unrecognized configuration name")
+        return pages[name]
+
+    monkeypatch.setattr(devices.Path, "read_text", mock.Mock(side_effect=OSError("no such file")))
+    monkeypatch.setattr(devices.os, "sysconf", sysconf)
+    assert devices._free_memory() == 1000 * 4096 // 2
+    pages.clear()
+    assert devices._free_memory() == 4 * 2**30
+
+
+def test_the_control_groups_around_ones_own_count(tmp_path):
+    own = tmp_path / "cgroup"
+    own.write_text("0::/slurm/job_7/step_0\n")
+    root = tmp_path / "fs"
+    found = devices._control_groups(own, root)
+    assert {root, root / "slurm", root / "slurm/job_7", root / "slurm/job_7/step_0"} <= set(found)
+    own.write_text("5:memory:/user/1\n1:cpu:/other\n")
+    found = devices._control_groups(own, root)
+    assert {root / "memory", root / "memory/user", root / "memory/user/1"} <= set(found)
+    assert root / "other" not in found
+
+
+def test_cached_files_count_as_free_memory(tmp_path, monkeypatch):
+    for name, text in (
+        ("memory.max", "1000"),
+        ("memory.current", "900"),
+        ("memory.stat", "anon 1\ninactive_file 400\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(devices, "_control_groups", lambda own, root: [tmp_path])
+    assert devices.usable_memory() == 1000 - 900 + 400
+
+
+def test_descriptor_and_handlers_of_an_embedding_program_are_as_before():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+    try:
+        with Interruption():
+            assert signal.set_wakeup_fd(-1) != writer
+        assert signal.set_wakeup_fd(-1) == writer
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+
+
+def test_signals_that_announce_an_end_stop_a_run_unless_the_program_handles_them():
+    assert {signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU} <= set(heeded())
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        assert signal.SIGUSR1 not in heeded()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -1,11 +1,13 @@
-"""Devices for the command: one host device a core on a CPU. To be called before JAX has started its backend."""
+"""The cores, the memory and the devices of a command."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, within the CPU quota of its control group."""
+    """Returns the number of cores that this process may use: its affinity, within its control group's CPU quota."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on this operating system
@@ -14,7 +16,7 @@ def usable_cores() -> int:
 
 
 def _quota(cgroup: Path) -> float:
-    """Cores' worth of time that the control group grants; infinite without a limit."""
+    """Returns the CPU time per second that the control group grants, in cores; a large number without a limit."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -30,63 +32,109 @@ def _quota(cgroup: Path) -> float:
 
 
 def usable_memory() -> int:
-    """Bytes that this process may still take: what the machine has free, within the limit of its control group."""
-    free = int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            room = int((Path("/sys/fs/cgroup") / limit).read_text()) - int((Path("/sys/fs/cgroup") / used).read_text())
-            free = min(free, max(room, 0))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
+    """Returns the bytes that this process may still use: the machine's free memory, within its control groups' limits.
+
+    Memory that only caches files counts as free.
+    """
+    free = _free_memory()
+    for folder in _control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")):
+        for limit, used, cache in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            try:
+                room = int((folder / limit).read_text()) - int((folder / used).read_text())
+                lines = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):  # no such file, or no limit: "max"
+                continue
+            free = min(free, max(0, room + int(lines.get(cache, 0))))
     return free
 
 
+def _free_memory() -> int:
+    """Returns the free bytes of the machine; on systems that do not tell, half of all, or 4 GiB."""
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    for name, share in (("SC_AVPHYS_PAGES", 1.0), ("SC_PHYS_PAGES", 0.5)):  # macOS has only the second
+        with suppress(OSError, ValueError, AttributeError):
+            return int(share * os.sysconf(name) * os.sysconf("SC_PAGE_SIZE"))
+    return 4 * 2**30
+
+
+def _control_groups(own: Path, root: Path) -> list[Path]:
+    """Returns the folders of the control groups that limit this process's memory: its own and those around it."""
+    folders = {root, root / "memory"}
+    with suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            base = root / "memory" if "memory" in controllers.split(",") else root
+            if controllers == "" or base != root:
+                inner = base / path.lstrip("/")
+                folders |= {inner, *(folder for folder in inner.parents if base in (folder, *folder.parents))}
+    return sorted(folders)
+
+
 def devices_each(devices: int | None, earlier_devices: int | None, num_processes: int) -> int | None:
-    """Devices that each process takes: of those asked for, or else of those that the run has had; None: all.
+    """Returns the number of devices per process, from those requested or those that the run had; None: all.
 
     Raises:
-        ValueError: if those asked for cannot be divided.
+        ValueError: if the requested devices cannot be divided equally.
     """
     if devices is None:
         return None if earlier_devices is None else max(1, earlier_devices // num_processes)
     if devices % num_processes:
         raise ValueError(
-            f"devices is {devices}, but must be a multiple of num_processes, {num_processes}: every process takes as "
-            f"many as the others"
+            f"devices is {devices}, but must be a multiple of num_processes, {num_processes}: all processes use "
+            f"equally many"
         )
     return devices // num_processes
 
 
 LOOP_OPTION = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=16384"
-"""Lets XLA compile a loop on the CPU that touches up to so many bytes into one kernel (its own limit is 1,024).
+"""Lets XLA on a CPU compile a loop that touches up to 16,384 bytes (by default 1,024) into one kernel.
 
-Drawing a minibatch's random numbers is such a loop (measured: `benchmarks/README.md`). An XLA that does not know the
-option ignores it.
+The drawing of a minibatch's random numbers is such a loop (measured: `benchmarks/README.md`). Versions of XLA without
+the option ignore it.
+"""
+
+
+OWN_SETTINGS: dict[str, Any] = {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+}
+"""JAX's settings that a command does not take from the environment: a run's bits must not depend on them.
+
+Keys of the implementation "rbg", for example, depend on their place under `vmap`, and so on the size of a group.
 """
 
 
 def prepare(num_devices: int | None) -> None:
-    """Makes host devices available, one a usable core unless told otherwise, and a cache of compiled programs.
+    """Makes host devices available, one per usable core unless told otherwise, and a cache of compiled programs.
 
-    Only a command does this: importing the package leaves JAX as it is. Flags of the user's come after the one set
-    here, so that theirs count; where `XLA_FLAGS` names a file of flags, it is left alone.
+    Only a command does this: importing the package leaves JAX as it is. The user's own XLA_FLAGS come after the one
+    that is set here, so that they have precedence; where they name a file of flags, they are left as they are.
     """
     import jax
 
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if not flags or flags.startswith("-"):
         os.environ["XLA_FLAGS"] = f"{LOOP_OPTION} {flags}"
+    for name, value in OWN_SETTINGS.items():
+        jax.config.update(name, value)
     jax.config.update("jax_num_cpu_devices", num_devices or usable_cores())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpg_jax"
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+    cache = _cache_folder()
+    if cache is not None and getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _cache_folder() -> Path | None:
+    """Returns the folder of cached files; None where the user has no home."""
+    with suppress(RuntimeError):
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpg_jax"
+    return None

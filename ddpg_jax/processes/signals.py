@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: what ends a run at once, and what waits until nothing is lost."""
+"""The signals that stop a run: what ends it at once, and what waits until nothing is lost."""
 
 import os
 import signal
@@ -8,11 +8,20 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+WARNINGS = ("SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""Signals by which schedulers announce an end: SLURM's `--signal`, Grid Engine's `-notify`, a limit of CPU time."""
+
 
 def heeded() -> tuple[int, ...]:
-    """The signals that stop a run. SIGHUP, which a terminal sends when it is closed, is none of them under `nohup`."""
+    """Returns the signals that stop a run.
+
+    SIGHUP, which a terminal sends when it is closed, does not stop a run under `nohup`. The signals of schedulers stop
+    it unless the program in which it runs handles them itself.
+    """
     hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-    return (signal.SIGINT, signal.SIGTERM, *hangup)
+    warnings = (getattr(signal, name) for name in WARNINGS if hasattr(signal, name))
+    unhandled = (number for number in warnings if signal.getsignal(number) is signal.SIG_DFL)
+    return (signal.SIGINT, signal.SIGTERM, *hangup, *unhandled)
 
 
 class Interruption:
@@ -26,10 +35,11 @@ class Interruption:
         self.number: int | None = None
         """The first signal that was received."""
         self.advice: Callable[[], str | None] = lambda: "nothing has been written"
-        """Called before the process is ended at once; what it returns is the last thing that is said, if anything."""
+        """Called before the process is ended at once; returns the last words on standard error, or None."""
         self._announce: Callable[[str], None] | None = None
         self._ends: tuple[int, int] | None = None
         self._before: dict[int, Any] = {}
+        self._wakeup_before = -1
 
     def defer(self, announce: Callable[[str], None]) -> None:
         """From now on the first signal is only noted in `number`; a SIGINT after it still ends the process at once.
@@ -45,7 +55,7 @@ class Interruption:
         if threading.current_thread() is threading.main_thread():  # handlers cannot be set elsewhere
             reader, writer = self._ends = os.pipe()
             os.set_blocking(writer, False)
-            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            self._wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
             self._before = {number: signal.signal(number, _ignore) for number in heeded()}
             threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
         return self
@@ -54,7 +64,7 @@ class Interruption:
         if self._ends is not None:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
-            signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(self._wakeup_before)
             os.close(self._ends[1])  # ends the thread
             self._ends = None
 
