@@ -132,14 +132,13 @@ def _checked(name: str, value: Any, kind: Kind, whole: Any) -> Any:
     if kind.choices:
         if value in kind.choices:
             return value
-    elif kind.type in (bool, str) and isinstance(value, kind.type):
+        raise ValueError(f"{name} is {value!r}, but must be {_rule(kind)}")
+    if kind.type in (bool, str) and isinstance(value, kind.type):
         return value
     raise ValueError(f"{name} is {whole!r}, but must be {_plural(kind) if kind.is_tuple else _rule(kind)}")
 
 
 def _plural(kind: Kind) -> str:
-    if kind.choices:
-        return f"among {', '.join(kind.choices)}"
     return "whole numbers" if kind.type is int else "texts"
 
 

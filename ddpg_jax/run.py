@@ -55,6 +55,7 @@ def work(options: Options, join: Callable[[], Any] | None = None, advise: Callab
             count = options.num_processes or 1
             devices.prepare(devices.devices_each(options.devices, options.earlier_devices, count))
             processes = processes if join is None else join()
+            devices.require_platform()
             # A cache on a full or read-only disk, or an entry that a kill has cut short, costs time, no more.
             warnings.filterwarnings("ignore", message="Error .* persistent compilation cache entry")
             session = start.open_session(options, interruption, _STARTED, processes)

@@ -1,6 +1,5 @@
-"""One of several processes of a run: what `job.py` starts as `python -m ddpg_jax.worker PLACE ARGUMENTS...`."""
+"""One of several processes of a run; `processes/supervisor.py` starts it with its assignment and the command line."""
 
-import json
 import os
 import signal
 import sys
@@ -8,19 +7,20 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from ddpg_jax.processes.assignment import Assignment
 from ddpg_jax.processes.output import endure
 
 
 def main() -> NoReturn:
-    """Carries out this process's part of the run."""
-    place: dict[str, Any] = json.loads(sys.argv.pop(1))
-    if place.get("cores"):
-        os.sched_setaffinity(0, place["cores"])  # before any library counts them
+    """Trains the agents of this process."""
+    assignment = Assignment.from_json(sys.argv.pop(1))
+    if assignment.cores:
+        os.sched_setaffinity(0, assignment.cores)  # before any library counts them
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
-        status = _work(place)
+        status = _train(assignment)
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1
     except BaseException:
@@ -33,28 +33,28 @@ def main() -> NoReturn:
     if status == 0:
         import jax
 
-        jax.distributed.shutdown()  # waits for the others
-    elif not place.get("process_id"):
-        time.sleep(0.5)  # without the first process JAX ends the others, which may be about to say something
+        jax.distributed.shutdown()  # waits for the other processes
+    elif not assignment.process_id:
+        time.sleep(0.5)  # JAX ends the others when the first process is gone, and they may still have to print an error
     os._exit(status)  # without waiting for processes that may be gone
 
 
-def _work(place: dict[str, Any]) -> int:
+def _train(assignment: Assignment) -> int:
     from ddpg_jax import run
     from ddpg_jax.processes import team
 
     def join() -> team.Team:
-        which = (place["coordinator"], place["num_processes"], place["process_id"])
-        return team.join(*which, device=place.get("device"))
+        which = (assignment.coordinator, assignment.num_processes, assignment.process_id)
+        return team.join(*which, device=assignment.device)
 
     def advise(advice: str) -> None:
-        os.write(place["advice"], f"{advice}\n".encode())
+        os.write(assignment.advice, f"{advice}\n".encode())
 
     return run.work(run.parse(sys.argv[1:]), join, advise)
 
 
 def _follow_parent() -> None:
-    """Stops, as if asked to, when the process that has started this one is gone."""
+    """Stops this process, as SIGTERM does, when the process that has started it is gone."""
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -314,8 +314,8 @@ def test_broken_connection_is_a_lost_process(monkeypatch):
 def test_cores_are_divided_among_the_processes_of_a_machine(monkeypatch):
     monkeypatch.setattr(supervisor.os, "sched_getaffinity", lambda pid: {2, 3, 5, 7})
     monkeypatch.setattr(supervisor, "usable_cores", lambda: 4)
-    assert [supervisor._cores(index, 2) for index in range(2)] == [[2, 3], [5, 7]]
-    assert [supervisor._cores(index, 5) for index in range(5)] == [[2], [3], [5], [7], [2]]
+    assert [supervisor._cores(index, 2) for index in range(2)] == [(2, 3), (5, 7)]
+    assert [supervisor._cores(index, 5) for index in range(5)] == [(2,), (3,), (5,), (7,), (2,)]
 
 
 # ----------------------------------------------------------------------------------------- histories of some agents
@@ -375,5 +375,5 @@ def test_traces_of_libraries_are_kept_from_the_user(capfdbinary):
         b"RPC: /xla.coordination.CoordinationService/RegisterTask\n    @     0x7f3d13ee9f6a  xla::Connect()\n"
         b"mine, too\n"
     )
-    supervisor._pass_on(io.BytesIO(written))
+    supervisor._relay(io.BytesIO(written))
     assert capfdbinary.readouterr().err == b"error: mine\n\nmine, too\n"

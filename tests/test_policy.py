@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from command import main
-from ddpg_jax.runs.summary import FINAL_EPISODES
 
 from ddpg_jax import load_policy
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.runs.policy import load_weights, save_policy, save_weights
+from ddpg_jax.runs.wave import FINAL_EPISODES
 
 NUM_AGENTS = 2
 

@@ -277,10 +277,10 @@ def test_options_are_refused_in_one_line(finished, capsys, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--only", "film"), "invalid choice 'film' for argument '--only'"),
-        (("--agents", "many"), "--agents"),
-        (("--colour", "red"), "--colour"),
-        ((), "PATH Folder of a finished run"),
+        (("--only", "film"), "only is 'film', but must be one of pendulums, state_plane, q_estimates"),
+        (("--agents", "many"), "agents is 'many', but must be a whole number"),
+        (("--colour", "red"), "unknown option --colour"),
+        ((), "run_folder is not given, but must be"),
     ],
 )
 def test_command_lines_that_cannot_be_read_are_refused_in_one_line(tmp_path, capsys, arguments, words):

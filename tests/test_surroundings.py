@@ -1,7 +1,11 @@
 """Other people's environments: what a user has set for other programs ends no run and changes no result."""
 
+import contextlib
+import errno
+import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -9,11 +13,13 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from command import REPOSITORY, SMALL
+from command import REPOSITORY, SMALL, main
 
 from ddpg_jax.domains import from_words
-from ddpg_jax.processes import devices
+from ddpg_jax.processes import devices, folder_lock, supervisor
+from ddpg_jax.processes.output import Enduring
 from ddpg_jax.processes.signals import Interruption, heeded
+from ddpg_jax.runs import logs
 from ddpg_jax.runs.options import OPTION_ANNOTATIONS
 
 
@@ -78,10 +84,11 @@ def test_settings_of_jax_change_no_bit_of_a_run(plain, tmp_path, name, value):
     assert rows(tmp_path / "run") == rows(plain)
 
 
-def test_platform_that_is_not_there_is_refused_in_one_line(tmp_path):
-    done = run("--seeds", 1, "--out", "run", folder=tmp_path, JAX_PLATFORMS="cuda")
+@pytest.mark.parametrize("name", ["cuda", "nonsense"])
+def test_platform_that_is_not_there_is_refused_in_one_line(tmp_path, name):
+    done = run("--seeds", 1, "--out", "run", folder=tmp_path, JAX_PLATFORMS=name)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: JAX_PLATFORMS is cuda, but must name devices that are here: ")
+    assert done.stderr.startswith(f"error: JAX_PLATFORMS is {name}, but must name a platform that is here")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
@@ -158,3 +165,83 @@ def test_signals_that_announce_an_end_stop_a_run_unless_the_program_handles_them
         assert signal.SIGUSR1 not in heeded()
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_processes_of_one_machine_ask_no_proxy(tmp_path):
+    """A proxy that does not answer would keep them waiting for minutes."""
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    flags = ("--seeds", 2, "--quiet", "--distributed", "--num-processes", 2, "--out", "run")
+    done = run(*flags, folder=tmp_path, **nowhere)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_proxies_between_machines_are_left_as_they_are(monkeypatch):
+    monkeypatch.setenv("no_proxy", "a.example")
+    assert supervisor._environment("127.0.0.1:80")["no_proxy"] == "a.example,127.0.0.1,localhost"
+    assert supervisor._environment("other.example:80")["no_proxy"] == "a.example"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_file_system_without_locks_costs_a_note(tmp_path, number):
+    error = OSError(number, os.strerror(number))
+    with mock.patch.object(folder_lock.fcntl, "flock", side_effect=error):
+        outcome = main("--seeds", 1, "--out", tmp_path / "run")
+    assert outcome.status == 0
+    assert outcome.err == (
+        f"note: {tmp_path / 'run'} cannot be locked ({os.strerror(number)}): use it in one process at a time\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "starts"),
+    [
+        ({"WANDB_MODE": "offline"}, True),
+        ({"WANDB_MODE": "disabled"}, True),
+        ({"WANDB_API_KEY": "x" * 40}, True),
+        ({}, False),
+        ({"WANDB_MODE": "online"}, False),
+    ],
+)
+def test_weights_and_biases_without_a_key_is_refused_before_anything_is_made(tmp_path, monkeypatch, variables, starts):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr(sys, "stdin", None)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if starts:
+        logs.require(["wandb"])
+        return
+    outcome = main("--log", "wandb", "--out", tmp_path / "run")
+    assert outcome.status == 2
+    assert outcome.err.startswith("error: log is wandb, but must have a key: set WANDB_API_KEY, run `wandb login`")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    logs.require(["wandb"])
+
+
+def test_terminal_that_cannot_show_everything_is_shown_ascii(tmp_path):
+    """A terminal of an encoding other than UTF-8 gets no traceback from the spinner, the bar or the tables."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "latin-1", "TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ddpg_jax.run", *SMALL, "--seeds", "1", "--out", "run"],
+        cwd=tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # at its end
+        while data := os.read(ours, 4096):
+            shown += data
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    assert b"Traceback" not in shown
+    assert (tmp_path / "run/summary.json").exists()
+
+
+def test_characters_that_cannot_be_encoded_are_replaced():
+    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    stream = Enduring(written)
+    stream.write("a − b … ⠋\n")
+    stream.flush()
+    assert written.buffer.getvalue() == b"a - b ... ?\n"

@@ -133,6 +133,22 @@ def prepare(num_devices: int | None) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def require_platform() -> None:
+    """Starts JAX's devices.
+
+    Raises:
+        ValueError: if JAX_PLATFORMS names a platform that is not here.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second if JAX lacks what the platform needs
+        platforms = os.environ.get("JAX_PLATFORMS", "not set")
+        reason = f": {str(error).splitlines()[0]}" if str(error) else ""
+        raise ValueError(f"JAX_PLATFORMS is {platforms}, but must name a platform that is here{reason}") from error
+
+
 def _cache_folder() -> Path | None:
     """Returns the folder of cached files; None where the user has no home."""
     with suppress(RuntimeError):

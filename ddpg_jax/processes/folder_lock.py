@@ -1,9 +1,13 @@
 """A lock that keeps other processes out of a folder."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 from typing import IO
+
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""Errors of file systems that have no locks, as Lustre and NFS may be set up."""
 
 
 class FolderLock:
@@ -20,6 +24,8 @@ class FolderLock:
         """
         self.path = folder / ".lock"
         """The lock's file. It stays when the lock is released."""
+        self.note: str | None = None
+        """A warning to the user, if the file system has no locks."""
         self._file: IO[str] | None = None
 
     def acquire(self) -> None:
@@ -31,7 +37,12 @@ class FolderLock:
         """
         file = open(self.path, "a+")  # noqa: SIM115  (the lock is held as long as the file is open)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in WITHOUT_LOCKS:
+                    raise
+                self.note = f"{self.path.parent} cannot be locked ({error.strerror}): use it in one process at a time"
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()

@@ -67,7 +67,8 @@ def prepare_training(session: Session) -> list[Programs]:
 def _compile(session: Session) -> list[Programs]:
     """Returns the programs of each part."""
     parts, programs = session.plan.parts, []
-    with session.console.status("compiling") as status:
+    spinner = "dots" if session.console.encoding.startswith("utf") else "line"
+    with session.console.status("compiling", spinner=spinner) as status:
         for index, part in enumerate(parts):
             if len(parts) > 1:
                 status.update(f"compiling program {index + 1} of {len(parts)}")

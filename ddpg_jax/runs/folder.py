@@ -87,6 +87,11 @@ class RunFolder:
             raise
         return self
 
+    @property
+    def note(self) -> str | None:
+        """A warning to the user about the folder that was entered."""
+        return self._lock.note
+
     def __exit__(self, *_: object) -> None:
         self.leave()
 

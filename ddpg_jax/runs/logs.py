@@ -1,10 +1,13 @@
 """Evaluations as they are made, for TensorBoard and for Weights & Biases: optional extras, off by default."""
 
+import netrc
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -86,10 +89,10 @@ LOGS = {"tensorboard": Destination("tensorboardX", _tensorboard), "wandb": Desti
 
 
 def require(names: Sequence[str]) -> None:
-    """Checks that the packages of logs are installed.
+    """Checks that the packages of logs are installed, and that Weights & Biases has a key if it needs one.
 
     Raises:
-        ValueError: if one is not; the message names the extra that installs it.
+        ValueError: if not; the message says what to do.
     """
     from importlib.util import find_spec
 
@@ -97,3 +100,19 @@ def require(names: Sequence[str]) -> None:
         package = LOGS[name].package
         if find_spec(package) is None:
             raise ValueError(f"log is {name}, but {package} is not installed: pip install 'ddpg_jax[{name}]'")
+    if "wandb" in names and not _wandb_can_start():
+        raise ValueError(
+            "log is wandb, but must have a key: set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline"
+        )
+
+
+def _wandb_can_start() -> bool:
+    """Returns whether Weights & Biases needs no key, has one, or can ask for one in this terminal."""
+    if os.environ.get("WANDB_MODE", "online") not in ("online", "shared") or os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        hosts = netrc.netrc(os.environ.get("NETRC")).hosts
+    except (OSError, netrc.NetrcParseError, RuntimeError):
+        hosts = {}
+    server = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    return server in hosts or (sys.stdin is not None and sys.stdin.isatty())

@@ -1,7 +1,5 @@
 """Which devices a run uses, and how many agents advance together on each."""
 
-import os
-
 import jax
 
 from ddpg_jax.algorithm.loop import Setup
@@ -23,15 +21,8 @@ def choose_placement(
     Raises:
         ValueError: if there are fewer devices than requested, or they cannot be divided among the processes.
     """
-    try:
-        there = jax.devices()
-    except RuntimeError as error:
-        raise ValueError(
-            f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', 'not set')}, but must name devices that are here: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
     of_process: dict[int, list[jax.Device]] = {}
-    for device in sorted(there, key=lambda device: (device.process_index, device.id)):
+    for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
         of_process.setdefault(device.process_index, []).append(device)
     available = min(map(len, of_process.values()))
     each = devices_each(devices, earlier_devices, len(of_process)) or available

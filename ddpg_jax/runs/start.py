@@ -65,6 +65,8 @@ def open_session(options: Options, interruption: Interruption, started: float, t
     with ExitStack() as stack, _folder_errors(options):
         folder = _enter_folder(options, stack, team)
         interruption.advice = partial(_nothing_written, folder, team)
+        if folder.note is not None:
+            print(f"note: {folder.note}", file=sys.stderr)
         if options.resume is not None and team.first(lambda: folder.is_finished(options.config.total_steps)):
             steps = f"{options.config.total_steps:,}"
             console.print(f"{folder.path} is finished at {steps} steps: there is nothing left to do")
