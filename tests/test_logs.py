@@ -71,8 +71,9 @@ def test_offline_run_of_weights_and_biases(tmp_path, monkeypatch):
         assert name in data
 
 
-def test_rows_of_weights_and_biases(tmp_path):
-    """Returns the values, which are hidden in its own file format."""
+def test_rows_of_weights_and_biases(tmp_path, monkeypatch):
+    """Their values; a run's own file hides them."""
+    monkeypatch.setenv("WANDB_API_KEY", "a key")
     run = mock.Mock()
     with mock.patch("wandb.init", return_value=run):
         assert main("--out", tmp_path / "run", "--seeds", 2, "--log", "wandb").status == 0

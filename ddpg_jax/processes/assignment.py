@@ -5,6 +5,11 @@ import json
 from dataclasses import dataclass
 
 
+def is_local(coordinator: str | None) -> bool:
+    """Returns whether the first process of a run, given as HOST:PORT, is on this machine by its address."""
+    return (coordinator or "").rpartition(":")[0] in ("127.0.0.1", "localhost")
+
+
 @dataclass(frozen=True)
 class Assignment:
     """Which process of a run it is, and what it may use of its machine."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
 
-from ddpg_jax.processes.assignment import Assignment
+from ddpg_jax.processes.assignment import Assignment, is_local
 from ddpg_jax.processes.devices import usable_cores
 from ddpg_jax.processes.signals import heeded
 from ddpg_jax.processes.team import LOST
@@ -135,8 +135,7 @@ def _start(assignment: Assignment, arguments: Sequence[str]) -> Child:
 def _environment(coordinator: str | None) -> dict[str, str]:
     """Returns the environment of a child, in which no proxy stands between processes of one machine."""
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
-    host = (coordinator or "").rpartition(":")[0]
-    if host in ("127.0.0.1", "localhost"):
+    if is_local(coordinator):
         for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
             environment[name] = ",".join(filter(None, [environment.get(name), "127.0.0.1", "localhost"]))
     return environment

@@ -4,6 +4,7 @@ Every process trains agents of its own, so there is little to say: when to stop 
 in the end the statistics' rows. All of it goes through `Team.gather`, which JAX's own distributed runtime carries.
 """
 
+import logging
 import os
 import pickle
 import socket
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+
+from ddpg_jax.processes.assignment import is_local
 
 T = TypeVar("T")
 
@@ -139,7 +142,9 @@ def join(
     """
     import jax
 
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `interruption.py`
+    if is_local(coordinator):  # no proxy is asked there (`supervisor._environment`), so JAX need not warn of one
+        logging.getLogger("jax._src.distributed").addFilter(lambda record: "proxy" not in record.getMessage())
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `signals.py`
     try:
         jax.distributed.initialize(
             coordinator,
