@@ -21,6 +21,12 @@ REPEATED = tyro.conf.UseAppendAction
 """Marks a field that may be given several times, with one value each."""
 
 
+class Alias(NamedTuple):
+    """Marks a field that has a second flag."""
+
+    flag: str
+
+
 class Flag(NamedTuple):
     """A field as the command line shows it."""
 
@@ -104,7 +110,10 @@ def _for_tyro(flag: Flag) -> Any:
     if kind.type is bool:
         return Annotated[bool, tyro.conf.arg(help=text, help_behavior_hint=hint)]
     words: Any = tuple[tuple[str, ...], ...] if REPEATED in markers else tuple[str, ...]
-    described: Any = Annotated[words, tyro.conf.arg(metavar=_metavar(kind), help=text, help_behavior_hint=hint)]
+    aliases = [extra.flag for extra in extras if isinstance(extra, Alias)]
+    described: Any = Annotated[
+        words, tyro.conf.arg(metavar=_metavar(kind), help=text, help_behavior_hint=hint, aliases=aliases)
+    ]
     for marker in markers:
         described = Annotated[described, marker]
     return described

@@ -14,8 +14,8 @@ from ddpg_jax import render
 from ddpg_jax.algorithm import agent, evaluation
 from ddpg_jax.environments import optimum
 from ddpg_jax.environments.registry import make
-from ddpg_jax.pictures import animation, trajectories
-from ddpg_jax.pictures.snapshots import Moment, load_trained
+from ddpg_jax.pictures import animation, drawing, trajectories
+from ddpg_jax.pictures.snapshots import Snapshot, load_trained
 from ddpg_jax.pictures.trajectories import Trajectories
 from ddpg_jax.population.assembly import make_algorithm
 
@@ -37,7 +37,7 @@ def run_folder(finished, tmp_path):
 
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
-    monkeypatch.setattr(render, "TABLE", (40, 41))
+    monkeypatch.setattr(drawing, "OPTIMUM_POINTS", (40, 41))
 
 
 def draw(*arguments) -> int:
@@ -86,7 +86,7 @@ def test_pictures_go_where_they_are_told_and_only_those_that_are_named(finished,
     assert files(finished) == before
 
 
-def test_last_moment_returns_are_those_of_the_summary(finished):
+def test_returns_at_the_last_snapshot_are_those_of_the_summary(finished):
     shown = scene(finished, only=("q_estimates",), episodes=512)
     returns = trajectories.returns(shown.tests[-1], shown.environment.max_steps)
     assert returns.shape == (NUM_AGENTS, 512)
@@ -96,7 +96,7 @@ def test_last_moment_returns_are_those_of_the_summary(finished):
 
 def test_trajectories_return_what_the_evaluation_returns(finished):
     shown = scene(finished, episodes=4)
-    first = jax.tree.map(lambda leaf: leaf[1], shown.moments[0].actors)
+    first = jax.tree.map(lambda leaf: leaf[1], shown.snapshots[0].actors)
     state = agent.init(jax.random.key(0), jnp.zeros(3), algorithm=shown.trained.algorithm)
     state = state._replace(actor=first)
     evaluated = evaluation.greedy_returns(
@@ -110,7 +110,7 @@ def test_drawn_angles_and_torques_bring_the_return_that_is_written_above_them(fi
     monkeypatch.setattr(animation, "draw", lambda panels: drawn.update(panels=panels))
     monkeypatch.setattr(animation, "encode", lambda frames, suffix: b"")
     shown = scene(finished, first_agent=1, start=7)
-    render.draw_pendulums(shown)
+    drawing.draw_pendulums(shown, ".gif")
     assert shown.agents == (1, 2)
     optimal = make("Pendulum-v1").optimal_returns[7]
     for panel, title in zip(drawn["panels"], ("before training", "after 100 env", "after 200 env"), strict=True):
@@ -126,9 +126,17 @@ def test_drawn_angles_and_torques_bring_the_return_that_is_written_above_them(fi
         assert panel.subtitle == expected
 
 
-def test_moments_are_those_that_are_named(finished):
-    assert [moment.env_steps for moment in scene(finished).moments] == [0, 100, 200]
-    assert [moment.env_steps for moment in scene(finished, moments=(150, 50)).moments] == [150, 50]
+def test_snapshots_are_those_that_are_named(finished):
+    assert [snapshot.env_steps for snapshot in scene(finished).snapshots] == [0, 100, 200]
+    assert [snapshot.env_steps for snapshot in scene(finished, snapshots=(150, 50)).snapshots] == [150, 50]
+
+
+@pytest.mark.parametrize("flag", ["--snapshots", "--moments"])
+def test_snapshots_have_an_older_name_for_their_flag(finished, monkeypatch, flag):
+    seen = []
+    monkeypatch.setattr(render, "prepare", lambda options: (seen.append(options.snapshots), ()))
+    assert draw(finished, flag, 0, 150, "--only", "pendulums") == 0
+    assert seen == [(0, 150)]
 
 
 def test_pendulum_points_up_at_0_and_left_at_a_quarter_turn():
@@ -168,15 +176,15 @@ def test_still_pixels_of_the_animation_are_not_stored_again():
 
 def test_learned_plane_is_actor_and_critic_and_the_optimum_is_symmetric(finished):
     shown = scene(finished)
-    plane = render._learned_plane(shown, 1)
+    plane = drawing.learned_plane(shown, 1)
     angle, velocity = -np.pi + 2 * np.pi * 150 / 200, -8 + 16 * 40 / 160
     observation = jnp.array([[np.cos(angle), np.sin(angle), velocity]], jnp.float32)
-    actor, critic = jax.tree.map(lambda leaf: leaf[1], (shown.moments[-1].actors, shown.moments[-1].critics))
+    actor, critic = jax.tree.map(lambda leaf: leaf[1], (shown.snapshots[-1].actors, shown.snapshots[-1].critics))
     action = shown.trained.algorithm.actor.apply(actor, observation)
     assert plane.torque[150, 40] == pytest.approx(float(action[0, 0]), abs=1e-4)
     value = shown.trained.algorithm.critic.apply(critic, observation, action)
     assert plane.value[150, 40] == pytest.approx(float(value[0]), abs=1e-3)
-    best = render._optimal_plane(0.99)
+    best = drawing.optimal_plane(0.99)
     np.testing.assert_allclose(best.value, best.value[::-1, ::-1], atol=0.5)
     assert np.unravel_index(best.value.argmax(), best.value.shape) == (100, 80)
 
@@ -242,9 +250,9 @@ def test_toy_episodes_are_played_as_they_are(environment):
     size = environment.observation_size
     states = [agent.init(jax.random.key(i), jnp.zeros(size), algorithm=algorithm) for i in range(2)]
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    moment = Moment(0, {"params": state.actor["params"]}, {"params": state.critic["params"]})
+    snapshot = Snapshot(0, state.actor, state.critic)
     starts = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, 1, *x.shape)), environment.reset(jax.random.key(0)))
-    played = trajectories.play(moment, starts, environment=environment, algorithm=algorithm, num_steps=5)
+    played = trajectories.play(snapshot, starts, environment=environment, algorithm=algorithm, num_steps=5)
     np.testing.assert_array_equal(trajectories.lengths(played, 100), [[3], [3]])
     expected = 7.0 if environment.env_id == "chain" else 3.0
     np.testing.assert_array_equal(trajectories.returns(played, 100), [[expected], [expected]])
@@ -261,7 +269,7 @@ def test_toy_episodes_are_played_as_they_are(environment):
         (("--agents", 4), "agents is 4, but must be a whole number from 1 to 3"),
         (("--agents", 0), "agents is 0, but must be"),
         (("--first-agent", 3), "first_agent is 3, but must be a whole number from 0 to 2"),
-        (("--moments", 0, 70), "moments is 0 70, but must be at most 5 of 0, 50, 100, 150, 200"),
+        (("--snapshots", 0, 70), "snapshots is 0 70, but must be at most 5 of 0, 50, 100, 150, 200"),
         (("--start", 512), "start is 512, but must be a whole number from 0 to 511"),
         (("--episodes", 0), "episodes is 0, but must be a whole number from 1 to 512"),
         (("--animation", "a.avi"), "animation is a.avi, but must end in .gif or .mp4"),
@@ -306,7 +314,7 @@ def test_mp4_is_what_ffmpeg_makes_of_all_pixels(run_folder, tmp_path, capsys, mo
     program.write_text('#!/bin/sh\nfor last; do :; done\nwc -c > "$last"\necho "$@" > ' + str(tmp_path / "arguments"))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    assert draw(run_folder, "--only", "pendulums", "--animation", "a.mp4", "--moments", 0, *FEW) == 0
+    assert draw(run_folder, "--only", "pendulums", "--animation", "a.mp4", "--snapshots", 0, *FEW) == 0
     words = (tmp_path / "arguments").read_text().split()
     width, height = map(int, words[words.index("-s") + 1].split("x"))
     assert width % 2 == height % 2 == 0
@@ -365,7 +373,7 @@ def test_other_environments_have_q_estimates_alone(tmp_path, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out == [
         str(folder / "q_estimates.png"),
-        "left out, because they are of Pendulum-v1 alone: pendulums, state_plane",
+        "left out, because they are only for Pendulum-v1: pendulums, state_plane",
     ]
     assert "only is pendulums, but must be q_estimates" in refused(capsys, folder, "--only", "pendulums")
 

@@ -1,4 +1,4 @@
-"""What a finished run tells of its agents at several moments of training: actors and critics from `snapshots/`."""
+"""Actors and critics that a finished run has kept in `snapshots/`, at several steps of their training."""
 
 import json
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from ddpg_jax.runs.policy import check_weights, load_policy, load_weights
 from ddpg_jax.runs.sweep import Point
 
 
-class Moment(NamedTuple):
-    """Agents at one moment of training."""
+class Snapshot(NamedTuple):
+    """The actors and critics of n agents at one step of their training."""
 
     env_steps: Any
-    """Environment steps of each agent until then."""
+    """Environment steps that each agent has made."""
     actors: Any
     """The actors' variables [n, ...]."""
     critics: Any
@@ -36,28 +36,33 @@ class Trained:
     title: str
     """Preset and environment."""
     config: Config
-    """Of its first agent: all that shapes a network is common."""
+    """Configuration of its first agent. All agents have it in common as far as it shapes their networks."""
     algorithm: Algorithm
     observation_size: int
     discounts: np.ndarray
     """[N] gamma of each agent."""
-    sound_agents: tuple[int, ...]
-    """Those that have not diverged."""
-    moments: tuple[tuple[int, Path], ...]
-    """Environment steps at which parameters were kept, and the folders of their weights."""
+    finite_agents: tuple[int, ...]
+    """The agents that have not diverged."""
+    snapshots: tuple[tuple[int, Path], ...]
+    """The environment steps of the snapshots, in their order, and the folders of their weights files."""
 
     @property
     def num_agents(self) -> int:
         """N."""
         return len(self.discounts)
 
-    def load(self, number: int, agents: Sequence[int]) -> Moment:
-        """Some agents at the moment of that number.
+    def load(self, number: int, agents: Sequence[int]) -> Snapshot:
+        """Returns some agents at a snapshot.
+
+        Args:
+            number: the position of the snapshot in `snapshots`.
+            agents: their numbers, counted from 0.
 
         Raises:
-            ValueError: if the weights are missing, damaged, of wrong shapes, or not finite in a sound agent.
+            ValueError: if the weights files are missing, damaged, of wrong shapes, or not finite in an agent that has
+                not diverged.
         """
-        env_steps, folder = self.moments[number]
+        env_steps, folder = self.snapshots[number]
         weights = load_weights(folder)
         observation = jax.ShapeDtypeStruct((1, self.observation_size), jnp.float32)
         action = jax.ShapeDtypeStruct((1, len(self.algorithm.actor.low)), jnp.float32)
@@ -65,22 +70,22 @@ class Trained:
             "actor": jax.eval_shape(self.algorithm.actor.init, jax.random.key(0), observation),
             "critic": jax.eval_shape(self.algorithm.critic.init, jax.random.key(0), observation, action),
         }
-        diverged = tuple(set(range(self.num_agents)) - set(self.sound_agents))
+        diverged = tuple(set(range(self.num_agents)) - set(self.finite_agents))
         check_weights(weights, flatten_dict(like, sep="/"), self.num_agents, diverged, folder)
         index = np.asarray(agents)
         chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), weights)
-        return Moment(env_steps, chosen["actor"], chosen["critic"])
+        return Snapshot(env_steps, chosen["actor"], chosen["critic"])
 
 
 def load_trained(run_folder: Path, part: int | None) -> Trained:
-    """What a run has left of its training.
+    """Loads what a run has kept of its training.
 
     Args:
-        run_folder: of a finished run.
-        part: of a sweep over what shapes the networks: which of `policy/part-0`, `policy/part-1`, …
+        run_folder: the folder of a finished run.
+        part: which part of a sweep over the shapes of networks (`policy/part-0`, `policy/part-1`, …); None otherwise.
 
     Raises:
-        ValueError: if it is no finished run, is damaged, or has no such part.
+        ValueError: if it is not a finished run, is damaged, or has no such part.
     """
     if not any(run_folder.glob("policy/**/policy.json")):
         raise ValueError(
@@ -99,25 +104,27 @@ def load_trained(run_folder: Path, part: int | None) -> Trained:
         algorithm=make_algorithm(config, policy.actor.low, policy.actor.high),
         observation_size=policy.observation_size,
         discounts=discounts,
-        sound_agents=tuple(sorted(set(range(policy.num_agents)) - set(policy.diverged_agents))),
-        moments=tuple(sorted(folders.items())),
+        finite_agents=tuple(sorted(set(range(policy.num_agents)) - set(policy.diverged_agents))),
+        snapshots=tuple(sorted(folders.items())),
     )
 
 
 def _part_name(run_folder: Path, part: int | None) -> str:
-    """The name of a part's folder; empty in a run that has none."""
+    """Returns the name of a part's folder; empty in a run that has one part."""
     there = sorted(int(file.parent.name.removeprefix("part-")) for file in run_folder.glob("policy/part-*/policy.json"))
     if there and part not in there:
         given = "not given" if part is None else part
-        raise ValueError(f"part is {given}, but must be one of {', '.join(map(str, there))}: {run_folder} has networks "
-                         f"of {len(there)} shapes")  # fmt: skip
+        raise ValueError(
+            f"part is {given}, but must be one of {', '.join(map(str, there))}: {run_folder} has networks of "
+            f"{len(there)} shapes"
+        )
     if part is not None and not there:
         raise ValueError(f"part is {part}, but must not be given: {run_folder} has networks of one shape")
     return "" if part is None else f"part-{part}"
 
 
 def _read_run(run_folder: Path, part: str, num_agents: int, config: Config) -> tuple[str, np.ndarray]:
-    """The preset, and the discounts [N] of a part's agents, which the points of a sweep may differ in."""
+    """Returns the preset, and the discounts [N] of a part's agents, which can differ between the points of a sweep."""
     file = run_folder / "config.json"
     try:
         content = json.loads(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Figures of what agents have learned: policy and value over Pendulum's states, and Q against what followed."""
+"""Figures of what agents have learned: policy and value over Pendulum's states, and Q against observed returns."""
 
 import io
 from dataclasses import dataclass
@@ -13,23 +13,24 @@ _ANGLE_TICKS = {-np.pi: "−π", -np.pi / 2: "−π/2", 0: "0", np.pi / 2: "π/2
 
 @dataclass(frozen=True)
 class Plane:
-    """A policy over angle and velocity."""
+    """A policy over angle and velocity: angles from -pi to pi rad, velocities from -8 to 8 rad/s."""
 
     title: str
     torque: np.ndarray
-    """[angles, velocities] N·m."""
+    """[angles, velocities] in N·m."""
     value: np.ndarray
-    """[angles, velocities] discounted return."""
+    """[angles, velocities] the discounted return that is expected."""
     angle: np.ndarray
-    """[T] rad, of an episode."""
+    """[T] angles of an episode, in rad."""
     velocity: np.ndarray
-    """[T] rad/s."""
+    """[T] velocities of the episode, in rad/s."""
 
 
 def state_plane(title: str, value_label: str, planes: list[Plane]) -> bytes:
-    """Torques above, values below, a column for each policy; the bytes of a PNG.
+    """Draws torques above and values below, in one column per policy.
 
-    The tables begin at -pi and -8 rad/s and end at pi and 8 rad/s.
+    Returns:
+        The bytes of a PNG, with angles from -pi to pi rad and velocities from -8 to 8 rad/s.
     """
     from matplotlib.figure import Figure
 
@@ -39,8 +40,8 @@ def state_plane(title: str, value_label: str, planes: list[Plane]) -> bytes:
     highest = max(plane.value.max() for plane in planes)
     for column, plane in enumerate(planes):
         top, bottom = grid[:, column]
-        torques = _table(top, plane.torque, _torque_colors(), -2, 2)
-        values = _table(bottom, plane.value, "viridis", lowest, highest)
+        torques = _show(top, plane.torque, _torque_colors(), -2, 2)
+        values = _show(bottom, plane.value, "viridis", lowest, highest)
         for axes in (top, bottom):
             _path(axes, plane)
         top.set_title(plane.title, fontsize=11)
@@ -55,23 +56,21 @@ def state_plane(title: str, value_label: str, planes: list[Plane]) -> bytes:
 
 
 def _torque_colors() -> Any:
-    """Orange to purple, which the colour-blind can tell apart, without the darkest: lines are drawn over it."""
+    """Returns colours from orange to purple, which the colour-blind can tell apart, without the darkest."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
     return ListedColormap(colormaps["PuOr"](np.linspace(0.18, 0.82, 256)))
 
 
-def _table(axes: Any, table: np.ndarray, colors: Any, lowest: float, highest: float) -> Any:
+def _show(axes: Any, values: np.ndarray, colors: Any, lowest: float, highest: float) -> Any:
     return axes.imshow(
-        table.T, origin="lower", extent=(-np.pi, np.pi, -8, 8), aspect="auto", cmap=colors, vmin=lowest, vmax=highest
+        values.T, origin="lower", extent=(-np.pi, np.pi, -8, 8), aspect="auto", cmap=colors, vmin=lowest, vmax=highest
     )
 
 
 def _path(axes: Any, plane: Plane) -> None:
-    """An episode as a line, drawn once for each turn that it makes, so that it leaves at one side where it enters at
-    the other.
-    """
+    """Draws an episode as a line, once for each turn that it makes: it leaves at one side and enters at the other."""
     from matplotlib.patheffects import Normal, Stroke
 
     halo = [Stroke(linewidth=2.6, foreground="white"), Normal()]
@@ -85,7 +84,7 @@ def _path(axes: Any, plane: Plane) -> None:
 
 @dataclass(frozen=True)
 class Estimates:
-    """What critics expected at one moment of training, and what followed."""
+    """The values that critics expected at one snapshot of training, and the returns that followed."""
 
     title: str
     estimate: np.ndarray
@@ -95,9 +94,12 @@ class Estimates:
 
 
 def q_estimates(title: str, observed_label: str, panels: list[Estimates]) -> bytes:
-    """Estimated values against observed returns as densities, a panel for each moment; the bytes of a PNG.
+    """Draws the density of estimated values against observed returns, in one panel per snapshot.
 
     Figure 3 of Lillicrap et al. 2015.
+
+    Returns:
+        The bytes of a PNG.
     """
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
@@ -107,7 +109,7 @@ def q_estimates(title: str, observed_label: str, panels: list[Estimates]) -> byt
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     most = max(len(panel.estimate) for panel in panels)
     for axes, panel in zip(row, panels, strict=True):
-        low, high = _range(panel)
+        low, high = _limits(panel)
         density = axes.hexbin(
             panel.observed, panel.estimate, gridsize=45, extent=(low, high, low, high), mincnt=1, cmap="viridis",
             norm=LogNorm(1, most / 10), linewidths=0.1,
@@ -125,7 +127,7 @@ def q_estimates(title: str, observed_label: str, panels: list[Estimates]) -> byt
     return _png(figure)
 
 
-def _range(panel: Estimates) -> tuple[float, float]:
+def _limits(panel: Estimates) -> tuple[float, float]:
     both = np.concatenate([panel.estimate, panel.observed])
     low, high = float(both.min()), float(both.max())
     margin = 0.05 * (high - low) or 1.0
@@ -133,7 +135,7 @@ def _range(panel: Estimates) -> tuple[float, float]:
 
 
 def _accuracy(panel: Estimates) -> str:
-    """Mean and spread of what the estimates are off by."""
+    """Returns the mean and the root mean square of the estimates' errors, in words."""
     error = panel.estimate.astype(np.float64) - panel.observed
     mean, spread = error.mean(), np.sqrt(np.mean(error**2))
     digits = 1 if spread >= 10 else 2 if spread >= 0.1 else 4
