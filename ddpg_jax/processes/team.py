@@ -1,7 +1,7 @@
-"""Processes that carry out one run together: what they tell each other between two calls of compiled programs.
+"""The processes that run one training together, and what they exchange between two calls of compiled programs.
 
-Every process trains agents of its own, so there is little to say: when to stop and to save, what has been measured, and
-in the end the statistics' rows. All of it goes through `Team.gather`, which JAX's own distributed runtime carries.
+Every process trains its own agents, so they exchange little: whether to stop and to save, what has been measured, and
+in the end the rows for the statistics. All of it goes through `Team.gather`, over JAX's own distributed runtime.
 """
 
 import logging
@@ -20,14 +20,13 @@ from ddpg_jax.processes.assignment import is_local
 T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 20
-"""Without a sign of life for so long, JAX takes a process for dead. Broken connections are seen at once."""
+"""JAX considers a process dead after so long without a message from it. Broken connections are noticed at once."""
 
 _FRAME_BYTES = (2**12, 2**20)
-"""Sizes of the messages that are exchanged: of the first, and of those behind it. Each is one compiled program."""
-
+"""Sizes of the first message of an exchange and of all further ones. Each size is one compiled program."""
 
 LOST = 70
-"""Exit status of a process that has lost another one of its run."""
+"""Exit status of a process that has lost another process of its run."""
 
 
 class LostProcessError(Exception):
@@ -35,7 +34,7 @@ class LostProcessError(Exception):
 
 
 class ToldError(OSError):
-    """What has failed in some process, as the others see it: the first one reports it for all."""
+    """An error of some process, as it is raised in all processes except the first, which reports it."""
 
 
 def _alone(data: bytes) -> list[bytes]:
@@ -44,42 +43,43 @@ def _alone(data: bytes) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of a run; without arguments, the only one. All must call its methods in the same order."""
+    """The processes of a run; without arguments, one process alone. All must call its methods in the same order."""
 
     index: int = 0
-    """Which one this is, from 0; the first prints, and writes what is written once."""
+    """The number of this process, from 0. The first process prints, and writes the files that are written once."""
     size: int = 1
+    """The number of processes."""
     exchange: Callable[[bytes], list[bytes]] = _alone
-    """Gives every process the bytes of all, in their order."""
+    """Sends this process's bytes to all, and returns the bytes of all in the order of the processes."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that prints."""
+        """Whether this is the first process."""
         return self.index == 0
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, in their order.
+        """Returns the values of all processes, in their order.
 
         Raises:
-            LostProcessError: if one of them is gone.
+            LostProcessError: if one of the processes is gone.
         """
         if self.size == 1:
             return [value]
         return [pickle.loads(data) for data in self.exchange(pickle.dumps(value))]
 
     def to_first(self, value: T) -> list[T]:
-        """As `gather` in the first process, and nothing in the others."""
+        """Returns the values of all processes in the first process, and an empty list in the others."""
         if self.size == 1:
             return [value]
         everything = self.exchange(pickle.dumps(value))
         return [pickle.loads(data) for data in everything] if self.is_first else []
 
     def first(self, action: Callable[[], T]) -> T:
-        """What `action` returns in the first process, the only one that carries it out.
+        """Runs `action` in the first process only, and returns its result in every process.
 
         Raises:
             ValueError: in every process, if the action has raised it.
-            OSError: likewise; in the others it is a `ToldError`.
+            OSError: likewise; all processes but the first raise a `ToldError`.
         """
         if self.size == 1:
             return action()
@@ -92,7 +92,12 @@ class Team:
         return self._agreed(self.gather((result, error))[:1])[0]
 
     def every(self, action: Callable[[], T]) -> list[T]:
-        """What `action` returns in each process; what it raises in one of them is raised in all, as by `first`."""
+        """Runs `action` in every process, and returns the results of all, in the order of the processes.
+
+        Raises:
+            ValueError: in every process, if one of the actions has raised it.
+            OSError: likewise; all processes but the first raise a `ToldError`.
+        """
         if self.size == 1:
             return [action()]
         result, error = None, None
@@ -103,11 +108,15 @@ class Team:
         return self._agreed(self.gather((result, error)))
 
     def share(self, agents: range) -> range:
-        """The agents that this process trains of some: neighbours, and as many as the others or fewer, even none."""
+        """Returns those of the agents that this process trains.
+
+        They follow one another, and are as many in each process, with fewer or none in the last processes.
+        """
         each = -(-len(agents) // self.size)
         return agents[self.index * each : (self.index + 1) * each]
 
     def _agreed(self, outcomes: Sequence[tuple[Any, Exception | None]]) -> list[Any]:
+        """Returns the results of actions, or raises the first error among them in every process."""
         for _, error in outcomes:
             if isinstance(error, OSError) and not self.is_first:
                 raise ToldError(str(error))
@@ -117,7 +126,7 @@ class Team:
 
 
 ALONE = Team()
-"""The only process of its run."""
+"""The team of a run with one process."""
 
 
 def join(
@@ -131,14 +140,15 @@ def join(
     """Joins the processes of a run, before JAX has started its devices.
 
     Args:
-        coordinator: "host:port" of the first process; None: what JAX finds in the environment of a cluster's scheduler.
-        num_processes: how many there are, likewise.
-        process_id: which one this is, from 0, likewise.
-        device: the accelerator of this machine that it takes; None: what JAX gives it.
-        seconds: to wait for the others.
+        coordinator: "host:port" of the first process; None: JAX finds it, and the next two, in the variables of a
+            scheduler.
+        num_processes: the number of processes.
+        process_id: the number of this process, from 0.
+        device: the accelerator of this machine that this process uses; None: those that JAX gives it.
+        seconds: the time to wait for the other processes.
 
     Raises:
-        ValueError: if there is nothing to be found, or the others do not come.
+        ValueError: if JAX detects no cluster, or the other processes are not reached in time.
     """
     import jax
 
@@ -165,19 +175,19 @@ def join(
             f"{seconds} s: {str(error).splitlines()[0]}"
         ) from error
     team = Team(jax.process_index(), jax.process_count(), _exchange)
-    with _silent_output():  # in which the collectives' library announces itself
-        team.gather(b"\0" * _FRAME_BYTES[0])  # compiles both messages
+    with _silent_output():  # the library for collectives announces itself there
+        team.gather(b"\0" * _FRAME_BYTES[0])  # compiles the programs for both sizes of messages
     return team
 
 
 def processes_on_this_host(team: Team) -> int:
-    """How many of them share this machine's memory."""
+    """Returns how many processes of the team share this machine's memory."""
     names = team.gather((socket.gethostname(), _boot_id()))
     return names.count(names[team.index])
 
 
 def _boot_id() -> str:
-    """What tells machines of one name apart."""
+    """Returns an identifier of this machine, because several may have the same name."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
@@ -186,7 +196,11 @@ def _boot_id() -> str:
 
 
 def _exchange(data: bytes) -> list[bytes]:
-    """The bytes of all processes: their number and the first of them in one message, the rest in longer ones."""
+    """Returns the bytes of all processes.
+
+    The first message has their number and the first of them, and further messages have the rest. Every process sends as
+    many messages as the one with the most bytes.
+    """
     message = np.frombuffer(len(data).to_bytes(8, "little") + data, np.uint8)
     parts = [_allgather(frame) for frame in _frames(message[: _FRAME_BYTES[0]], _FRAME_BYTES[0])]
     longest = max(int.from_bytes(row[:8].tobytes(), "little") for row in parts[0]) + 8
@@ -199,7 +213,7 @@ def _exchange(data: bytes) -> list[bytes]:
 
 
 def _frames(data: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """The bytes in pieces of one size, the last filled up."""
+    """Yields the bytes in pieces of one size; the last is filled up with zeros."""
     for start in range(0, len(data), size):
         frame = np.zeros(size, np.uint8)
         piece = data[start : start + size]
@@ -208,19 +222,19 @@ def _frames(data: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def _allgather(frame: np.ndarray) -> np.ndarray:
-    """The frames of all processes, [P, size]."""
+    """Returns the frames of all P processes, [P, size]."""
     import jax
     from jax.experimental import multihost_utils
 
     try:
         return np.asarray(multihost_utils.process_allgather(frame))
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # a broken connection is either, by when it is seen
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # a broken connection raises either
         raise LostProcessError(str(error).splitlines()[0]) from error
 
 
 @contextmanager
 def _silent_output() -> Iterator[None]:
-    """What libraries write to the process's standard output from C++ goes nowhere."""
+    """Drops what C++ libraries write to the process's standard output meanwhile."""
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     try:

@@ -1,4 +1,4 @@
-"""What a run shows in the terminal while it goes."""
+"""The progress of a run in the terminal."""
 
 import numpy as np
 from rich.console import Console
@@ -15,7 +15,7 @@ class _Rate(ProgressColumn):
 
 
 class Silent:
-    """Shows nothing."""
+    """Shows no progress; the base of what does."""
 
     def __enter__(self) -> "Silent":
         return self
@@ -37,7 +37,7 @@ class Silent:
 
 
 class Bar(Silent):
-    """A bar with the agents' steps, their rate, the time left, and how the agents last did.
+    """Shows a bar with the agents' steps, their rate, the time left, and the last evaluation's returns.
 
     Where the output is not a terminal, a line at every tenth of the way instead.
     """
@@ -84,14 +84,14 @@ class Bar(Silent):
             self._console.print("; ".join(parts), highlight=False)
 
     def diverged(self, agent: int, env_steps: int) -> None:
-        """Says so, on a line of its own."""
+        """Prints a line that says so."""
         self._console.print(
             f"agent {agent} diverged at step {env_steps:,}: its numbers are no longer finite; it is left out",
             highlight=False,
         )
 
     def ended(self, episodes: Episodes) -> None:
-        """With `verbose`, a line for each episode, as in the TensorFlow gist."""
+        """Prints a line per episode if `verbose`, as the TensorFlow gist does."""
         if self._verbose:
             for agent, episode, _, value, length, scale in zip(*episodes, strict=True):
                 self._console.print(

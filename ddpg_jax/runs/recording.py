@@ -1,4 +1,4 @@
-"""Training episodes kept as files, like those that the TensorFlow gist's monitor records."""
+"""Training episodes as files, as the TensorFlow gist's monitor records them."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from ddpg_jax.results.history import Episodes
 
 
 class Recorder:
-    """Writes every so many episodes of each agent to `agent-…/episode-….npz`."""
+    """Writes every n-th episode of each agent to `agent-…/episode-….npz`."""
 
     def __init__(self, folder: Path, every: int) -> None:
         self._folder, self._every = folder, every
 
     def record(self, ended: Episodes, population: Population, first_agent: int) -> None:
-        """Records those of the episodes that ended in the last chunk whose number is a multiple of `every`.
+        """Records the episodes of the last chunk whose number is a multiple of `every`.
 
         They are read from the replay, where their transitions still lie: `observation` [T, O], `action` [T, A] as
         stored, `reward` [T].
