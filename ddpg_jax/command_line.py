@@ -106,7 +106,7 @@ def _for_tyro(flag: Flag) -> Any:
     kind, extras = kind_of(flag.annotation), getattr(flag.annotation, "__metadata__", ())
     markers = [extra for extra in extras if extra in (POSITIONAL, REPEATED)]
     hint = "(repeatable)" if REPEATED in markers else "" if POSITIONAL in markers else f"(default: {_default(flag)})"
-    text = " ".join(filter(None, [flag.description, _sentence(rule_of(flag.annotation))]))
+    text = " ".join(filter(None, [flag.description, _capitalised(rule_of(flag.annotation))]))
     if kind.type is bool:
         return Annotated[bool, tyro.conf.arg(help=text, help_behavior_hint=hint)]
     words: Any = tuple[tuple[str, ...], ...] if REPEATED in markers else tuple[str, ...]
@@ -119,7 +119,7 @@ def _for_tyro(flag: Flag) -> Any:
     return described
 
 
-def _sentence(rule: str) -> str:
+def _capitalised(rule: str) -> str:
     return f"{rule[0].upper()}{rule[1:]}." if rule else ""
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from ddpg_jax.command_line import POSITIONAL, parse
+from ddpg_jax.domains import count
 from ddpg_jax.environments import pendulum
 from ddpg_jax.environments.registry import make
 from ddpg_jax.processes.output import endure
@@ -25,10 +26,10 @@ class Options:
     """Folder of a finished run."""
     gymnasium: str = pendulum.ENV_ID
     """Name of Gymnasium's environment; its spaces must be those that the policies were trained on."""
-    episodes: int = pendulum.NUM_STARTS
-    """Episodes per agent, from 1 to 512; on Pendulum-v1 they begin in the evaluation's start states."""
-    seed: int = 0
-    """Seed of the start states on other environments; >= 0."""
+    episodes: Annotated[int, count(1, pendulum.NUM_STARTS)] = pendulum.NUM_STARTS
+    """Episodes per agent; on Pendulum-v1 they begin in the evaluation's start states."""
+    seed: Annotated[int, count(0)] = 0
+    """Seed of the start states on other environments."""
 
 
 def gymnasium_returns(policy: Policy, env_id: str, episodes: int, seed: int) -> np.ndarray:
@@ -103,9 +104,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(Options, arguments, "python -m ddpg_jax.evaluate")
     try:
-        if not 1 <= options.episodes <= pendulum.NUM_STARTS:
-            rule = f"a whole number from 1 to {pendulum.NUM_STARTS}"
-            raise ValueError(f"episodes is {options.episodes}, but must be {rule}")
         policy = load_policy(options.run_folder)
         returns = gymnasium_returns(policy, options.gymnasium, options.episodes, options.seed)
     except ValueError as error:

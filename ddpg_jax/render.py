@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.command_line import POSITIONAL, Alias, parse
+from ddpg_jax.domains import count
 from ddpg_jax.environments.pendulum import NUM_STARTS as NUM_PENDULUM_STARTS
 from ddpg_jax.environments.registry import make
 from ddpg_jax.pictures import animation
@@ -35,21 +36,21 @@ class Options:
     """Folder of a finished run."""
     only: tuple[Picture, ...] = ()
     """The pictures to draw; if none is named, all that the environment allows."""
-    agents: int | None = None
-    """Number of agents in the pictures, from 1 to 100; None: 16, or all if there are fewer. Diverged agents are not
+    agents: Annotated[int | None, count(1, MAX_AGENTS)] = None
+    """Number of agents in the pictures; None: 16, or all if there are fewer. Diverged agents are not
     counted. The state plane shows the one of them with the median return."""
-    first_agent: int = 0
+    first_agent: Annotated[int, count(0)] = 0
     """The first agent in the pictures, counted from 0."""
     snapshots: Annotated[tuple[int, ...], Alias("--moments")] = ()
     """At most five of the run's snapshots, by their environment steps; if none is named, the first, the middle and the
     last."""
-    start: int | None = None
+    start: Annotated[int | None, count(0, NUM_PENDULUM_STARTS - 1)] = None
     """The evaluation's start state that all pendulums begin in; None: the first agent in the first, and so on."""
-    episodes: int = 16
-    """Episodes per agent for the Q estimates, from the evaluation's first start states; from 1 to 512."""
+    episodes: Annotated[int, count(1, NUM_PENDULUM_STARTS)] = 16
+    """Episodes per agent for the Q estimates, from the evaluation's first start states."""
     animation: str = "pendulums.gif"
     """File of the animation; .gif, or .mp4 if ffmpeg is installed."""
-    part: int | None = None
+    part: Annotated[int | None, count(0)] = None
     """Which part of a sweep over the shapes of networks (policy/part-0, …)."""
     out: Path | None = None
     """Folder for the pictures; None: the run's own."""
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(Options, arguments, "python -m ddpg_jax.render")
     folder = options.out or options.run_folder
     try:
-        scene, wanted = prepare(options)
+        scene, wanted = make_scene(options)
         for name, data in [draw(picture, scene, options) for picture in wanted]:
             write_whole(folder / name, data)
             print(folder / name)
@@ -76,15 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def prepare(options: Options) -> tuple[Scene, tuple[Picture, ...]]:
+def make_scene(options: Options) -> tuple[Scene, tuple[Picture, ...]]:
     """Checks the options, and returns what is drawn and the pictures that are wanted of it.
 
     Raises:
         ValueError: names the field, its value and the rule.
     """
-    _require_within("episodes", options.episodes, 1, NUM_PENDULUM_STARTS)
-    if options.start is not None:
-        _require_within("start", options.start, 0, NUM_PENDULUM_STARTS - 1)
     trained = load_trained(options.run_folder, options.part)
     environment = make(trained.config.env_id)
     wanted = _wanted_pictures(options, environment)

@@ -93,7 +93,7 @@ def test_agents_without_a_number_are_left_out():
     zeros = np.zeros((3, 10), np.float32)
     history.add_chunk(StepLog(*(zeros for _ in StepLog._fields)))
     history.add_evaluation(np.array([-3.0, np.nan, -1.0]))
-    values = logs.evaluation(history.agents, history.last_rows())
+    values = logs.evaluation_values(history.agents, history.last_rows())
     assert values["eval_return/agent-000000"] == -3.0
     assert "eval_return/agent-000001" not in values
     assert values["eval_return/median"] == -2.0

@@ -180,7 +180,7 @@ def test_file_that_cannot_be_written_is_named_and_the_run_can_be_resumed(stopped
 
 def test_exhausted_memory_ends_a_run_with_one_line(tmp_path):
     error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nmore\nlines")
-    with mock.patch.object(wave, "train", side_effect=error):
+    with mock.patch.object(wave, "train_waves", side_effect=error):
         outcome = main("--out", tmp_path / "run")
     assert outcome.status == 1
     assert outcome.err.startswith("error: RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.; resume with: ")

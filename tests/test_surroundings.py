@@ -177,8 +177,8 @@ def test_processes_of_one_machine_ask_no_proxy(tmp_path):
 
 def test_proxies_between_machines_are_left_as_they_are(monkeypatch):
     monkeypatch.setenv("no_proxy", "a.example")
-    assert supervisor._environment("127.0.0.1:80")["no_proxy"] == "a.example,127.0.0.1,localhost"
-    assert supervisor._environment("other.example:80")["no_proxy"] == "a.example"
+    assert supervisor._variables("127.0.0.1:80")["no_proxy"] == "a.example,127.0.0.1,localhost"
+    assert supervisor._variables("other.example:80")["no_proxy"] == "a.example"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

@@ -93,7 +93,7 @@ def draw_pendulums(scene: Scene, suffix: str) -> bytes:
     panels = [
         animation.Panel(
             title=_when(snapshot),
-            subtitle=f"{_mean_return(scene, episodes)} (optimum {_rounded(optimal)})",
+            subtitle=f"{_mean_return(scene, episodes)} (optimum {_as_integer(optimal)})",
             angle=np.asarray(episodes.state.theta)[:, :, 0],
             torque=np.asarray(episodes.action)[:, :, 0, 0] / scene.environment.high[0],
         )
@@ -108,10 +108,10 @@ def _when(snapshot: Snapshot) -> str:
 
 def _mean_return(scene: Scene, episodes: Trajectories) -> str:
     returns = trajectories.returns(episodes, scene.environment.max_steps)
-    return f"{'mean ' if returns.size > 1 else ''}return {_rounded(returns.mean())}"
+    return f"{'mean ' if returns.size > 1 else ''}return {_as_integer(returns.mean())}"
 
 
-def _rounded(value: float) -> str:
+def _as_integer(value: float) -> str:
     return f"{value:,.0f}".replace("-", "−")
 
 

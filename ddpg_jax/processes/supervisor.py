@@ -121,7 +121,7 @@ def _start(assignment: Assignment, arguments: Sequence[str]) -> Child:
         stderr=subprocess.PIPE,
         pass_fds=(writer,),
         start_new_session=True,
-        env=_environment(assignment.coordinator),
+        env=_variables(assignment.coordinator),
     )
     os.close(writer)
     child = Child(assignment.process_id, process)
@@ -132,7 +132,7 @@ def _start(assignment: Assignment, arguments: Sequence[str]) -> Child:
     return child
 
 
-def _environment(coordinator: str | None) -> dict[str, str]:
+def _variables(coordinator: str | None) -> dict[str, str]:
     """Returns the environment of a child, in which no proxy stands between processes of one machine."""
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
     if is_local(coordinator):

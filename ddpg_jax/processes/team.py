@@ -152,7 +152,7 @@ def join(
     """
     import jax
 
-    if is_local(coordinator):  # no proxy is asked there (`supervisor._environment`), so JAX need not warn of one
+    if is_local(coordinator):  # no proxy is asked there (`supervisor._variables`), so JAX need not warn of one
         logging.getLogger("jax._src.distributed").addFilter(lambda record: "proxy" not in record.getMessage())
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `signals.py`
     try:

@@ -44,7 +44,7 @@ class Evaluation(NamedTuple):
     """[N] mean greedy returns."""
 
 
-class Snapshot(NamedTuple):
+class SnapshotDue(NamedTuple):
     """It is time to keep the parameters."""
 
     env_steps: int
@@ -80,7 +80,7 @@ def course(
     pace: Pace | None = None,
     stopwatch: Stopwatch | None = None,
     on_progress: Callable[[int], None] = lambda agent_steps: None,
-) -> Iterator[Chunk | Evaluation | Snapshot]:
+) -> Iterator[Chunk | Evaluation | SnapshotDue]:
     """Trains agents from where they are to the end of their configuration.
 
     Args:
@@ -113,4 +113,4 @@ def course(
             history.add_evaluation(returns)
             yield Evaluation(returns)
         if stop in snapshots:
-            yield Snapshot(stop)
+            yield SnapshotDue(stop)

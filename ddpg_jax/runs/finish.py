@@ -33,7 +33,7 @@ def run(session: Session) -> int:
             programs = prepare_training(session)
             stack.enter_context(session.progress)
             session = replace(session, logs=_open_logs(session, stack))
-            results = wave.train(session, programs)
+            results = wave.train_waves(session, programs)
         return session.team.first(lambda: write_report(session, results))
     except wave.Stopped as stopped:
         return _stopped(session, stopped)
@@ -59,12 +59,12 @@ def prepare_training(session: Session) -> list[Programs]:
     if len(session.waves) > len(session.plan.parts) or session.plan.seconds > ANNOUNCED_SECONDS:
         session.console.print(*session.plan.lines(), sep="\n")
     with session.stopwatch.time("compiling"):
-        programs = _compile(session)
+        programs = _compile_parts(session)
     session.interruption.defer(session.console.print)
     return programs
 
 
-def _compile(session: Session) -> list[Programs]:
+def _compile_parts(session: Session) -> list[Programs]:
     """Returns the programs of each part."""
     parts, programs = session.plan.parts, []
     spinner = "dots" if session.console.encoding.startswith("utf") else "line"

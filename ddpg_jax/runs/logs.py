@@ -18,7 +18,7 @@ Log: TypeAlias = Callable[[int, Mapping[str, float]], None]
 """Writes values with their names, at a number of environment steps."""
 
 
-def evaluation(agents: np.ndarray, metrics: Metrics) -> dict[str, float]:
+def evaluation_values(agents: np.ndarray, metrics: Metrics) -> dict[str, float]:
     """Returns an evaluation as named values: the metrics of each agent, and statistics over all agents.
 
     The names are "metric/agent-000003", and "metric/iqm", "metric/median" and "metric/worst" over all agents that train

@@ -132,21 +132,21 @@ def from_command_line(arguments: Sequence[str]) -> Options:
     Raises:
         ValueError: names the option, its value and the rule.
     """
-    given = _read(arguments, Options())
+    given = _read_flags(arguments, Options())
     if given.get("resume") is not None:
         return _resumed(earlier_options(given["resume"]), given)
     base = _with_preset(given.get("preset", Options.preset))
-    options, fields = _split(given)
+    options, fields = _divide(given)
     config = base.config.replace(**fields)
     points = _expand(given, Options(**options, config=config))
     return Options(**options, config=config, points=points)
 
 
-def _read(arguments: Sequence[str], defaults: Options) -> dict[str, Any]:
+def _read_flags(arguments: Sequence[str], defaults: Options) -> dict[str, Any]:
     """Returns the values that the command line gives; its help shows the defaults of the preset that it names."""
     helps = {"-h", "--help"} & set(arguments)
     if helps:
-        given = _read([word for word in arguments if word not in helps], defaults)
+        given = _read_flags([word for word in arguments if word not in helps], defaults)
         defaults = _with_preset(given.get("preset", Options.preset))
     sections = {"preset": "Run", "sweep": "Sweep", "distributed": "Several processes"}
     own = flags_of(Options, sections, defaults)
@@ -161,7 +161,7 @@ def _with_preset(preset: str) -> Options:
     return Options(preset=preset, config=PRESETS[preset])
 
 
-def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _divide(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the run options, and the fields of the configuration."""
     options = {name: value for name, value in values.items() if name not in ANNOTATIONS}
     return options, {name: value for name, value in values.items() if name in ANNOTATIONS}
@@ -194,7 +194,7 @@ def _resumed(earlier: Options, given: dict[str, Any]) -> Options:
     Raises:
         ValueError: names the option that would make it another run.
     """
-    options, fields = _split(given)
+    options, fields = _divide(given)
     for name, value in given.items():
         before = getattr(earlier.config if name in fields else earlier, name)
         if name not in CHANGEABLE and value != before:

@@ -14,10 +14,10 @@ from ddpg_jax.results.history import History, Metrics
 from ddpg_jax.results.statistics import shortfall
 from ddpg_jax.results.summary import WaveResult
 from ddpg_jax.runs.checkpoint import Checkpoint, Saved
-from ddpg_jax.runs.course import Chunk, Evaluation, Pace, Snapshot, course
+from ddpg_jax.runs.course import Chunk, Evaluation, Pace, SnapshotDue, course
 from ddpg_jax.runs.divergence import actor_and_critic, note_diverged
 from ddpg_jax.runs.exchange import AfterChunk, AfterEvaluation
-from ddpg_jax.runs.logs import evaluation
+from ddpg_jax.runs.logs import evaluation_values
 from ddpg_jax.runs.policy import save_weights
 from ddpg_jax.runs.session import Session
 from ddpg_jax.runs.state_arrays import restore_state, state_arrays
@@ -38,7 +38,7 @@ class Stopped(Exception):  # noqa: N818  (it is not an error)
         self.env_steps = env_steps
 
 
-def train(session: Session, programs: Sequence[Programs]) -> list[WaveResult]:
+def train_waves(session: Session, programs: Sequence[Programs]) -> list[WaveResult]:
     """Trains all agents, one wave after another, and writes the files of the run meanwhile.
 
     Args:
@@ -134,13 +134,13 @@ class Wave:
         metrics = Metrics(*map(np.concatenate, zip(*(each.metrics for each in sent), strict=True)))
         session.progress.evaluated(metrics.eval_return[np.isfinite(metrics.eval_return)])
         for log in session.logs:
-            log(history.env_steps, evaluation(agents, metrics))
+            log(history.env_steps, evaluation_values(agents, metrics))
         if sent[0].write_tables:
             histories = session.team.to_first(history)
             if histories:
                 session.write_tables([*(result.history for result in self.finished), History.join(histories)])
 
-    def after_snapshot(self, event: Snapshot) -> None:
+    def after_snapshot(self, event: SnapshotDue) -> None:
         """Writes the parameters of all agents to `snapshots/<environment steps>/`."""
         self._write_variables(f"snapshots/{event.env_steps:09d}", actor_and_critic)
 
