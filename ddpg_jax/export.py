@@ -15,27 +15,27 @@ from ddpg_jax.processes.output import endure
 from ddpg_jax.runs.policy import Policy, load_policy
 
 PLATFORMS = ("cpu", "cuda")
-"""What an exported policy runs on."""
+"""The platforms on which an exported policy runs."""
 
 
 @dataclass(frozen=True)
 class Options:
     """Exports greedy policies of a finished run; needs flatbuffers (pip install 'ddpg_jax[export]').
 
-    The file holds the weights and the compiled form of the network for CPU and CUDA. JAX promises to read it for six
-    months after its release; the weights in policy/ are what lasts.
+    The file holds the parameters and the compiled form of the network for CPU and CUDA. JAX promises to read it for six
+    months after its release; for longer keep the files in policy/.
     """
 
     run_folder: Annotated[Path, POSITIONAL]
     """Folder of a finished run."""
     agents: str = "best"
-    """The best (chosen on start states other than those that the run reports), all, or one agent's number."""
+    """best (chosen on other start states than those that the run reports), all, or the number of one agent."""
     out: Path | None = None
     """The file; None: policy.jax_export in the run folder."""
 
 
 def export_policy(policy: Policy) -> bytes:
-    """The policies as what `jax.export.deserialize` reads: observations [B, O] float32 to actions [N, B, A], any B."""
+    """Returns the policies for `jax.export.deserialize`: observations [B, O] float32 to actions [N, B, A], for any B."""
     (num_observations,) = jax.export.symbolic_shape("B")
     example = jax.ShapeDtypeStruct((num_observations, policy.observation_size), jnp.float32)
     exported = jax.export.export(jax.jit(lambda observations: policy(observations)), platforms=PLATFORMS)(example)
