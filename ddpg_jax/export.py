@@ -35,7 +35,7 @@ class Options:
 
 
 def export_policy(policy: Policy) -> bytes:
-    """Returns the policies for `jax.export.deserialize`: observations [B, O] float32 to actions [N, B, A], for any B."""
+    """Returns the policies for `jax.export.deserialize`: observations [B, O] float32 to actions [N, B, A]; any B."""
     (num_observations,) = jax.export.symbolic_shape("B")
     example = jax.ShapeDtypeStruct((num_observations, policy.observation_size), jnp.float32)
     exported = jax.export.export(jax.jit(lambda observations: policy(observations)), platforms=PLATFORMS)(example)
