@@ -12,6 +12,7 @@ from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.blocks import Population, agent_keys
 from ddpg_jax.population.programs import compile_programs
+from ddpg_jax.processes.devices import own_settings
 from ddpg_jax.results.history import History
 from ddpg_jax.runs.course import MAX_CHUNK, course
 from ddpg_jax.runs.divergence import note_diverged
@@ -21,6 +22,7 @@ from ddpg_jax.runs.policy import Policy
 _compiled = lru_cache(maxsize=8)(compile_programs)  # configurations with equal setups compile once
 
 
+@own_settings()
 def train(
     config: Config,
     *,

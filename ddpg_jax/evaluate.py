@@ -12,6 +12,7 @@ from ddpg_jax.command_line import POSITIONAL, parse
 from ddpg_jax.domains import count
 from ddpg_jax.environments import pendulum
 from ddpg_jax.environments.registry import make
+from ddpg_jax.processes.devices import own_settings
 from ddpg_jax.processes.output import endure
 from ddpg_jax.results import statistics
 from ddpg_jax.runs.policy import Policy, load_policy
@@ -100,6 +101,7 @@ def _begin(environment: Any, seed: int, state: np.ndarray | None) -> np.ndarray:
     return np.array([np.cos(state[0]), np.sin(state[0]), state[1]], np.float32)
 
 
+@own_settings()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(Options, arguments, "python -m ddpg_jax.evaluate")

@@ -10,6 +10,7 @@ import jax.export
 import jax.numpy as jnp
 
 from ddpg_jax.command_line import POSITIONAL, parse
+from ddpg_jax.processes.devices import own_settings
 from ddpg_jax.processes.files import write_whole
 from ddpg_jax.processes.output import endure
 from ddpg_jax.runs.policy import Policy, load_policy
@@ -50,6 +51,7 @@ def _selected(options: Options) -> Policy:
     return load_policy(options.run_folder, int(options.agents))
 
 
+@own_settings()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(Options, arguments, "python -m ddpg_jax.export")

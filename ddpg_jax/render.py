@@ -14,6 +14,7 @@ from ddpg_jax.environments.registry import make
 from ddpg_jax.pictures import animation
 from ddpg_jax.pictures.drawing import Scene, draw_pendulums, draw_q_estimates, draw_state_plane
 from ddpg_jax.pictures.snapshots import Trained, load_trained
+from ddpg_jax.processes.devices import own_settings
 from ddpg_jax.processes.files import write_whole
 from ddpg_jax.processes.output import endure
 
@@ -56,6 +57,7 @@ class Options:
     """Folder for the pictures; None: the run's own."""
 
 
+@own_settings()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(Options, arguments, "python -m ddpg_jax.render")

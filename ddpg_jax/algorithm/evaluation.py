@@ -23,7 +23,7 @@ def greedy_returns(
         algorithm: the one with which `state` was made.
     """
     num = starts[1].shape[0]
-    low, high = jnp.asarray(environment.low), jnp.asarray(environment.high)
+    low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (environment.low, environment.high))
 
     def step(t: jax.Array, carry: tuple[Any, jax.Array, jax.Array, jax.Array]) -> tuple:
         states, observation, alive, total = carry

@@ -140,10 +140,11 @@ def explore(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup
 
     # Line 8: select action a_t = mu(s_t) + N_t.
     noise_value = noise.step(noise_key, state.noise, process)
-    unit = noise.scale(process, state.episode.number) * jnp.asarray(exploration.noise_unit)
+    unit = noise.scale(process, state.episode.number) * jnp.asarray(exploration.noise_unit, jnp.float32)
     greedy = agent.act(state.agent, state.observation, algorithm=setup.algorithm)
     chosen = greedy.astype(jnp.float32) + unit * noise_value
-    executed = jnp.clip(chosen, jnp.asarray(environment.low), jnp.asarray(environment.high))
+    low, high = (jnp.asarray(bound, jnp.float32) for bound in (environment.low, environment.high))
+    executed = jnp.clip(chosen, low, high)
 
     # Line 9: execute a_t, observe reward r_t and new state s_{t+1}.
     environment_state, step = environment.step(step_key, state.environment, executed)
@@ -156,7 +157,8 @@ def explore(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup
     # Line 10: store the transition; the observation is the one before any reset.
     no_future = ended if exploration.time_limit_terminal else step.terminated
     stored = executed if exploration.clip_stored_action else chosen
-    transition = Transition(state.observation, stored, step.reward, 1.0 - no_future, step.observation)
+    discount = 1.0 - no_future.astype(jnp.float32)
+    transition = Transition(state.observation, stored, step.reward, discount, step.observation)
 
     # Lines 4 to 6: begin the next episode where this one ended.
     fresh = (*environment.reset(reset_key), noise.init(process, environment.action_size))
@@ -168,7 +170,7 @@ def explore(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup
         environment=environment_state,
         observation=observation,
         episode=Episode(
-            number=state.episode.number + ended,
+            number=state.episode.number + ended.astype(jnp.int32),
             total_reward=jnp.where(ended, 0.0, total_reward),
             length=jnp.where(ended, 0, length),
         ),
@@ -190,7 +192,7 @@ def learn(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup) 
 
 def _decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparameters:
     """Returns the hyperparameters with the learning rates of an episode, counted from 0."""
-    decay = hyperparameters.lr_decay**episode
+    decay = hyperparameters.lr_decay ** episode.astype(jnp.float32)
     return hyperparameters._replace(
         actor_lr=hyperparameters.actor_lr * decay, critic_lr=hyperparameters.critic_lr * decay
     )
@@ -200,4 +202,4 @@ def _write(log: jax.Array, i: jax.Array, outcome: Outcome, info: UpdateInfo) -> 
     """Returns the log with row i filled in."""
     entries = StepLog(**info._asdict(), **outcome._asdict())
     row = jnp.stack([jnp.asarray(entry, log.dtype) for entry in entries])
-    return jax.lax.dynamic_update_slice(log, row[None], (i, 0))
+    return jax.lax.dynamic_update_slice_in_dim(log, row[None], i, axis=0)

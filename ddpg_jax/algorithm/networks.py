@@ -47,9 +47,11 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, axis: int) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (x.shape[axis], self.size))
-        bias = self.param("bias", self.bias_init, (self.size,))
-        return self.product(x, kernel) + bias if axis == -1 else self.product(kernel.T, x) + bias[:, None]
+        kernel = self.param("kernel", self.kernel_init, (x.shape[axis], self.size), x.dtype)
+        bias = self.param("bias", self.bias_init, (self.size,), x.dtype)
+        if axis == -1:
+            return self.product(x, kernel) + jax.lax.broadcast_to_rank(bias, x.ndim)
+        return self.product(kernel.T, x) + bias[:, None]
 
 
 class Hidden(nn.Module):
@@ -126,7 +128,7 @@ class Actor(nn.Module):
             x = batch_norm(train)(x)
         x = self.final(self.hidden(x, train, axis), axis)
         x = x.T if batch_last else x
-        low, high = jnp.asarray(self.low, x.dtype), jnp.asarray(self.high, x.dtype)
+        low, high = (jax.lax.broadcast_to_rank(jnp.asarray(bound, x.dtype), x.ndim) for bound in (self.low, self.high))
         if self.sigmoid:
             action = low + nn.sigmoid(x) * (high - low)
         else:

@@ -42,4 +42,4 @@ def step(key: PRNGKey, value: jax.Array, process: NoiseProcess) -> jax.Array:
 
 def scale(process: NoiseProcess, episode: jax.Array) -> jax.Array:
     """Returns the factor [] from the process to the action in an episode, counted from 0: scale decay^episode."""
-    return process.scale * process.decay**episode
+    return process.scale * process.decay ** episode.astype(jnp.float32)

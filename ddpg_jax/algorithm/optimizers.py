@@ -25,11 +25,17 @@ def adam(
         l2: factor on a kernel, which is added to its gradient; biases and normalisation are not affected. It passes
             through Adam's normalisation, unlike the decoupled decay of AdamW.
     """
-    return optax.chain(
+    chain = optax.chain(
         optax.add_decayed_weights(l2, mask=_is_kernel),
         optax.scale_by_adam(_B1, _B2, eps),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+    def update(gradients: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
+        with jax.numpy_dtype_promotion("standard"):  # Optax 0.2 raises a float to the power of an integer array
+            return chain.update(gradients, state, params)
+
+    return optax.GradientTransformation(chain.init, update)
 
 
 def adam_eps_hat(
@@ -49,7 +55,8 @@ def adam_eps_hat(
         decay = optax.add_decayed_weights(l2, mask=_is_kernel)
         gradients, decay_state = decay.update(gradients, decay_state, params)
         count = adam_state.count + 1
-        rate = learning_rate * jnp.sqrt(1 - _B2**count) / (1 - _B1**count)
+        t = count.astype(jax.tree.leaves(gradients)[0].dtype)
+        rate = learning_rate * jnp.sqrt(1 - _B2**t) / (1 - _B1**t)
         mu = jax.tree.map(lambda m, g: m + (g - m) * (1 - _B1), adam_state.mu, gradients)
         nu = jax.tree.map(lambda v, g: v + (jnp.square(g) - v) * (1 - _B2), adam_state.nu, gradients)
         step = jax.tree.map(lambda m, v: -(m * rate) / (jnp.sqrt(v) + eps), mu, nu)

@@ -35,7 +35,7 @@ def add(replay: Replay, transition: Transition) -> Replay:
     chex.assert_rank(list(transition), [1, 1, 0, 0, 1])
     row = jnp.concatenate([jnp.atleast_1d(field).astype(replay.rows.dtype) for field in transition])
     index = replay.added % replay.rows.shape[0]
-    return Replay(jax.lax.dynamic_update_slice(replay.rows, row[None], (index, 0)), replay.added + 1)
+    return Replay(jax.lax.dynamic_update_slice_in_dim(replay.rows, row[None], index, axis=0), replay.added + 1)
 
 
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
@@ -57,7 +57,7 @@ def unpack(rows: Any, action_size: int) -> Transition:
 
 def with_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Array:
     """Returns independent uniform indices [B] below `size`."""
-    return jax.random.randint(key, (batch_size,), 0, size)
+    return jax.random.randint(key, (batch_size,), 0, size, jnp.int32)
 
 
 def without_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Array:

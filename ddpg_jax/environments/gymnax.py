@@ -1,5 +1,7 @@
 """Environments of gymnax with continuous, bounded actions; the only file that knows the library."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import jax
@@ -38,10 +40,12 @@ def make(env_id: str) -> Environment:
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise ValueError(f"env_id is {env_id!r}, but must have bounded actions; its bounds are {low} to {high}")
 
+    @_with_default_settings
     def reset(key: PRNGKey) -> tuple[State, jax.Array]:
         observation, state = env.reset_env(key, params)
         return strong_types(state), jnp.ravel(observation)
 
+    @_with_default_settings
     def step(key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
         observation, new, reward, terminated, _ = env.step_env(key, state, action.reshape(box.shape), params)
         truncated = env.is_truncated(new, params) & ~terminated
@@ -49,7 +53,7 @@ def make(env_id: str) -> Environment:
         return new, Step(jnp.ravel(observation), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
 
     observation_size = jax.eval_shape(reset, jax.random.key(0))[1].shape[0]
-    known = pendulum.evaluation(env) if env_id == pendulum.ENV_ID else {}
+    known = pendulum.evaluation(env, reset) if env_id == pendulum.ENV_ID else {}
     return Environment(
         env_id=env_id,
         observation_size=observation_size,
@@ -60,6 +64,17 @@ def make(env_id: str) -> Environment:
         step=step,
         **known,
     )
+
+
+def _with_default_settings(function: Callable) -> Callable:
+    """Runs a function with JAX's defaults: the library is not written for strict promotion or 64 bits."""
+
+    @wraps(function)
+    def run(*arguments: Any) -> Any:
+        with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return function(*arguments)
+
+    return run
 
 
 def strong_types(state: State) -> State:

@@ -1,5 +1,6 @@
 """Pendulum-v1's evaluation: start states that all evaluations share, and the optimum's return from each of them."""
 
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.algorithm.environment import State
+from ddpg_jax.algorithm.types import PRNGKey
 
 ENV_ID = "Pendulum-v1"
 """Its name in gymnax and in Gymnasium."""
@@ -19,8 +21,13 @@ NUM_STARTS = 512
 """The number of start states with a known optimum, which all evaluations share."""
 
 
-def evaluation(env: Any) -> dict[str, Any]:
-    """Returns the fields of `Environment` that describe Pendulum's evaluation: 512 start states and their optimum."""
+def evaluation(env: Any, reset: Callable[[PRNGKey], tuple[State, jax.Array]]) -> dict[str, Any]:
+    """Returns the fields of `Environment` that describe Pendulum's evaluation: 512 start states and their optimum.
+
+    Args:
+        env: gymnax's Pendulum.
+        reset: the `Environment`'s, for all that a start state holds besides the two angles.
+    """
     with resources.files("ddpg_jax").joinpath("environments/data/pendulum_optimum.npz").open("rb") as file:
         table = dict(np.load(file, allow_pickle=False))
 
@@ -28,9 +35,7 @@ def evaluation(env: Any) -> dict[str, Any]:
         if num > NUM_STARTS:
             raise ValueError(f"eval_episodes is {num}, but Pendulum has {NUM_STARTS} evaluation start states")
         theta, theta_dot = (jnp.asarray(table[name][:num], jnp.float32) for name in ("theta", "theta_dot"))
-        _, template = jax.vmap(lambda key: env.reset_env(key, env.default_params))(
-            jax.random.split(jax.random.key(0), num)
-        )
+        template, _ = jax.vmap(reset)(jax.random.split(jax.random.key(0), num))
         state = template.replace(theta=theta, theta_dot=theta_dot)
         return state, jax.vmap(env.get_obs)(state)
 

@@ -1,7 +1,8 @@
 """The cores, the memory and the devices of a command."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,21 @@ OWN_SETTINGS: dict[str, Any] = {
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
 }
-"""JAX's settings that a command does not take from the environment: a run's bits must not depend on them.
+"""JAX's settings that are not taken from the environment or the caller: a run's bits must not depend on them.
 
 Keys of the implementation "rbg", for example, depend on their place under `vmap`, and so on the size of a group.
 """
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Holds JAX to these settings within a block or a decorated function, in the current thread."""
+    import jax
+
+    with ExitStack() as stack:
+        for name, value in OWN_SETTINGS.items():
+            stack.enter_context(getattr(jax, name.removeprefix("jax_"))(value))
+        yield
 
 
 def prepare(num_devices: int | None) -> None:

@@ -1,0 +1,82 @@
+"""JAX's settings: the core is clean under strict ones, and what `ddpg_jax.train` returns depends on none of them."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ddpg_jax
+from ddpg_jax.algorithm import evaluation, loop
+
+SETTINGS = {
+    "rank_promotion=raise": lambda: jax.numpy_rank_promotion("raise"),
+    "dtype_promotion=strict": lambda: jax.numpy_dtype_promotion("strict"),
+    "enable_x64": lambda: jax.enable_x64(True),
+}
+OTHERS = {
+    "threefry_partitionable=0": lambda: jax.threefry_partitionable(False),
+    "default_prng_impl=rbg": lambda: jax.default_prng_impl("rbg"),
+}
+PRESETS = ("pendulum", "gist", "paper", "mountain_car")
+"""Together they have both forms of Adam, batch normalisation, layers without, and two environments."""
+
+
+def tiny(preset):
+    return ddpg_jax.PRESETS[preset].replace(
+        hidden_sizes=(8, 8),
+        critic_hidden_sizes=None,
+        total_steps=40,
+        learning_starts=20,
+        batch_size=16,
+        replay_capacity=30,
+        eval_every=20,
+        eval_episodes=2,
+        max_episode_steps=15,
+    )
+
+
+def train_by_hand(preset):
+    """Returns all that one agent is after 40 steps, and its greedy returns, as NumPy arrays."""
+    config = tiny(preset)
+    setup = ddpg_jax.make_setup(config, ddpg_jax.make(config.env_id))
+    hyperparameters = jax.tree.map(np.float32, ddpg_jax.make_hyperparameters(config))
+    state = jax.jit(partial(loop.init, setup=setup))(jax.random.key(0), hyperparameters)
+    train = jax.jit(partial(loop.train, setup=setup, max_steps=40))
+    state, log = train(state, hyperparameters, jnp.int32(40))
+    evaluate = partial(evaluation.greedy_returns, environment=setup.environment, algorithm=setup.algorithm)
+    returns = jax.jit(evaluate)(state.agent, setup.environment.evaluation_starts(3))
+    state = state._replace(key=jax.random.key_data(state.key))
+    return jax.tree.map(np.asarray, (state, log, returns))
+
+
+def differences(left, right):
+    """Returns where two trees differ in dtype or in a bit."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True)
+    return [jax.tree_util.keystr(path) for (path, a), b in pairs if a.dtype != b.dtype or not np.array_equal(a, b)]
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def usual(request):
+    return request.param, train_by_hand(request.param)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_core_is_clean_under_strict_settings(usual, setting):
+    preset, expected = usual
+    with SETTINGS[setting]():
+        result = train_by_hand(preset)
+    if setting == "enable_x64" and not ddpg_jax.PRESETS[preset].adam_eps_hat:  # Optax corrects Adam's bias in 64 bits
+        assert [leaf.dtype for leaf in jax.tree.leaves(result)] == [leaf.dtype for leaf in jax.tree.leaves(expected)]
+    else:
+        assert differences(result, expected) == []
+
+
+def test_training_from_python_does_not_depend_on_any_setting():
+    policy, history = ddpg_jax.train(tiny("pendulum"), num_agents=2)
+    for name, setting in (SETTINGS | OTHERS).items():
+        with setting():
+            other, other_history = ddpg_jax.train(tiny("pendulum"), num_agents=2)
+        assert differences(other.variables, policy.variables) == [], name
+        assert np.array_equal(other_history.metrics.eval_return, history.metrics.eval_return), name
