@@ -366,12 +366,13 @@ def test_summary_has_what_it_promises(eight):
     assert set(summary) >= {
         "preset", "env_id", "num_agents", "env_steps_per_agent", "updates_per_agent", "compile_seconds",
         "train_seconds", "wall_seconds", "updates_per_second", "device", "final_return", "final_shortfall",
-        "per_agent_final_return", "diverged_agents", "checkpoint_seconds",
+        "per_agent_final_return", "per_agent_share_at_bounds", "diverged_agents", "checkpoint_seconds",
     }  # fmt: skip
     assert set(summary["final_return"]) >= {"mean", "median", "iqm", "iqm_ci95", "worst", "best"}
     assert set(summary["final_shortfall"]) >= {"mean", "iqm", "worst", "num_solved"}
     assert (summary["num_agents"], summary["env_steps_per_agent"], summary["updates_per_agent"]) == (8, 200, 181)
     assert len(summary["per_agent_final_return"]) == 8
+    assert all(0 <= share <= 1 for share in summary["per_agent_share_at_bounds"])
     assert summary["final_return"]["mean"] == pytest.approx(np.mean(summary["per_agent_final_return"]))
     assert summary["updates_per_second"] == pytest.approx(8 * 181 / summary["train_seconds"])
     spent = ("compile_seconds", "train_seconds", "evaluation_seconds", "checkpoint_seconds")

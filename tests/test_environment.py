@@ -2,6 +2,7 @@
 
 from functools import partial
 from importlib import resources
+from unittest import mock
 
 import flax.linen as nn
 import gymnasium
@@ -105,7 +106,9 @@ def test_greedy_return_of_an_idle_policy_is_gymnasiums(pendulum):
     shapes = jax.eval_shape(partial(agent.init, algorithm=algorithm), jax.random.key(0), jnp.zeros(3))
     idle = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     starts = pendulum.evaluation_starts(4)
-    returns = jax.jit(partial(evaluation.greedy_returns, environment=pendulum, algorithm=algorithm))(idle, starts)
+    returns = jax.jit(partial(evaluation.greedy_episodes, environment=pendulum, algorithm=algorithm))(
+        idle, starts
+    ).returns
     for i in range(4):
         env = gymnasium_pendulum(float(starts[0].theta[i]), float(starts[0].theta_dot[i]))
         theirs = sum(env.step(np.zeros(1, np.float32))[1] for _ in range(200))
@@ -254,10 +257,19 @@ def test_greedy_return_ends_with_the_episode():
         (counter(length=9, max_steps=5), 5),
     ]
     for environment, expected in cases:
-        returns = evaluation.greedy_returns(
+        returns = evaluation.greedy_episodes(
             state, environment.evaluation_starts(2), environment=environment, algorithm=algorithm
-        )
+        ).returns
         assert returns.tolist() == [expected, expected]
+
+
+def test_share_of_actions_at_bounds_counts_the_steps_of_the_episode():
+    # The observations, and so the actions, are 0, 1, 2, 3; from 2 on they are the upper bound.
+    for environment, expected in [(counter(length=4, bound=2.0), 0.5), (counter(length=2, bound=2.0), 0.0)]:
+        starts = environment.evaluation_starts(2)
+        with mock.patch.object(agent, "act", lambda state, observation, algorithm: observation):
+            episodes = evaluation.greedy_episodes(None, starts, environment=environment, algorithm=None)
+        assert episodes.share_at_bounds.tolist() == [expected, expected]
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0"])

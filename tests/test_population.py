@@ -42,7 +42,7 @@ def run_agents(programs, agents: list[int], **hyperparameters) -> tuple[Populati
     values = values._replace(**{name: np.asarray(value, np.float32) for name, value in hyperparameters.items()})
     agents_here = Population(programs, keys, values)
     logs = np.concatenate([np.stack(agents_here.advance(length)) for length in CHUNKS], axis=2)
-    returns = agents_here.evaluate(follow().evaluation_starts(3))
+    returns = agents_here.evaluate(follow().evaluation_starts(3)).returns
     return agents_here, [logs, returns]
 
 

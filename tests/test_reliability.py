@@ -355,6 +355,28 @@ def test_diverged_agent_is_reported_with_its_number_and_step_and_the_run_goes_on
     assert "agent 3 at step 20" in outcome.out.split("diverged, left out")[1].splitlines()[0]
 
 
+def faulty_pendulum(field):
+    """Returns Pendulum with a step that gives NaN for the reward or the observation from an episode's 15th step on."""
+    pendulum = make("Pendulum-v1")
+
+    def step(key, state, action):
+        new, result = pendulum.step(key, state, action)
+        value = getattr(result, field)
+        return new, result._replace(**{field: jnp.where(new.time == 15, jnp.nan, value)})
+
+    return dataclasses.replace(pendulum, step=step)
+
+
+@pytest.mark.parametrize(("field", "given"), [("reward", "nan"), ("observation", "nan, nan, nan")])
+def test_what_an_environment_gave_is_told_with_its_step_and_the_action(tmp_path, field, given):
+    with mock.patch.object(plan, "make", return_value=faulty_pendulum(field)):
+        outcome = main("--out", tmp_path / "run", "--seeds", 2)
+    assert outcome.status == 1
+    action = r"-?\d\.?\d*"
+    fault = rf"the environment gave the {field} {given} at step 15, after the action {action};"
+    assert re.search(rf"agent 1 diverged at step 1[56]: {fault}", " ".join(outcome.out.split()))
+
+
 def test_diverged_agent_is_left_out_of_the_statistics_by_name(diverged, sound):
     summary = json.loads((diverged[0] / "summary.json").read_text())
     reference = json.loads((sound / "summary.json").read_text())

@@ -101,10 +101,10 @@ def test_trajectories_return_what_the_evaluation_returns(finished):
     first = jax.tree.map(lambda leaf: leaf[1], shown.snapshots[0].actors)
     state = agent.init(jax.random.key(0), jnp.zeros(3), algorithm=shown.trained.algorithm)
     state = state._replace(actor=first)
-    evaluated = evaluation.greedy_returns(
+    evaluated = evaluation.greedy_episodes(
         state, shown.environment.evaluation_starts(4), environment=shown.environment, algorithm=shown.trained.algorithm
     )
-    np.testing.assert_allclose(trajectories.returns(shown.tests[0], 200)[1], evaluated, rtol=1e-5)
+    np.testing.assert_allclose(trajectories.returns(shown.tests[0], 200)[1], evaluated.returns, rtol=1e-5)
 
 
 def test_drawn_angles_and_torques_bring_the_return_that_is_written_above_them(finished, monkeypatch):

@@ -45,7 +45,7 @@ def train_by_hand(preset):
     state = jax.jit(partial(loop.init, setup=setup))(jax.random.key(0), hyperparameters)
     train = jax.jit(partial(loop.train, setup=setup, max_steps=40))
     state, log = train(state, hyperparameters, jnp.int32(40))
-    evaluate = partial(evaluation.greedy_returns, environment=setup.environment, algorithm=setup.algorithm)
+    evaluate = partial(evaluation.greedy_episodes, environment=setup.environment, algorithm=setup.algorithm)
     returns = jax.jit(evaluate)(state.agent, setup.environment.evaluation_starts(3))
     state = state._replace(key=jax.random.key_data(state.key))
     return jax.tree.map(np.asarray, (state, log, returns))

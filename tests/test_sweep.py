@@ -291,7 +291,7 @@ def summary_of(histories, points, *, num_seeds=3, environment=None):
     for history in histories:
         final = history.metrics.eval_return[-1]
         selection = np.nan_to_num(final, nan=1e3)  # an agent that diverged may have a return, which does not count
-        results.append(WaveResult(history, final, final_shortfall=-140.0 - final, selection_return=selection))
+        results.append(WaveResult(history, final, -140.0 - final, selection, share_at_bounds=np.zeros(len(final))))
     return summarize(
         results, [(dict(point.values), point.config) for point in points], environment,
         preset="pendulum", seed=0, num_seeds=num_seeds, final_episodes=512, device="1 x cpu",
@@ -329,6 +329,17 @@ def test_points_of_a_sweep_are_summarized_one_by_one():
         "point", "values", "rank", "updates_per_agent", "num_diverged", "final_return", "final_shortfall",
         "against_best",
     ]  # fmt: skip
+
+
+def test_agents_that_only_act_at_their_bounds_are_named():
+    """Agent 4 has diverged; what it does is not told."""
+    summary = summary_of([history_with([-150.0, -160.0, -170.0, -155.0, np.nan, -145.0])], TWO_POINTS)
+    shares = {(0.0, 0.5, 0.999, 0.0, 1.0, 0.0): None, (0.0, 1.0, 0.0, 0.0, 1.0, 1.0): "agents 1, 5"}
+    for share, named in shares.items():
+        rows = dict(report.result_rows(replace(summary, per_agent_share_at_bounds=np.array(share))))
+        assert rows.get("only act at their bounds") == named
+    many = replace(summary, per_agent_share_at_bounds=np.ones(20))
+    assert dict(report.result_rows(many))["only act at their bounds"] == "agents 0, 1, 2, 3, 5, 6, 7, 8 and 11 more"
 
 
 def test_solved_is_shown_only_where_the_environment_defines_it():

@@ -1,6 +1,6 @@
 """Greedy episodes, without exploration noise, from given start states."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,19 @@ from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.algorithm.types import AgentState
 
 
-def greedy_returns(
+class GreedyEpisodes(NamedTuple):
+    """What greedy episodes from S start states have come to; under `vmap` over N agents, arrays [N, S]."""
+
+    returns: Any
+    """[S] the undiscounted returns."""
+    share_at_bounds: Any
+    """[S] the share of the actions, over steps and components, that were a bound of the action space."""
+
+
+def greedy_episodes(
     state: AgentState, starts: tuple[Any, jax.Array], *, environment: Environment, algorithm: Algorithm
-) -> jax.Array:
-    """Returns the undiscounted returns [S] of one greedy episode from each of S start states.
+) -> GreedyEpisodes:
+    """Runs one greedy episode from each of S start states.
 
     Args:
         state: an agent.
@@ -25,13 +34,20 @@ def greedy_returns(
     num = starts[1].shape[0]
     low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (environment.low, environment.high))
 
-    def step(t: jax.Array, carry: tuple[Any, jax.Array, jax.Array, jax.Array]) -> tuple:
-        states, observation, alive, total = carry
+    def step(t: jax.Array, carry: tuple[Any, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]) -> tuple:
+        states, observation, alive, total, length, at_bounds = carry
         action = agent.act(state, observation, algorithm=algorithm).astype(jnp.float32)
+        action = jnp.clip(action, low, high)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), t), num)
-        states, result = jax.vmap(environment.step)(keys, states, jnp.clip(action, low, high))
+        states, result = jax.vmap(environment.step)(keys, states, action)
         total = total + jnp.where(alive, result.reward, 0.0)
-        return states, result.observation, alive & ~(result.terminated | result.truncated), total
+        share = jnp.mean((action == low) | (action == high), axis=-1, dtype=jnp.float32)
+        at_bounds = at_bounds + jnp.where(alive, share, 0.0)
+        length = length + alive.astype(jnp.float32)
+        alive = alive & ~(result.terminated | result.truncated)
+        return states, result.observation, alive, total, length, at_bounds
 
-    carry = (*starts, jnp.ones(num, bool), jnp.zeros(num, jnp.float32))
-    return jax.lax.fori_loop(0, environment.max_steps, step, carry)[-1]
+    zeros = jnp.zeros(num, jnp.float32)
+    carry = (*starts, jnp.ones(num, bool), zeros, zeros, zeros)
+    *_, total, length, at_bounds = jax.lax.fori_loop(0, environment.max_steps, step, carry)
+    return GreedyEpisodes(total, at_bounds / length)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from ddpg_jax.algorithm import replay
+from ddpg_jax.algorithm.evaluation import GreedyEpisodes
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters, StepLog, TrainState, Transition
 from ddpg_jax.population.programs import Programs
 
@@ -145,10 +146,11 @@ class Population:
         indices = np.arange(first_step, last_step) % rows.shape[1]
         return replay.unpack(np.asarray(rows[position, indices]), self.states[block].noise.shape[-1])
 
-    def evaluate(self, starts: Any) -> np.ndarray:
-        """Returns the greedy returns [N, S] from the start states that all agents share."""
+    def evaluate(self, starts: Any) -> GreedyEpisodes:
+        """Runs greedy episodes, NumPy arrays [N, S], from the start states that all agents share."""
         starts = jax.tree.map(np.asarray, starts)
-        return self._gather([self._programs.evaluate(state.agent, starts) for state in self.states])
+        blocks = [self._programs.evaluate(state.agent, starts) for state in self.states]
+        return GreedyEpisodes(*(self._gather(arrays) for arrays in zip(*blocks, strict=True)))
 
     def agents(self, fields: Callable[[AgentState], Any]) -> Any:
         """Returns what `fields` selects of the agents' states, as NumPy arrays [N, ...]."""

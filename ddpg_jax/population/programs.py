@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddpg_jax.algorithm import evaluation, loop
+from ddpg_jax.algorithm.evaluation import GreedyEpisodes
 from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Replay, TrainState
 from ddpg_jax.config import Config
@@ -115,8 +116,8 @@ class Programs(NamedTuple):
     """(data of keys [n, ...], hyperparameters [n]) -> states [n]."""
     train: Callable[[TrainState, Hyperparameters, Any], tuple[TrainState, jax.Array]]
     """(states [n], hyperparameters [n], number of steps []) -> states [n], logs [n, max_steps, fields of `StepLog`]."""
-    evaluate: Callable[[AgentState, Any], jax.Array]
-    """(agents [n], start states [S]) -> greedy returns [n, S]."""
+    evaluate: Callable[[AgentState, Any], GreedyEpisodes]
+    """(agents [n], start states [S]) -> greedy episodes [n, S]."""
 
 
 def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_starts: int) -> Programs:
@@ -141,7 +142,7 @@ def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_
     init = over_block(initialize, (0, 0), _STACKED)
     train = over_block(partial(loop.train, setup=setup, max_steps=max_steps), (_STACKED, 0, None), (_STACKED, 0))
     evaluate = over_block(
-        partial(evaluation.greedy_returns, environment=setup.environment, algorithm=setup.algorithm), (0, None), 0
+        partial(evaluation.greedy_episodes, environment=setup.environment, algorithm=setup.algorithm), (0, None), 0
     )
 
     n = placement.block_size

@@ -12,6 +12,9 @@ from ddpg_jax.values import decimal, interval, shown
 MOST_POINTS = 20
 """Points of a sweep in the terminal, at most; `points.csv` has them all."""
 
+MOST_AGENTS = 8
+"""Agents that a row names, at most; `summary.json` has them all."""
+
 IQM, PAIRED = "IQM [95%]", "difference to the first, paired"
 UNBROKEN = ("rank", "point", "worst", "solved", "supported")
 """Columns of a ranking that keep to one line; those with intervals, above, and those of swept fields need not."""
@@ -25,6 +28,8 @@ def result_rows(summary: Summary) -> list[tuple[str, str]]:
     rows = [] if summary.points else _return_rows(summary)
     for agent, step in summary.diverged.items():
         rows.append(("diverged, left out", f"agent {agent} at step {step:,}"))
+    if summary.always_at_bounds:
+        rows.append(("only act at their bounds", _named(summary.always_at_bounds)))
     rows.append(("greedy episodes", f"{summary.final_episodes:,} per agent, from common start states"))
     rows.append(("environment steps", f"{summary.env_steps_per_agent:,} per agent"))
     if summary.updates_per_agent is not None:
@@ -35,6 +40,13 @@ def result_rows(summary: Summary) -> list[tuple[str, str]]:
     rows.append(("checkpoints", f"{summary.checkpoint_seconds:.1f} s, {100 * share:.1f}% of the run"))
     rows.append(("whole run", f"{summary.wall_seconds:.1f} s on {summary.device}"))
     return rows
+
+
+def _named(agents: list[int]) -> str:
+    """Returns the numbers of agents in words, at most `MOST_AGENTS` of them."""
+    named = ", ".join(map(str, agents[:MOST_AGENTS]))
+    more = len(agents) - MOST_AGENTS
+    return f"agent{'s' if len(agents) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
 
 
 def _return_rows(summary: Summary) -> list[tuple[str, str]]:

@@ -26,6 +26,8 @@ class WaveResult:
     """[N] mean distances below the optimum from the same start states; NaN where the optimum is not known."""
     selection_return: np.ndarray
     """[N] mean greedy returns from other start states, by which the best agent is chosen."""
+    share_at_bounds: np.ndarray
+    """[N] shares of the greedy actions after training that were a bound of the action space."""
 
     @staticmethod
     def join(results: Sequence["WaveResult"]) -> "WaveResult":
@@ -35,6 +37,7 @@ class WaveResult:
             final_return=np.concatenate([result.final_return for result in results]),
             final_shortfall=np.concatenate([result.final_shortfall for result in results]),
             selection_return=np.concatenate([result.selection_return for result in results]),
+            share_at_bounds=np.concatenate([result.share_at_bounds for result in results]),
         )
 
 
@@ -101,6 +104,8 @@ class Summary:
     """Statistics over the agents' means of their last 40 training episodes."""
     per_agent_final_return: np.ndarray
     per_agent_selection_return: np.ndarray
+    per_agent_share_at_bounds: np.ndarray
+    """Shares of the greedy actions after training that were a bound of the action space."""
     diverged_agents: Sequence[int]
     diverged_at_env_steps: Sequence[int]
     best_agent: int | None
@@ -115,6 +120,12 @@ class Summary:
     def diverged(self) -> dict[int, int]:
         """The agents that diverged, with the environment steps at which that was seen."""
         return dict(zip(self.diverged_agents, self.diverged_at_env_steps, strict=True))
+
+    @property
+    def always_at_bounds(self) -> list[int]:
+        """The agents, of those that did not diverge, whose every greedy action was a bound of the action space."""
+        only = np.flatnonzero(self.per_agent_share_at_bounds == 1.0)
+        return sorted({int(agent) for agent in only} - set(self.diverged_agents))
 
     def ranked(self) -> list[PointSummary]:
         """The points of a sweep, the best first; an empty list in a run with one configuration."""
@@ -199,6 +210,7 @@ def summarize(
         train_return_last_40=describe_returns(agents.last_training_return),
         per_agent_final_return=agents.final_return,
         per_agent_selection_return=agents.selection_return,
+        per_agent_share_at_bounds=agents.share_at_bounds,
         diverged_agents=sorted(agents.diverged),
         diverged_at_env_steps=[agents.diverged[agent] for agent in sorted(agents.diverged)],
         best_agent=best_agent(agents.selection_return, agents.finite),
@@ -216,6 +228,7 @@ class _Measured(NamedTuple):
     final_return: np.ndarray
     final_shortfall: np.ndarray
     selection_return: np.ndarray
+    share_at_bounds: np.ndarray
     last_training_return: np.ndarray
     """Means over the last 40 training episodes, of those agents that did not diverge and have ended any."""
 
@@ -230,6 +243,7 @@ def _measured(results: Sequence[WaveResult]) -> _Measured:
         final_return=np.concatenate([result.final_return for result in results]),
         final_shortfall=np.concatenate([result.final_shortfall for result in results]),
         selection_return=np.concatenate([result.selection_return for result in results]),
+        share_at_bounds=np.concatenate([result.share_at_bounds for result in results]),
         last_training_return=np.array([returns[-LAST_EPISODES:].mean(dtype=np.float64) for returns in episodes]),
     )
 

@@ -50,7 +50,7 @@ RUN, HISTORY, AGENTS = "run", "history", "agents"
 OLDER_FORMATS = {"default": 1, "run": 2}
 """Folders that only a checkpoint of an older format has, with that format."""
 
-MEASURED = ("final_return", "final_shortfall", "selection_return")
+MEASURED = ("final_return", "final_shortfall", "selection_return", "share_at_bounds")
 """The measurements of a wave that has ended, arrays [N], in addition to its history."""
 
 

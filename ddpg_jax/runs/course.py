@@ -109,7 +109,7 @@ def course(
             yield Chunk(num_steps, history.add_chunk(log))
         if stop in evaluations:
             with stopwatch.time("evaluating"):
-                returns = population.evaluate(starts).mean(axis=1, dtype=np.float64)
+                returns = population.evaluate(starts).returns.mean(axis=1, dtype=np.float64)
             history.add_evaluation(returns)
             yield Evaluation(returns)
         if stop in snapshots:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +11,15 @@ import numpy as np
 from ddpg_jax.algorithm.types import TrainState
 from ddpg_jax.population.blocks import Population, on_host, spread
 from ddpg_jax.results.history import History
+
+
+class Divergence(NamedTuple):
+    """When an agent diverged, and by whose fault."""
+
+    env_steps: int
+    """The environment step at which it was seen."""
+    fault: str | None
+    """What the environment gave that is not finite; None: the agent's own numbers came first."""
 
 
 @contextmanager
@@ -41,6 +50,34 @@ def _with_entries(index: list[int], array: jax.Array, entries: np.ndarray) -> ja
 def actor_and_critic(state: TrainState) -> dict[str, Any]:
     """Returns the variables of actor and critic [n, ...], on the host."""
     return jax.tree.map(on_host, {"actor": state.agent.actor, "critic": state.agent.critic})
+
+
+def environments_fault(population: Population, position: int, first_step: int, last_step: int) -> str | None:
+    """Returns what an environment gave to the agent at this position that is not finite, in words; None: nothing.
+
+    Args:
+        population: the agents.
+        position: of the agent.
+        first_step: the steps after this one are looked at; their transitions must still be in the replay.
+        last_step: up to this one.
+    """
+    transitions = jax.tree.map(np.asarray, population.transitions(position, first_step, last_step))
+    given = [("reward", transitions.reward[:, None]), ("observation", transitions.next_observation)]
+    for row, action in enumerate(transitions.action):
+        if not (np.isfinite(action).all() and np.isfinite(transitions.observation[row]).all()):
+            return None  # the agent itself, or what an earlier step gave
+        for name, values in given:
+            if not np.isfinite(values[row]).all():
+                step = last_step - len(transitions.action) + row + 1
+                return (
+                    f"the environment gave the {name} {_numbers(values[row])} at step {step:,}, after the action "
+                    f"{_numbers(action)}"
+                )
+    return None
+
+
+def _numbers(values: np.ndarray | jax.Array) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
 
 
 def note_diverged(population: Population, history: History, final_returns: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpg_jax.results.history import Episodes, Metrics
+from ddpg_jax.runs.divergence import Divergence
 
 
 class AfterChunk(NamedTuple):
@@ -16,8 +17,8 @@ class AfterChunk(NamedTuple):
     """A checkpoint is due; that of the first process counts."""
     length: int
     """The length of the next chunk that suits it; the shortest counts."""
-    diverged: dict[int, int]
-    """Agents that it has not reported before, with the environment step."""
+    diverged: dict[int, Divergence]
+    """Agents that it has not reported before."""
     ended: Episodes | None
     """Training episodes, where they are shown."""
 
@@ -29,7 +30,7 @@ class AfterEvaluation(NamedTuple):
     """[n] the numbers of its agents."""
     metrics: Metrics
     """The row of `metrics.csv` of each of them, columns [n]."""
-    diverged: dict[int, int]
-    """Agents that it has not reported before, with the environment step."""
+    diverged: dict[int, Divergence]
+    """Agents that it has not reported before."""
     write_tables: bool
     """The tables are due; the first process decides."""

@@ -6,6 +6,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from ddpg_jax.results.history import Episodes
+from ddpg_jax.runs.divergence import Divergence
 
 
 class _Rate(ProgressColumn):
@@ -32,7 +33,7 @@ class Silent:
     def evaluated(self, returns: np.ndarray) -> None:
         """Does nothing."""
 
-    def diverged(self, agent: int, env_steps: int) -> None:
+    def diverged(self, agent: int, divergence: Divergence) -> None:
         """Does nothing."""
 
 
@@ -83,11 +84,11 @@ class Bar(Silent):
             parts = [f"{self._done:,} of {self._total:,} steps", *filter(None, [self._returns])]
             self._console.print("; ".join(parts), highlight=False)
 
-    def diverged(self, agent: int, env_steps: int) -> None:
+    def diverged(self, agent: int, divergence: Divergence) -> None:
         """Prints a line that says so."""
+        reason = divergence.fault or "its numbers are no longer finite"
         self._console.print(
-            f"agent {agent} diverged at step {env_steps:,}: its numbers are no longer finite; it is left out",
-            highlight=False,
+            f"agent {agent} diverged at step {divergence.env_steps:,}: {reason}; it is left out", highlight=False
         )
 
     def ended(self, episodes: Episodes) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ddpg_jax.algorithm.evaluation import GreedyEpisodes
 from ddpg_jax.algorithm.types import TrainState
 from ddpg_jax.population.blocks import Population, agent_keys, on_host
 from ddpg_jax.population.programs import Programs
@@ -15,7 +16,7 @@ from ddpg_jax.results.statistics import shortfall
 from ddpg_jax.results.summary import WaveResult
 from ddpg_jax.runs.checkpoint import Checkpoint, Saved
 from ddpg_jax.runs.course import Chunk, Evaluation, Pace, SnapshotDue, course
-from ddpg_jax.runs.divergence import actor_and_critic, note_diverged
+from ddpg_jax.runs.divergence import Divergence, actor_and_critic, environments_fault, note_diverged
 from ddpg_jax.runs.exchange import AfterChunk, AfterEvaluation
 from ddpg_jax.runs.logs import evaluation_values
 from ddpg_jax.runs.policy import save_weights
@@ -109,7 +110,8 @@ class Wave:
             session.recorder.record(chunk.ended, self.population, self.share.start)
         shown = chunk.ended if session.options.verbose else None
         stop, due = session.interruption.number is not None, session.checkpoints.due()
-        sent = session.team.gather(AfterChunk(stop, due, self.pace.length, self._newly_diverged(), shown))
+        diverged = self._newly_diverged(history.env_steps - chunk.num_steps)
+        sent = session.team.gather(AfterChunk(stop, due, self.pace.length, diverged, shown))
         session.progress.advanced((len(self.agents) - len(self.share)) * chunk.num_steps)  # by the other processes
         for each in sent:
             if each.ended is not None:
@@ -148,16 +150,22 @@ class Wave:
         """Evaluates the trained agents and writes their policies; the result is known to the first process."""
         environment, history = self.session.environment, self.history
         with self.session.stopwatch.time("evaluating"):
-            returns = self._final_returns(environment.evaluation_starts(FINAL_EPISODES))
-            selection = self._final_returns(environment.selection_starts(FINAL_EPISODES))
-        note_diverged(self.population, history, returns)
+            reported = self._final_episodes(environment.evaluation_starts(FINAL_EPISODES))
+            selection = self._final_episodes(environment.selection_starts(FINAL_EPISODES))
+        note_diverged(self.population, history, reported.returns)
         for diverged in self.session.team.gather(self._newly_diverged()):
             self._report_diverged(diverged)
         self._write_variables("policy", lambda state: jax.tree.map(on_host, state.agent.actor))
         optimum = environment.optimal_returns
         best = np.full(FINAL_EPISODES, np.nan) if optimum is None else np.asarray(optimum[:FINAL_EPISODES])
-        final, selected = (values.mean(axis=1, dtype=np.float64) for values in (returns, selection))
-        results = self.session.team.to_first(WaveResult(history, final, shortfall(returns, best), selected))
+        result = WaveResult(
+            history,
+            final_return=reported.returns.mean(axis=1, dtype=np.float64),
+            final_shortfall=shortfall(reported.returns, best),
+            selection_return=selection.returns.mean(axis=1, dtype=np.float64),
+            share_at_bounds=reported.share_at_bounds.mean(axis=1, dtype=np.float64),
+        )
+        results = self.session.team.to_first(result)
         return [WaveResult.join(results)] if results else []
 
     def _new_population(self, programs: Programs) -> Population:
@@ -212,23 +220,27 @@ class Wave:
         for positions, arrays in self.population.portions(state_arrays):
             yield self.share[positions.start : positions.stop], arrays
 
-    def _final_returns(self, starts: Any) -> np.ndarray:
-        """Returns greedy returns [N, FINAL_EPISODES], by the program that evaluates `eval_episodes` at a time."""
+    def _final_episodes(self, starts: Any) -> GreedyEpisodes:
+        """Runs greedy episodes [N, FINAL_EPISODES], by the program that evaluates `eval_episodes` at a time."""
         size = self.session.config.eval_episodes
-        returns = []
+        episodes = []
         for first in range(0, FINAL_EPISODES, size):
             if any(self.session.team.gather(self.session.interruption.number is not None)):
                 raise Stopped(self.history.env_steps)  # the trained agents have been saved
             index = np.arange(first, first + size).clip(max=FINAL_EPISODES - 1)
-            returns.append(self.population.evaluate(jax.tree.map(lambda x, i=index: x[i], starts)))
-        return np.concatenate(returns, axis=1)[:, :FINAL_EPISODES]
+            episodes.append(self.population.evaluate(jax.tree.map(lambda x, i=index: x[i], starts)))
+        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :FINAL_EPISODES], *episodes)
 
-    def _newly_diverged(self) -> dict[int, int]:
+    def _newly_diverged(self, chunk_start: int | None = None) -> dict[int, Divergence]:
+        """Returns the agents not reported before, by the environment's fault if it is seen in a chunk just ended."""
         new = {agent: step for agent, step in self.history.diverged.items() if agent not in self.reported}
         self.reported |= set(new)
-        return new
+        if chunk_start is None:
+            return {agent: Divergence(step, None) for agent, step in new.items()}
+        fault = partial(environments_fault, self.population, first_step=chunk_start)
+        return {agent: Divergence(step, fault(agent - self.share.start, last_step=step)) for agent, step in new.items()}
 
-    def _report_diverged(self, diverged: dict[int, int]) -> None:
+    def _report_diverged(self, diverged: dict[int, Divergence]) -> None:
         for agent in sorted(diverged):
             self.session.progress.diverged(agent, diverged[agent])
 
