@@ -2,12 +2,12 @@
 
 import csv
 import json
+import shutil
 from unittest import mock
 
 import numpy as np
 import pytest
 from command import main, stopped_after
-from tensorboardX.proto.event_pb2 import Event
 
 from ddpg_jax.algorithm.types import StepLog
 from ddpg_jax.config import Config
@@ -16,17 +16,10 @@ from ddpg_jax.runs import logs
 
 
 def scalars(folder):
-    """{(tag, step): value} of all event files: records are a length (8 bytes), its checksum (4), data, checksum (4)."""
-    found = {}
-    for path in sorted((folder / "tensorboard").iterdir()):
-        data, at = path.read_bytes(), 0
-        while at < len(data):
-            size = int.from_bytes(data[at : at + 8], "little")
-            event = Event.FromString(data[at + 12 : at + 12 + size])
-            at += 16 + size
-            for value in event.summary.value:
-                if value.HasField("simple_value"):
-                    found[value.tag, event.step] = value.simple_value
+    """{(tag, step): value} of all event files, in which each pair is there once."""
+    files = [logs.logged_scalars(path) for path in sorted((folder / "tensorboard").iterdir())]
+    found = {key: value for file in files for key, value in file.items()}
+    assert len(found) == sum(map(len, files))
     return found
 
 
@@ -62,6 +55,20 @@ def test_resumed_run_goes_on_logging(tmp_path):
     assert {step for _, step in scalars(tmp_path / "run")} == {60, 120, 180, 200}
 
 
+def test_run_that_was_killed_behind_its_checkpoint_logs_nothing_twice(tmp_path):
+    """It is resumed from before two evaluations that its event file has; the file ends in half a record."""
+    assert main("--out", tmp_path / "run", "--seeds", 2, "--log", "tensorboard").status == 0
+    whole = scalars(tmp_path / "run")
+    early = tmp_path / "early"
+    assert stopped_after(3, "--out", early, "--seeds", 2, "--log", "tensorboard").status == 143
+    (file,) = (tmp_path / "run/tensorboard").iterdir()
+    shutil.rmtree(early / "tensorboard")
+    (early / "tensorboard").mkdir()
+    (early / "tensorboard" / file.name).write_bytes(file.read_bytes()[:-7])
+    assert main("--resume", early).status == 0
+    assert scalars(early) == whole
+
+
 def test_offline_run_of_weights_and_biases(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert main("--out", tmp_path / "run", "--seeds", 2, "--log", "wandb").status == 0
@@ -74,8 +81,8 @@ def test_offline_run_of_weights_and_biases(tmp_path, monkeypatch):
 def test_rows_of_weights_and_biases(tmp_path, monkeypatch):
     """Their values; a run's own file hides them."""
     monkeypatch.setenv("WANDB_API_KEY", "a key")
-    run = mock.Mock()
-    with mock.patch("wandb.init", return_value=run):
+    run = mock.Mock(id="a1")
+    with mock.patch("wandb.init", return_value=run) as init:
         assert main("--out", tmp_path / "run", "--seeds", 2, "--log", "wandb").status == 0
     rows = [call.args[0] for call in run.log.call_args_list]
     assert [row["env_steps"] for row in rows] == [60, 120, 180, 200]
@@ -86,6 +93,15 @@ def test_rows_of_weights_and_biases(tmp_path, monkeypatch):
     logged = [f"{row['eval_return/agent-000001']:.9g}" for row in rows]  # the table has nine digits
     assert logged == [row["eval_return"] for row in table]
     run.finish.assert_called_once()
+    assert (init.call_args.kwargs["id"], init.call_args.kwargs["resume"]) == (None, None)
+
+
+def test_resumed_run_continues_its_run_of_weights_and_biases(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "a key")
+    with mock.patch("wandb.init", return_value=mock.Mock(id="a1")) as init:
+        assert stopped_after(4, "--out", tmp_path / "run", "--seeds", 2, "--log", "wandb").status == 143
+        assert main("--resume", tmp_path / "run").status == 0
+    assert (init.call_args.kwargs["id"], init.call_args.kwargs["resume"]) == ("a1", "allow")
 
 
 def test_agents_without_a_number_are_left_out():

@@ -17,6 +17,7 @@ SETTINGS = {
 }
 OTHERS = {
     "threefry_partitionable=0": lambda: jax.threefry_partitionable(False),
+    "disable_jit": lambda: jax.disable_jit(True),
     "default_prng_impl=rbg": lambda: jax.default_prng_impl("rbg"),
 }
 PRESETS = ("pendulum", "gist", "paper", "mountain_car")

@@ -19,7 +19,7 @@ from ddpg_jax.domains import from_words
 from ddpg_jax.processes import devices, folder_lock, supervisor
 from ddpg_jax.processes.output import Enduring
 from ddpg_jax.processes.signals import Interruption, heeded
-from ddpg_jax.runs import logs
+from ddpg_jax.runs import estimates, logs
 from ddpg_jax.runs.options import OPTION_ANNOTATIONS
 
 
@@ -76,6 +76,7 @@ def plain(tmp_path_factory):
         ("JAX_NUMPY_DTYPE_PROMOTION", "strict"),
         ("JAX_DEFAULT_PRNG_IMPL", "rbg"),
         ("JAX_THREEFRY_PARTITIONABLE", "0"),
+        ("JAX_DISABLE_JIT", "1"),
     ],
 )
 def test_settings_of_jax_change_no_bit_of_a_run(plain, tmp_path, name, value):
@@ -245,3 +246,57 @@ def test_characters_that_cannot_be_encoded_are_replaced():
     stream.write("a − b … ⠋\n")
     stream.flush()
     assert written.buffer.getvalue() == b"a - b ... ?\n"
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable", "device", "noted"),
+    [
+        ("cpu", None, "nvidia0", True),
+        ("cpu", "", "nvidia0", True),
+        ("cpu", "cpu", "nvidia0", False),
+        ("gpu", None, "nvidia0", False),
+        ("cpu", None, "null", False),
+    ],
+)
+def test_gpu_that_is_not_used_is_noted(tmp_path, monkeypatch, platform, variable, device, noted):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("JAX_PLATFORMS", variable)
+    (tmp_path / device).touch()
+    note = devices.unused_gpu(platform, tmp_path)
+    assert (note is not None and "pip install 'ddpg_jax[cuda]'" in note) == noted
+
+
+@pytest.mark.parametrize(
+    ("stats", "free"),
+    [
+        (None, 4 * 2**30),
+        ({}, 4 * 2**30),
+        ({"bytes_limit": 100}, 100),
+        ({"bytes_limit": 100, "bytes_in_use": 30}, 70),
+    ],
+)
+def test_accelerator_that_does_not_tell_its_memory_is_taken_to_have_some(stats, free):
+    assert estimates.free_memory(mock.Mock(memory_stats=lambda: stats)) == free
+
+
+def test_python_without_assertions_and_with_warnings_as_errors_gives_the_same_run(plain, tmp_path):
+    words = [*SMALL, "--seeds", "3", "--quiet", "--out", "run"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error"}
+    command = [sys.executable, "-O", "-m", "ddpg_jax.run", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows(tmp_path / "run") == rows(plain)
+
+
+def test_few_open_files_and_a_home_that_cannot_be_written_suffice(plain, tmp_path):
+    """Here 64 files; the home is no folder, so that it cannot be written by any user."""
+    words = " ".join([sys.executable, "-m", "ddpg_jax.run", *SMALL, "--seeds", "3", "--quiet", "--out", "run"])
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HOME": "/dev/null"}
+    environment.pop("XDG_CACHE_HOME", None)
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -n 64; exec {words}"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "run") == rows(plain)

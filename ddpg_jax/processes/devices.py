@@ -105,6 +105,7 @@ OWN_SETTINGS: dict[str, Any] = {
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
     "jax_enable_x64": False,
+    "jax_disable_jit": False,
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
 }
@@ -159,6 +160,16 @@ def require_platform() -> None:
         platforms = os.environ.get("JAX_PLATFORMS", "not set")
         reason = f": {str(error).splitlines()[0]}" if str(error) else ""
         raise ValueError(f"JAX_PLATFORMS is {platforms}, but must name a platform that is here{reason}") from error
+
+
+def unused_gpu(platform: str, dev: Path = Path("/dev")) -> str | None:
+    """Returns a note if this machine has an NVIDIA GPU that JAX does not use, though it was not told so; else None."""
+    if platform != "cpu" or os.environ.get("JAX_PLATFORMS") or not (dev / "nvidia0").exists():
+        return None
+    return (
+        "this machine has an NVIDIA GPU, but JAX does not use it: pip install 'ddpg_jax[cuda]', or 'ddpg_jax[cuda12]' "
+        "for a driver that does not know CUDA 13; JAX_PLATFORMS=cpu uses the CPU without this note"
+    )
 
 
 def _cache_folder() -> Path | None:

@@ -18,6 +18,9 @@ USABLE_SHARE = 0.85
 FIXED_BYTES = 900 * 2**20
 """Memory for everything except the agents: Python, JAX, the compiled programs, and agents on their way into a file."""
 
+UNKNOWN_DEVICE_BYTES = 4 * 2**30
+"""Memory that is planned for on an accelerator that does not tell how much it has."""
+
 _CPU_FLOPS = 110e9
 """Float32 operations per second of a core on these matrix products; used only to estimate the time."""
 _CPU_STEP_SECONDS = 45e-6
@@ -31,9 +34,15 @@ def available_memory(placement: Placement, team: Team = ALONE) -> int:
     if placement.devices[0].platform == "cpu":
         own = int(USABLE_SHARE * usable_memory() / processes_on_this_host(team)) - FIXED_BYTES
     else:
-        free = [device.memory_stats() or {} for device in placement.devices if device.process_index == team.index]
-        own = int(USABLE_SHARE * sum(stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0) for stats in free))
+        own_devices = [device for device in placement.devices if device.process_index == team.index]
+        own = int(USABLE_SHARE * sum(free_memory(device) for device in own_devices))
     return team.size * max(0, min(team.gather(own)))
+
+
+def free_memory(device: jax.Device) -> int:
+    """Returns the free bytes of an accelerator; `UNKNOWN_DEVICE_BYTES` if it does not tell."""
+    stats = device.memory_stats() or {}
+    return stats["bytes_limit"] - stats.get("bytes_in_use", 0) if "bytes_limit" in stats else UNKNOWN_DEVICE_BYTES
 
 
 def estimate_seconds(config: Config, setup: Setup, placement: Placement, num_agents: int, agent: Any) -> float:

@@ -42,31 +42,67 @@ def evaluation_values(agents: np.ndarray, metrics: Metrics) -> dict[str, float]:
 
 @contextmanager
 def _tensorboard(folder: Path, settings: Mapping[str, Any]) -> Iterator[Log]:
-    """Writes event files for `tensorboard --logdir`, a scalar per value."""
+    """Writes event files for `tensorboard --logdir`, a scalar per value.
+
+    A resumed run repeats the evaluations behind its checkpoint. Those that the files have are not written again.
+    """
     from tensorboardX import SummaryWriter
 
     events = folder / "tensorboard"
-    number = len(list(events.iterdir())) if events.is_dir() else 0  # a resumed run writes another file
-    with SummaryWriter(str(events), flush_secs=10, filename_suffix=f".{number}") as writer:
+    files = sorted(events.iterdir()) if events.is_dir() else []
+    written = {scalar for path in files for scalar in logged_scalars(path)}
+    with SummaryWriter(str(events), flush_secs=10, filename_suffix=f".{len(files)}") as writer:
         writer.add_text("settings", "\n".join(f"- {name}: {value}" for name, value in settings.items()))
 
         def write(env_steps: int, values: Mapping[str, float]) -> None:
+            repeated = any((name, env_steps) in written for name in values if "/agent-" in name)
             for name, value in values.items():
-                writer.add_scalar(name, value, env_steps)
+                if not (repeated and (name, env_steps) in written):  # agents trained later have statistics of their own
+                    writer.add_scalar(name, value, env_steps)
 
         yield write
 
 
+def logged_scalars(path: Path) -> dict[tuple[str, int], float]:
+    """Returns the scalars in an event file by their names and environment steps; a record that a kill cut ends it.
+
+    A record is its length (8 bytes), a checksum (4), the event, and a checksum (4) (TensorFlow's TFRecord format).
+    """
+    from google.protobuf.message import DecodeError
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, at = path.read_bytes(), 0
+    found: dict[tuple[str, int], float] = {}
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 8], "little")
+        if end + 4 > len(data):
+            break
+        try:
+            event = Event.FromString(data[at + 12 : end])
+        except DecodeError:
+            break
+        values = (value for value in event.summary.value if value.HasField("simple_value"))
+        found |= {(value.tag, event.step): value.simple_value for value in values}
+        at = end + 4
+    return found
+
+
 @contextmanager
 def _weights_and_biases(folder: Path, settings: Mapping[str, Any]) -> Iterator[Log]:
-    """Writes to a run of Weights & Biases, configured by its own variables (WANDB_MODE=offline, WANDB_PROJECT, …)."""
+    """Writes to a run of Weights & Biases, configured by its own variables (WANDB_MODE=offline, WANDB_PROJECT, …).
+
+    A resumed run continues its run there; evaluations behind its checkpoint appear twice, with the same values.
+    """
     import wandb
 
-    project = os.environ.get("WANDB_PROJECT", "ddpg_jax")
+    project, known = os.environ.get("WANDB_PROJECT", "ddpg_jax"), folder / "wandb/run-id"
+    earlier = known.read_text().strip() if known.is_file() else None
     run = wandb.init(
-        project=project, name=folder.name, dir=folder, config=dict(settings),
-        settings=wandb.Settings(console="off", silent=True),
+        project=project, name=folder.name, dir=folder, config=dict(settings), id=earlier,
+        resume="allow" if earlier else None, settings=wandb.Settings(console="off", silent=True),
     )  # fmt: skip
+    known.parent.mkdir(exist_ok=True)
+    known.write_text(str(run.id))
     run.define_metric("env_steps")
     run.define_metric("*", step_metric="env_steps")  # waves of agents begin at step 0 again
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ddpg_jax.processes.devices import unused_gpu
 from ddpg_jax.processes.signals import Interruption
 from ddpg_jax.processes.team import ALONE, Team
 from ddpg_jax.runs import resuming
@@ -65,8 +66,10 @@ def open_session(options: Options, interruption: Interruption, started: float, t
     with ExitStack() as stack, _folder_errors(options):
         folder = _enter_folder(options, stack, team)
         interruption.advice = partial(_nothing_written, folder, team)
-        if folder.note is not None:
-            print(f"note: {folder.note}", file=sys.stderr)
+        gpu = unused_gpu(plan.parts[0].placement.devices[0].platform)
+        for note in (folder.note, gpu) if team.is_first else (folder.note,):
+            if note is not None:
+                print(f"note: {note}", file=sys.stderr)
         if options.resume is not None and team.first(lambda: folder.is_finished(options.config.total_steps)):
             steps = f"{options.config.total_steps:,}"
             console.print(f"{folder.path} is finished at {steps} steps: there is nothing left to do")
