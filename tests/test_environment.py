@@ -210,6 +210,34 @@ def test_mountain_car_reaches_its_goal_and_terminates():
     assert ((rows.observation[ends[:-1] + 1, 0] >= -0.6) & (rows.observation[ends[:-1] + 1, 0] <= -0.4)).all()
 
 
+def test_mountain_car_differs_from_gymnasiums_at_the_left_wall_alone():
+    """Gymnasium stops the car there (its velocity becomes 0), gymnax does not, as docs/environments.md says.
+
+    gymnax instead stops a car that moves left at or behind the goal, which no episode contains: it has ended there.
+    """
+    environment, theirs = make("MountainCarContinuous-v0"), gymnasium.make("MountainCarContinuous-v0")
+    template, _ = environment.reset(jax.random.key(0))
+    draw = np.random.default_rng(0)
+    position = np.append(draw.uniform(-1.2, 0.44, 300), [-1.2, -1.19, 0.44])
+    velocity = np.append(draw.uniform(-0.07, 0.07, 300), [-0.05, -0.07, 0.05])
+    action = draw.uniform(-1, 1, len(position)).astype(np.float32)
+    at_wall = 0
+    for x, v, a in zip(position, velocity, action, strict=True):
+        state = template.replace(position=jnp.float32(x), velocity=jnp.float32(v))
+        _, ours = environment.step(jax.random.key(0), state, jnp.array([a]))
+        theirs.reset(seed=0)
+        theirs.unwrapped.state = np.array([x, v])
+        observation, reward, terminated, _, _ = theirs.step(np.array([a]))
+        wall = bool(observation[0] <= np.float32(-1.2))
+        at_wall += wall
+        expected = np.array([observation[0], ours.observation[1] if wall else observation[1]])
+        np.testing.assert_allclose(ours.observation, expected, atol=2e-6)
+        assert not wall or (observation[1] == 0 and ours.observation[1] < 0)
+        np.testing.assert_allclose(ours.reward, reward, rtol=1e-5, atol=1e-6)
+        assert bool(ours.terminated) == terminated
+    assert at_wall >= 3
+
+
 # Any environment with bounded continuous actions
 
 
