@@ -19,6 +19,9 @@ from ddpg_jax.algorithm.networks import Actor, Critic
 from ddpg_jax.algorithm.optimizers import Optimizer, adam
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Params, PRNGKey, Transition, UpdateInfo, Variables
 
+TargetAction = Callable[[PRNGKey, jax.Array, tuple[float, ...], tuple[float, ...], Hyperparameters], jax.Array]
+"""(key, actions [B, A], low [A], high [A], hyperparameters) -> actions [B, A] within the bounds; consumes the key."""
+
 
 @dataclass(frozen=True)
 class Algorithm:
@@ -35,12 +38,18 @@ class Algorithm:
     """(learning_rate, eps, l2) -> an Optax transformation, for the actor and for the critic."""
     critic_first: bool = True
     """Let the actor's loss use the critic after its step. False: both steps start from the same critic."""
+    policy_delay: int = 1
+    """Move the actor and the targets at every so many updates of the critic."""
+    target_action: TargetAction | None = None
+    """Changes the target actor's action (`smoothing.smooth`). None: it is used as it is."""
     td_target: Callable[..., jax.Array] = losses.td_target
     """(reward [B], discount [B], next values, gamma as a keyword) -> the targets of the critic's values."""
     critic_loss: Callable[[jax.Array, jax.Array], jax.Array] = losses.critic_loss
     """(values, targets) -> the critic's loss []."""
     actor_loss: Callable[[jax.Array], jax.Array] = losses.actor_loss
     """(values of the actor's actions) -> the actor's loss []."""
+    action_value: Callable[[jax.Array], jax.Array] = losses.action_value
+    """(the critic's output) -> Q(s, a) [B]; another one where the output is more than that (`losses.CriticForm`)."""
 
 
 @partial(jax.jit, static_argnames="algorithm")
@@ -99,7 +108,7 @@ def update(
     """Updates critic, actor and targets once: lines 12 to 15, on any minibatch (line 11).
 
     Args:
-        key: consumed (by dropout, where there is any).
+        key: consumed (by dropout and by `target_action`, where there are any).
         state: the agent before the update.
         batch: B transitions.
         algorithm: the one with which `state` was made.
@@ -112,25 +121,53 @@ def update(
     chex.assert_equal_shape_prefix(list(batch), 1)
     dtype = dtype_of(state.critic)
     batch, hyperparameters = jax.tree.map(lambda x: jnp.asarray(x, dtype), (batch, hyperparameters))
-    critic_key, actor_key = jax.random.split(key)
+    critic_key, actor_key, *target_key = jax.random.split(key, 2 if algorithm.target_action is None else 3)
 
     # Line 12: set y_i = r_i + gamma Q'(s_{i+1}, mu'(s_{i+1})).
-    target = _target(state, batch, algorithm, hyperparameters)
+    target = _target(target_key, state, batch, algorithm, hyperparameters)
     # Line 13: update the critic by minimising the mean squared error to y.
     new, critic_loss, q_mean = _critic_step(critic_key, state, batch, target, algorithm, hyperparameters)
-    # Line 14: update the actor by the sampled policy gradient.
-    critic = new.critic if algorithm.critic_first else state.critic
-    new, actor_loss = _actor_step(actor_key, new, critic, batch, algorithm, hyperparameters)
-    # Line 15: update the targets, theta' <- tau theta + (1 - tau) theta', parameters and statistics alike.
-    online, old = (new.actor, new.critic), (new.target_actor, new.target_critic)
-    target_actor, target_critic = optax.incremental_update(online, old, hyperparameters.tau)
-    new = new._replace(target_actor=target_actor, target_critic=target_critic, step=state.step + 1)
-    return new, UpdateInfo(critic_loss, actor_loss, q_mean)
+
+    def move_actor_and_targets(new: AgentState) -> tuple[AgentState, jax.Array]:
+        # Line 14: update the actor by the sampled policy gradient.
+        critic = new.critic if algorithm.critic_first else state.critic
+        new, actor_loss = _actor_step(actor_key, new, critic, batch, algorithm, hyperparameters)
+        # Line 15: update the targets, theta' <- tau theta + (1 - tau) theta', parameters and statistics alike.
+        online, old = (new.actor, new.critic), (new.target_actor, new.target_critic)
+        target_actor, target_critic = optax.incremental_update(online, old, hyperparameters.tau)
+        return new._replace(target_actor=target_actor, target_critic=target_critic), actor_loss
+
+    new, actor_loss = _at_every(algorithm.policy_delay, move_actor_and_targets, new)
+    return new._replace(step=state.step + 1), UpdateInfo(critic_loss, actor_loss, q_mean)
 
 
-def _target(state: AgentState, batch: Transition, algorithm: Algorithm, hyperparameters: Hyperparameters) -> jax.Array:
+def _at_every(
+    delay: int, move: Callable[[AgentState], tuple[AgentState, jax.Array]], state: AgentState
+) -> tuple[AgentState, jax.Array]:
+    """Moves at every `delay`-th update, counted from 1, and then returns `delay` times the loss; otherwise 0."""
+    if delay == 1:
+        return move(state)
+
+    def moved(state: AgentState) -> tuple[AgentState, jax.Array]:
+        state, loss = move(state)
+        return state, delay * loss
+
+    def kept(state: AgentState) -> tuple[AgentState, jax.Array]:
+        loss = jax.eval_shape(move, state)[1]
+        return state, jnp.zeros(loss.shape, loss.dtype)
+
+    return jax.lax.cond((state.step + 1) % delay == 0, moved, kept, state)
+
+
+def _target(
+    key: list[PRNGKey], state: AgentState, batch: Transition, algorithm: Algorithm, hyperparameters: Hyperparameters
+) -> jax.Array:
     """Returns the targets y [B]. Target networks use their running statistics and no dropout."""
-    next_action = algorithm.actor.apply(state.target_actor, batch.next_observation)
+    next_action = jnp.asarray(algorithm.actor.apply(state.target_actor, batch.next_observation))
+    if algorithm.target_action is not None:
+        (target_key,) = key
+        bounds = algorithm.actor.low, algorithm.actor.high
+        next_action = algorithm.target_action(target_key, next_action, *bounds, hyperparameters)
     next_value = algorithm.critic.apply(state.target_critic, batch.next_observation, next_action)
     return algorithm.td_target(batch.reward, batch.discount, next_value, gamma=hyperparameters.gamma)
 
@@ -148,7 +185,7 @@ def _critic_step(
     def loss(params: Params) -> tuple[jax.Array, tuple[Variables, jax.Array]]:
         variables = state.critic | {"params": params}
         value, variables = _apply_in_training(key, algorithm.critic, variables, batch.observation, batch.action)
-        return algorithm.critic_loss(value, target), (variables, jnp.mean(value))
+        return algorithm.critic_loss(value, target), (variables, jnp.mean(algorithm.action_value(value)))
 
     params = state.critic["params"]
     (critic_loss, (variables, q_mean)), gradient = jax.value_and_grad(loss, has_aux=True)(params)

@@ -4,17 +4,27 @@ The comments name the lines of Algorithm 1 (Lillicrap et al. 2015, https://arxiv
 lines 3 to 6 and 8 to 11; `agent.py` has the others.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm import agent, noise, replay
+from ddpg_jax.algorithm import agent, moments, noise, replay
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.algorithm.replay import Sampler
-from ddpg_jax.algorithm.types import Episode, Hyperparameters, PRNGKey, StepLog, TrainState, Transition, UpdateInfo
+from ddpg_jax.algorithm.replay import Reader, Sampler
+from ddpg_jax.algorithm.types import (
+    AgentState,
+    Episode,
+    Hyperparameters,
+    PRNGKey,
+    StepLog,
+    TrainState,
+    Transition,
+    UpdateInfo,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,10 @@ class Exploration:
     """A time limit below the environment's own, or None."""
     time_limit_terminal: bool = False
     """Store a time limit as a terminal state."""
+    random_steps: int = 0
+    """Steps at the beginning of training whose actions are uniformly random within the bounds."""
+    observe: Callable[[AgentState, jax.Array], AgentState] = moments.ignore
+    """Takes note of an observation [O] before the agent acts on it (`moments.observe`)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,9 @@ class Setup:
     exploration: Exploration
     """How experience is gathered."""
     sampler: Sampler = replay.with_replacement
-    """Chooses the rows of the replay that form a minibatch."""
+    """Chooses the rows of the replay at which a minibatch begins."""
+    reader: Reader = replay.read
+    """Reads the transitions that begin at those rows."""
     batch_size: int = 64
     """B."""
     replay_capacity: int = 50_000
@@ -136,7 +152,9 @@ def explore(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup
     The state's key is replaced.
     """
     environment, exploration, process = setup.environment, setup.exploration, hyperparameters.noise
-    key, noise_key, step_key, reset_key = jax.random.split(state.key, 4)
+    num_keys = 5 if exploration.random_steps else 4
+    key, noise_key, step_key, reset_key, *random_key = jax.random.split(state.key, num_keys)
+    state = state._replace(agent=exploration.observe(state.agent, state.observation))
 
     # Line 8: select action a_t = mu(s_t) + N_t.
     noise_value = noise.step(noise_key, state.noise, process)
@@ -144,6 +162,9 @@ def explore(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup
     greedy = agent.act(state.agent, state.observation, algorithm=setup.algorithm)
     chosen = greedy.astype(jnp.float32) + unit * noise_value
     low, high = (jnp.asarray(bound, jnp.float32) for bound in (environment.low, environment.high))
+    for k in random_key:
+        uniform = jax.random.uniform(k, low.shape, jnp.float32, low, high)
+        chosen = jnp.where(state.step < exploration.random_steps, uniform, chosen)
     executed = jnp.clip(chosen, low, high)
 
     # Line 9: execute a_t, observe reward r_t and new state s_{t+1}.
@@ -184,8 +205,8 @@ def learn(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup) 
     """Samples a minibatch and updates the agent once (lines 11 to 15). The state's key is replaced."""
     key, sample_key, update_key = jax.random.split(state.key, 3)
     # Line 11: sample a random minibatch of transitions.
-    action_size = setup.environment.action_size
-    batch = replay.sample(sample_key, state.replay, setup.batch_size, action_size, setup.sampler)
+    indices = replay.choose(sample_key, state.replay, setup.batch_size, setup.sampler)
+    batch = setup.reader(state.replay, indices, setup.environment.action_size, hyperparameters)
     new, info = agent.update(update_key, state.agent, batch, algorithm=setup.algorithm, hyperparameters=hyperparameters)
     return state._replace(agent=new, key=key), info
 

@@ -1,5 +1,8 @@
 """The three formulas of DDPG as functions of arrays. Each is a line of the paper's Algorithm 1."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -35,3 +38,24 @@ def actor_loss(value: jax.Array) -> jax.Array:
     """Computes -1/B sum_i Q(s_i, mu(s_i)) from values [B]; its gradient is minus the policy gradient."""
     chex.assert_rank(value, 1)
     return -jnp.mean(value)
+
+
+def action_value(value: jax.Array) -> jax.Array:
+    """Returns the critic's values [B] as they are."""
+    return value
+
+
+class CriticForm(NamedTuple):
+    """What a critic's output means: four functions of arrays, which are fields of `Algorithm`, too.
+
+    The output is [B, ...], one entry per transition of a minibatch.
+    """
+
+    td_target: Callable[..., jax.Array] = td_target
+    """(reward [B], discount [B], next output, gamma as a keyword) -> the target."""
+    critic_loss: Callable[[jax.Array, jax.Array], jax.Array] = critic_loss
+    """(output, target) -> the critic's loss []."""
+    actor_loss: Callable[[jax.Array], jax.Array] = actor_loss
+    """(output for the actor's actions) -> the actor's loss []."""
+    action_value: Callable[[jax.Array], jax.Array] = action_value
+    """(output) -> the values Q(s, a) [B]."""

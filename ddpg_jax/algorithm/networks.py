@@ -15,6 +15,12 @@ Initializer = Callable[..., jax.Array]
 BATCH_NORM_MOMENTUM = 0.99
 """Weight of the past in batch normalisation's running statistics; the paper gives none (Flax's default)."""
 
+MOMENTS = "moments"
+"""Flax's collection with the mean and the variance of observations (`moments.py`)."""
+
+MOST_DEVIATIONS = 10.0
+"""A standardised observation is clipped to so many standard deviations."""
+
 NARROW = 16
 """Networks up to this width compute with the batch along the last axis (measured: `benchmarks/README.md`)."""
 
@@ -88,6 +94,21 @@ def batch_norm(train: bool) -> nn.BatchNorm:
     return nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)
 
 
+class Standardize(nn.Module):
+    """Observations [..., O] minus their mean, divided by their standard deviation; `moments.observe` keeps both."""
+
+    @nn.compact
+    def __call__(self, observation: jax.Array) -> jax.Array:
+        shape, dtype = observation.shape[-1:], observation.dtype
+        mean = self.variable(MOMENTS, "mean", jnp.zeros, shape, dtype)
+        variance = self.variable(MOMENTS, "variance", jnp.ones, shape, dtype)
+        self.variable(MOMENTS, "count", jnp.zeros, (), dtype)
+        center, spread = (
+            jax.lax.broadcast_to_rank(x, observation.ndim) for x in (mean.value, jnp.sqrt(variance.value + 1e-8))
+        )
+        return jnp.clip((observation - center) / spread, -MOST_DEVIATIONS, MOST_DEVIATIONS)
+
+
 class Final(nn.Module):
     """The last, linear layer."""
 
@@ -118,9 +139,13 @@ class Actor(nn.Module):
     final: Final
     sigmoid: bool = False
     """Bound the output by low + (high - low) sigmoid(x), instead of (low + high) / 2 + (high - low) / 2 tanh(x)."""
+    standardize: bool = False
+    """Standardise observations by the moments of those that the agent has acted on."""
 
     @nn.compact
     def __call__(self, observation: jax.Array, train: bool = False) -> jax.Array:
+        if self.standardize:
+            observation = Standardize(name="standardize")(observation)
         batch_last = observation.ndim == 2 and self.hidden.is_narrow
         axis = 0 if batch_last else -1
         x = observation.T if batch_last else observation
@@ -139,7 +164,8 @@ class Actor(nn.Module):
 class Critic(nn.Module):
     """The action value Q(s, a): observations [..., O] and actions [..., A] to values [...].
 
-    Each passes through a branch of its own, which may be empty, before a trunk sees both. With empty branches they are
+    With a last layer of more than one unit the output is [..., M], of M numbers. Observation and action
+    each pass through a branch of their own, which may be empty, before a trunk sees both. With empty branches they are
     joined at the input; with one hidden layer for the observation the action enters at the second (paper, section 7).
     """
 
@@ -147,10 +173,14 @@ class Critic(nn.Module):
     action_branch: Hidden
     trunk: Hidden
     final: Final
+    standardize: bool = False
+    """Standardise observations by the moments of those that the agent has acted on."""
 
     @nn.compact
     def __call__(self, observation: jax.Array, action: jax.Array, train: bool = False) -> jax.Array:
         chex.assert_equal_shape_prefix((observation, action), observation.ndim - 1)
+        if self.standardize:
+            observation = Standardize(name="standardize")(observation)
         narrow = all(part.is_narrow for part in (self.observation_branch, self.action_branch, self.trunk))
         batch_last = observation.ndim == 2 and narrow
         axis = 0 if batch_last else -1
@@ -158,4 +188,5 @@ class Critic(nn.Module):
         if self.observation_branch.normalization == "batch":
             x = batch_norm(train)(x)
         x = jnp.concatenate([self.observation_branch(x, train, axis), self.action_branch(a, train, axis)], axis)
-        return jnp.squeeze(self.final(self.trunk(x, train, axis), axis), axis)
+        output = self.final(self.trunk(x, train, axis), axis)
+        return jnp.squeeze(output, axis) if self.final.size == 1 else output.T if batch_last else output

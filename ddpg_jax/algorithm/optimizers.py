@@ -1,6 +1,7 @@
 """Adam in the two forms of the sources."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,25 @@ def adam_eps_hat(
         return step, (decay_state, adam_state._replace(count=count, mu=mu, nu=nu), rate_state)
 
     return optax.GradientTransformation(init, update)
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """An optimizer whose gradients are scaled down where their global norm is larger than a limit.
+
+    Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", Algorithm 1
+    (https://arxiv.org/abs/1211.5063). L2 is added afterwards.
+    """
+
+    optimizer: Optimizer
+    max_norm: float
+    """The largest norm of all gradients of a network together."""
+
+    def __call__(
+        self, learning_rate: jax.Array | float, eps: jax.Array | float, l2: jax.Array | float
+    ) -> optax.GradientTransformation:
+        """Returns the transformation (see `Optimizer`)."""
+        return optax.chain(optax.clip_by_global_norm(self.max_norm), self.optimizer(learning_rate, eps, l2))
 
 
 def _is_kernel(params: Params) -> Params:

@@ -7,16 +7,20 @@ scatter, and a conditional write a copy of the whole replay.
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm.types import PRNGKey, Replay, Transition
+from ddpg_jax.algorithm.types import Hyperparameters, PRNGKey, Replay, Transition
 
 Sampler = Callable[[PRNGKey, int, jax.Array], jax.Array]
 """(key, batch_size, size []) -> indices [batch_size] below size. The key is consumed."""
+
+Reader = Callable[[Replay, jax.Array, int, Hyperparameters], Transition]
+"""(replay, rows [B], number of actions, hyperparameters) -> the transitions [B, ...] that begin at those rows."""
 
 
 def init(capacity: int, observation_size: int, action_size: int, dtype: jnp.dtype = jnp.float32) -> Replay:
@@ -40,8 +44,33 @@ def add(replay: Replay, transition: Transition) -> Replay:
 
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
     """Returns a minibatch [B, ...] of the transitions added so far, of which there must be one; consumes the key."""
-    size = jnp.minimum(replay.added, replay.rows.shape[0])
-    return unpack(replay.rows.at[sampler(key, batch_size, size)].get(mode="promise_in_bounds"), action_size)
+    return read(replay, choose(key, replay, batch_size, sampler), action_size)
+
+
+def choose(key: PRNGKey, replay: Replay, batch_size: int, sampler: Sampler) -> jax.Array:
+    """Returns the rows [B] of a minibatch, of those added so far; consumes the key."""
+    return sampler(key, batch_size, jnp.minimum(replay.added, replay.rows.shape[0]))
+
+
+def read(
+    replay: Replay, indices: jax.Array, action_size: int, hyperparameters: Hyperparameters | None = None
+) -> Transition:
+    """Returns the transitions [B, ...] in some rows [B]; it is a `Reader`, which needs no hyperparameters."""
+    return unpack(replay.rows.at[indices].get(mode="promise_in_bounds"), action_size)
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """Reads transitions by another reader, with their rewards multiplied by `Hyperparameters.reward_scale`."""
+
+    reader: Reader
+
+    def __call__(
+        self, replay: Replay, indices: jax.Array, action_size: int, hyperparameters: Hyperparameters
+    ) -> Transition:
+        """Returns the transitions [B, ...] (see `Reader`)."""
+        batch = self.reader(replay, indices, action_size, hyperparameters)
+        return batch._replace(reward=batch.reward * jnp.asarray(hyperparameters.reward_scale, batch.reward.dtype))
 
 
 def unpack(rows: Any, action_size: int) -> Transition:

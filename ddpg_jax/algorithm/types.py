@@ -17,7 +17,8 @@ Params: TypeAlias = Any
 """A tree of arrays: the parameters of a Flax network."""
 
 Variables: TypeAlias = dict[str, Any]
-"""Flax's variables of a network: {"params": …}, and "batch_stats", the running statistics of batch normalisation."""
+"""Flax's variables of a network: {"params": …}, and where there are any "batch_stats", the running statistics of batch
+normalisation, and "moments", the mean and the variance of observations."""
 
 
 class Transition(NamedTuple):
@@ -76,6 +77,12 @@ class Hyperparameters(NamedTuple):
     """Step of the target networks towards the online ones."""
     noise: NoiseProcess
     """Exploration noise; the loop adds it, not `act`."""
+    target_noise: jax.Array | float | None = None
+    """Standard deviation of the noise on the target's action, in units of half the action's range; None: no noise."""
+    target_noise_clip: jax.Array | float | None = None
+    """The largest size of that noise, in the same units."""
+    reward_scale: jax.Array | float | None = None
+    """Factor on the rewards that the critic learns from; None: no factor."""
 
 
 class AgentState(NamedTuple):
@@ -101,9 +108,10 @@ class UpdateInfo(NamedTuple):
     """The report of an update, each [], measured on its minibatch before the parameters moved."""
 
     critic_loss: jax.Array
-    """Mean squared TD error."""
+    """Mean squared TD error; of several critics the sum, of a categorical one the cross-entropy."""
     actor_loss: jax.Array
-    """Mean of -Q(s, mu(s))."""
+    """Mean of -Q(s, mu(s)). With a policy delay d it is d times that at each d-th update, and 0 at the others, so that
+    its average over updates is an average over the actor's."""
     q_mean: jax.Array
     """Mean of Q(s, a) over the stored actions."""
 

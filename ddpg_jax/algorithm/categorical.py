@@ -1,0 +1,67 @@
+"""A critic of distributions: the return's probabilities on fixed values, its atoms, instead of its expected value.
+
+Bellemare et al. 2017, "A Distributional Perspective on Reinforcement Learning", section 4 and Algorithm 1
+(https://arxiv.org/abs/1707.06887); with a deterministic policy as in D4PG, Barth-Maron et al. 2018, "Distributed
+Distributional Deterministic Policy Gradients", section 3 (https://arxiv.org/abs/1804.08617).
+"""
+
+from functools import cache
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpg_jax.algorithm.losses import CriticForm
+
+
+def project(probabilities: jax.Array, returns: jax.Array, atoms: jax.Array) -> jax.Array:
+    """Projects distributions onto the atoms: each probability is shared by the two atoms next to its return.
+
+    The mass is kept, and so is the mean where no return lies beyond the outermost atoms, on which such returns are put.
+
+    Args:
+        probabilities: [B, M] of the returns.
+        returns: [B, M], in any order.
+        atoms: [M] in equal steps, increasing.
+
+    Returns:
+        [B, M] probabilities of the atoms.
+    """
+    chex.assert_rank([probabilities, returns, atoms], [2, 2, 1])
+    step = atoms[1] - atoms[0]
+    inside = jnp.clip(returns, atoms[0], atoms[-1])
+    # [B, M, M]: the share of a return (second axis) that an atom (last axis) takes, falling with their distance.
+    shares = jnp.maximum(0.0, 1.0 - jnp.abs(inside[:, :, None] - atoms[None, None, :]) / step)
+    return jnp.einsum("bm,bma->ba", probabilities, shares)
+
+
+@cache
+def categorical(num_atoms: int, value_min: float, value_max: float) -> CriticForm:
+    """Returns the form of a critic whose output is [..., M] logits of the atoms, from value_min to value_max.
+
+    The target is a distribution [B, M] and the loss its cross-entropy; the value of an action is the mean.
+    """
+    numbers = np.linspace(value_min, value_max, num_atoms)
+
+    def action_value(logits: jax.Array) -> jax.Array:
+        atoms = jnp.asarray(numbers, logits.dtype)
+        return jnp.sum(jax.nn.softmax(logits) * jax.lax.broadcast_to_rank(atoms, logits.ndim), axis=-1)
+
+    def td_target(
+        reward: jax.Array, discount: jax.Array, next_logits: jax.Array, *, gamma: jax.Array | float
+    ) -> jax.Array:
+        chex.assert_rank([reward, discount, next_logits], [1, 1, 2])
+        atoms = jnp.asarray(numbers, next_logits.dtype)
+        returns = reward[:, None] + gamma * discount[:, None] * atoms[None, :]
+        return project(jax.nn.softmax(next_logits), returns, atoms)
+
+    def critic_loss(logits: jax.Array, target: jax.Array) -> jax.Array:
+        chex.assert_rank([logits, target], 2)
+        chex.assert_equal_shape([logits, target])
+        return -jnp.mean(jnp.sum(jax.lax.stop_gradient(target) * jax.nn.log_softmax(logits), axis=-1))
+
+    def actor_loss(logits: jax.Array) -> jax.Array:
+        return -jnp.mean(action_value(logits))
+
+    return CriticForm(td_target, critic_loss, actor_loss, action_value)

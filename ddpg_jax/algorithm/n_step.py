@@ -1,0 +1,56 @@
+"""Returns of several rewards before the target bootstraps, from the replay as it is.
+
+Watkins 1989; with DDPG in D4PG, Barth-Maron et al. 2018, section 3 (https://arxiv.org/abs/1804.08617).
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax.algorithm import replay
+from ddpg_jax.algorithm.types import Hyperparameters, Replay, Transition
+
+
+@dataclass(frozen=True)
+class NStep:
+    """Reads windows of up to n rows of the replay, each as one transition.
+
+    A window ends early at a terminal state, at the end of an episode by its time limit, and at the newest row. Whether
+    an episode goes on is seen by the next row, which then begins with the observation that this one ended with. (An
+    episode that begins with exactly that observation is not told from one that goes on; nor does the state tell them
+    apart, so that the return is right.)
+    """
+
+    num_steps: int
+    """n."""
+
+    def __call__(
+        self, ring: Replay, indices: jax.Array, action_size: int, hyperparameters: Hyperparameters
+    ) -> Transition:
+        """Returns the windows [B] that begin at the rows `indices` [B].
+
+        `reward` is the sum of gamma^k r_k over the m <= n steps taken, `discount` gamma^(m-1) times that of the last of
+        them, so that a target multiplies the next value by gamma^m; `next_observation` is the last one's.
+        """
+        capacity = ring.rows.shape[0]
+        gamma = jnp.asarray(hyperparameters.gamma, ring.rows.dtype)
+        num_newer = (ring.added - 1 - indices) % capacity
+        first = last = _row(ring, indices, action_size)
+        reward, going_on, weight = first.reward, jnp.ones(indices.shape, bool), jnp.ones_like(first.reward)
+        for k in range(1, self.num_steps):
+            following = _row(ring, (indices + k) % capacity, action_size)
+            same_episode = jnp.all(following.observation == last.next_observation, axis=-1) & (last.discount != 0)
+            going_on = going_on & same_episode & (k <= num_newer)
+            last = jax.tree.map(lambda new, old, go=going_on: _where(go, new, old), following, last)
+            weight = jnp.where(going_on, gamma * weight, weight)
+            reward = reward + jnp.where(going_on, weight * following.reward, 0.0)
+        return first._replace(reward=reward, discount=weight * last.discount, next_observation=last.next_observation)
+
+
+def _row(ring: Replay, indices: jax.Array, action_size: int) -> Transition:
+    return replay.unpack(ring.rows.at[indices].get(mode="promise_in_bounds"), action_size)
+
+
+def _where(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(condition.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
