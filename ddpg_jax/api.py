@@ -54,7 +54,13 @@ def train(
     setup = make_setup(config, make(config.env_id)) if setup is None else setup
     scalars = make_hyperparameters(config) if hyperparameters is None else hyperparameters
     each = jax.tree.map(lambda value: np.broadcast_to(np.asarray(value, np.float32), num_agents), scalars)
-    programs = _compiled(setup, choose_placement(setup), max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
+    programs = _compiled(
+        setup,
+        choose_placement(setup),
+        max_steps=MAX_CHUNK,
+        num_starts=config.eval_episodes,
+        hyperparameters=jax.tree.structure(scalars),
+    )
     population = Population(programs, agent_keys(seed, np.arange(num_agents)), each)
     noise_scale = setup.exploration.noise_unit[0] * each.noise.scale
     history = History(config, num_agents, noise_scale=noise_scale, noise_decay=each.noise.decay)

@@ -21,6 +21,7 @@ from ddpg_jax.domains import (
     SIZES,
     annotations,
     check,
+    count,
 )
 
 
@@ -71,6 +72,16 @@ class Config:
     """Dropout rate after the actor's hidden layers, only in the losses."""
     critic_dropout: Annotated[float, RATE] = 0.0
     """Dropout rate after the critic's hidden layers, only in the losses."""
+    num_critics: Annotated[int, count(1, 64)] = 1
+    """Critics with parameters of their own; the target uses the smallest of their values, the actor the first."""
+    critic_atoms: Annotated[int, count(1, 1001)] = 1
+    """Values on which the critic puts probabilities, from value_min to value_max; 1: it estimates the mean alone."""
+    value_min: Annotated[float, FINITE] = 0.0
+    """Smallest discounted return that critic_atoms represent, after reward_scale."""
+    value_max: Annotated[float, FINITE] = 0.0
+    """Largest discounted return that critic_atoms represent, after reward_scale."""
+    normalize_observations: bool = False
+    """Standardise observations by the mean and the variance of all that the agent has acted on."""
     matmul_dtype: Literal["float32", "bfloat16"] = "float32"
     """Operands of the hidden layers' matrix products; bfloat16 rounds those with 16 or more features, and sums in
     float32."""
@@ -90,8 +101,20 @@ class Config:
     """L2 on the actor's kernels: this times the kernel is added to its gradient, before Adam."""
     critic_l2: Annotated[float, NOT_NEGATIVE] = 0.0
     """L2 on the critic's kernels: this times the kernel is added to its gradient, before Adam."""
+    max_grad_norm: Annotated[float | None, POSITIVE] = None
+    """Largest global norm of a network's gradients, which are scaled down to it; None: no limit."""
     gamma: Annotated[float, FRACTION] = 0.99
     """Discount factor per step."""
+    n_step: Annotated[int, count(1, 1000)] = 1
+    """Rewards in the critic's target before it bootstraps; fewer where the episode or the replay ends."""
+    reward_scale: Annotated[float, POSITIVE] = 1.0
+    """Factor on the rewards that the critic learns from; reported returns are not scaled."""
+    target_noise: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Standard deviation of the noise on the target's action, in units of half the action's range."""
+    target_noise_clip: Annotated[float, POSITIVE] = 0.5
+    """Largest size of that noise, in the same units."""
+    policy_delay: Annotated[int, COUNT] = 1
+    """Updates of the critic for each update of the actor and the targets."""
     tau: Annotated[float, DECAY] = 0.005
     """Step of the target networks towards the online ones after each update."""
     batch_size: Annotated[int, COUNT] = 64
@@ -131,6 +154,8 @@ class Config:
     """Factor on noise_scale after each episode."""
     noise_reset: bool = False
     """Start the noise anew in each episode."""
+    random_steps: Annotated[int, COUNT_OR_ZERO] = 0
+    """Environment steps at the beginning with uniformly random actions."""
     clip_stored_action: bool = True
     """Store the action as it was executed, clipped to the bounds, instead of before clipping."""
 
@@ -151,6 +176,22 @@ class Config:
             raise ValueError(
                 f"learning_starts is {self.learning_starts}, but must be at most replay_capacity, "
                 f"{self.replay_capacity}: the replay never holds more"
+            )
+
+        if self.n_step > self.replay_capacity:
+            raise ValueError(f"n_step is {self.n_step}, but must be at most replay_capacity, {self.replay_capacity}")
+        self._check_atoms()
+
+    def _check_atoms(self) -> None:
+        """Refuses bounds of values that no atoms represent, and atoms without bounds."""
+        if self.critic_atoms == 1:
+            for name in ("value_min", "value_max"):
+                if getattr(self, name) != 0:
+                    raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 unless critic_atoms is above 1")
+        elif self.value_min >= self.value_max:
+            raise ValueError(
+                f"value_max is {self.value_max}, but must be above value_min, {self.value_min}, where critic_atoms is "
+                f"above 1"
             )
 
     @property

@@ -57,8 +57,8 @@ def main(*arguments: object, config: tuple[str, ...] = SMALL) -> Outcome:
 
 
 @functools.cache
-def _compiled(setup, placement, max_steps, num_starts):
-    return programs.compile_programs(setup, placement, max_steps=max_steps, num_starts=num_starts)
+def _compiled(setup, placement, **sizes):
+    return programs.compile_programs(setup, placement, **sizes)
 
 
 def start(

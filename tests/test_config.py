@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -43,6 +44,18 @@ DOMAINS = {
     "actor_final_init": [ABOVE_ZERO, NOT_FINITE, (["1", True], "a finite number")],
     "critic_final_init": [ABOVE_ZERO, NOT_FINITE, (["1", True], "a finite number")],
     "final_init_biases": [TRUTH],
+    "num_critics": [COUNT, NOT_WHOLE],
+    "critic_atoms": [COUNT, NOT_WHOLE, ([1002], "at most 1001")],
+    "value_min": [ANY_NUMBER, NOT_FINITE, NOT_A_NUMBER],
+    "value_max": [ANY_NUMBER, NOT_FINITE, NOT_A_NUMBER],
+    "normalize_observations": [TRUTH],
+    "max_grad_norm": [ABOVE_ZERO, NOT_FINITE, (["1", True], "a finite number")],
+    "n_step": [COUNT, NOT_WHOLE],
+    "reward_scale": [ABOVE_ZERO, NOT_FINITE, NOT_A_NUMBER],
+    "target_noise": [FROM_ZERO, NOT_FINITE, NOT_A_NUMBER],
+    "target_noise_clip": [ABOVE_ZERO, NOT_FINITE, NOT_A_NUMBER],
+    "policy_delay": [COUNT, NOT_WHOLE],
+    "random_steps": [COUNT_OR_ZERO, NOT_WHOLE],
     "matmul_dtype": [(["float64", None], "one of float32, bfloat16")],
     "actor_normalization": [(["group", None], "one of none, layer, batch")],
     "critic_normalization": [(["group", None], "one of none, layer, batch")],
@@ -234,3 +247,17 @@ def test_gist_learns_once_its_replay_holds_a_minibatch():
 
 def test_keras_tutorial_learns_from_its_first_step():
     assert (KERAS.first_update, KERAS.num_updates(1), KERAS.num_updates(20_000)) == (1, 1, 20_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"value_max": 5.0}, "value_max is 5.0, but must be 0 unless critic_atoms is above 1"),
+        ({"value_min": -5.0}, "value_min is -5.0, but must be 0 unless critic_atoms is above 1"),
+        ({"critic_atoms": 51}, "value_max is 0.0, but must be above value_min, 0.0, where critic_atoms is above 1"),
+        ({"n_step": 65, "replay_capacity": 64}, "n_step is 65, but must be at most replay_capacity, 64"),
+    ],
+)
+def test_switches_that_have_no_meaning_together_are_refused(changes, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Config(**changes)

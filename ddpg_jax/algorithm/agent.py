@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from ddpg_jax.algorithm import losses
+from ddpg_jax.algorithm.ensemble import Ensemble
 from ddpg_jax.algorithm.networks import Actor, Critic
 from ddpg_jax.algorithm.optimizers import Optimizer, adam
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Params, PRNGKey, Transition, UpdateInfo, Variables
@@ -32,7 +33,7 @@ class Algorithm:
 
     actor: Actor
     """Maps observations to actions."""
-    critic: Critic
+    critic: Critic | Ensemble
     """Maps observations and actions to values."""
     optimizer: Optimizer = adam
     """(learning_rate, eps, l2) -> an Optax transformation, for the actor and for the critic."""
@@ -221,7 +222,7 @@ def _actor_step(
 
 
 def _apply_in_training(
-    key: PRNGKey, network: Actor | Critic, variables: Variables, *inputs: jax.Array
+    key: PRNGKey, network: Actor | Critic | Ensemble, variables: Variables, *inputs: jax.Array
 ) -> tuple[jax.Array, Variables]:
     """Returns the output with dropout and the minibatch's statistics, and the variables with the new running ones."""
     output, changed = network.apply(variables, *inputs, train=True, rngs={"dropout": key}, mutable=["batch_stats"])

@@ -152,7 +152,7 @@ def learned_plane(scene: Scene, index: int) -> value_plots.Plane:
 
     points = _plane_points()
     torque = torque_at(*points)
-    value = jnp.asarray(algorithm.critic.apply(critic, _observation(*points), torque[:, None]))
+    value = algorithm.action_value(jnp.asarray(algorithm.critic.apply(critic, _observation(*points), torque[:, None])))
     title = f"agent {scene.agents[index]} (median return): μ(s) and Q(s, μ(s))"
     return _plane_of(title, torque, value, follow(*_hanging_at_rest()))
 

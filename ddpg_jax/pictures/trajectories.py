@@ -54,7 +54,9 @@ def play(
     def step(carry: tuple[Any, jax.Array], t: jax.Array) -> tuple[tuple[Any, jax.Array], Trajectories]:
         state, observation = carry
         action = jnp.clip(jnp.asarray(jax.vmap(algorithm.actor.apply)(snapshot.actors, observation)), low, high)
-        value = jnp.asarray(jax.vmap(algorithm.critic.apply)(snapshot.critics, observation, action))
+        value = algorithm.action_value(
+            jnp.asarray(jax.vmap(algorithm.critic.apply)(snapshot.critics, observation, action))
+        )
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), t), num_starts)
         keys = jnp.broadcast_to(keys, (num_agents, num_starts))
         after, result = jax.vmap(jax.vmap(environment.step))(keys, state, action)

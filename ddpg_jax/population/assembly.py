@@ -1,11 +1,17 @@
 """From a configuration to a `Setup`, from which programs are compiled, and to `Hyperparameters`, which are arrays."""
 
-from ddpg_jax.algorithm import noise, products, replay
+from ddpg_jax.algorithm import moments, noise, products, replay
 from ddpg_jax.algorithm.agent import Algorithm
+from ddpg_jax.algorithm.categorical import categorical
+from ddpg_jax.algorithm.ensemble import Ensemble, of_ensemble
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.algorithm.loop import Exploration, Setup
+from ddpg_jax.algorithm.losses import CriticForm
+from ddpg_jax.algorithm.n_step import NStep
 from ddpg_jax.algorithm.networks import Actor, Critic, Final, Hidden
-from ddpg_jax.algorithm.optimizers import adam, adam_eps_hat
+from ddpg_jax.algorithm.optimizers import Clipped, adam, adam_eps_hat
+from ddpg_jax.algorithm.replay import Reader
+from ddpg_jax.algorithm.smoothing import smooth
 from ddpg_jax.algorithm.types import Hyperparameters, NoiseProcess
 from ddpg_jax.config import Config
 
@@ -25,8 +31,11 @@ def make_setup(config: Config, environment: Environment) -> Setup:
             clip_stored_action=config.clip_stored_action,
             max_steps=config.max_episode_steps,
             time_limit_terminal=config.time_limit_terminal,
+            random_steps=config.random_steps,
+            observe=moments.observe if config.normalize_observations else moments.ignore,
         ),
         sampler=replay.with_replacement if config.sample_with_replacement else replay.without_replacement,
+        reader=_make_reader(config),
         batch_size=config.batch_size,
         replay_capacity=config.replay_capacity,
         first_update=config.first_update,
@@ -46,8 +55,22 @@ def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ..
     def critic_hidden(sizes: tuple[int, ...], normalization: str) -> Hidden:
         return hidden(sizes, normalization, config.critic_dropout)
 
+    form = CriticForm()
+    if config.critic_atoms > 1:
+        form = categorical(config.critic_atoms, config.value_min, config.value_max)
     # Batch normalisation ends where the action enters (paper, section 7).
     behind_action = "none" if config.critic_normalization == "batch" else config.critic_normalization
+    one_critic = Critic(
+        observation_branch=critic_hidden(config.critic_observation_sizes, config.critic_normalization),
+        action_branch=critic_hidden(config.critic_action_sizes, behind_action),
+        trunk=critic_hidden(trunk_sizes, behind_action),
+        final=Final(config.critic_atoms, config.hidden_init, config.critic_final_init, config.final_init_biases),
+        standardize=config.normalize_observations,
+    )
+    critic: Critic | Ensemble = one_critic
+    if config.num_critics > 1:
+        critic, form = Ensemble(one_critic, config.num_critics), of_ensemble(form)
+    optimizer = adam_eps_hat if config.adam_eps_hat else adam
     return Algorithm(
         actor=Actor(
             low=low,
@@ -55,20 +78,25 @@ def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ..
             hidden=hidden(config.hidden_sizes, config.actor_normalization, config.actor_dropout),
             final=Final(len(low), config.hidden_init, config.actor_final_init, config.final_init_biases),
             sigmoid=config.action_bound == "sigmoid",
+            standardize=config.normalize_observations,
         ),
-        critic=Critic(
-            observation_branch=critic_hidden(config.critic_observation_sizes, config.critic_normalization),
-            action_branch=critic_hidden(config.critic_action_sizes, behind_action),
-            trunk=critic_hidden(trunk_sizes, behind_action),
-            final=Final(1, config.hidden_init, config.critic_final_init, config.final_init_biases),
-        ),
-        optimizer=adam_eps_hat if config.adam_eps_hat else adam,
+        critic=critic,
+        optimizer=optimizer if config.max_grad_norm is None else Clipped(optimizer, config.max_grad_norm),
         critic_first=config.update_order == "critic_first",
+        policy_delay=config.policy_delay,
+        target_action=smooth if config.target_noise else None,
+        **form._asdict(),
     )
 
 
+def _make_reader(config: Config) -> Reader:
+    """Returns how the transitions of a minibatch are read from the replay."""
+    reader: Reader = replay.read if config.n_step == 1 else NStep(config.n_step)
+    return reader if config.reward_scale == 1 else replay.Rescaled(reader)
+
+
 def make_hyperparameters(config: Config) -> Hyperparameters:
-    """Returns the scalars of a configuration, as Python numbers."""
+    """Returns the scalars of a configuration, as Python numbers; None stands for those of what is switched off."""
     return Hyperparameters(
         actor_lr=config.actor_lr,
         critic_lr=config.critic_lr,
@@ -79,6 +107,9 @@ def make_hyperparameters(config: Config) -> Hyperparameters:
         gamma=config.gamma,
         tau=config.tau,
         noise=make_noise(config),
+        target_noise=config.target_noise or None,
+        target_noise_clip=config.target_noise_clip if config.target_noise else None,
+        reward_scale=None if config.reward_scale == 1 else config.reward_scale,
     )
 
 

@@ -29,17 +29,24 @@ from ddpg_jax.population.assembly import make_hyperparameters
 
 _OWN: Any = 0
 _SHARED: Any = None
-_STACKED = TrainState(
-    agent=_OWN,
-    replay=Replay(rows=_OWN, added=_SHARED),
-    noise=_OWN,
-    environment=_OWN,
-    observation=_OWN,
-    episode=_OWN,
-    key=_OWN,
-    step=_SHARED,
-)
-"""The axis of the agents in a block's state. They advance in step, so they share the counters of steps and rows."""
+
+
+def _stacked(setup: Setup) -> TrainState:
+    """Returns the axis of the agents in a block's state. They advance in step, so they share counters.
+
+    The counter of updates is shared where it decides what an update does, so that this is a branch also in a group.
+    """
+    agent = _OWN if setup.algorithm.policy_delay == 1 else AgentState(*(_OWN,) * 6, step=_SHARED)
+    return TrainState(
+        agent=agent,
+        replay=Replay(rows=_OWN, added=_SHARED),
+        noise=_OWN,
+        environment=_OWN,
+        observation=_OWN,
+        episode=_OWN,
+        key=_OWN,
+        step=_SHARED,
+    )
 
 
 CPU_OPTIONS: dict[str, bool | str] = {"xla_cpu_copy_insertion_use_region_analysis": True}
@@ -96,12 +103,16 @@ def num_parameters(setup: Setup) -> int:
 
 def train_state_shapes(setup: Setup) -> TrainState:
     """Returns the shapes and dtypes of an agent's training state."""
-    return jax.eval_shape(partial(loop.init, setup=setup), jax.random.key(0), _hyperparameter_shapes())
+    return jax.eval_shape(partial(loop.init, setup=setup), jax.random.key(0), _hyperparameter_shapes(PLAIN))
 
 
-def _hyperparameter_shapes(*shape: int) -> Hyperparameters:
-    """Returns the tree of hyperparameters with the given shape in place of each number."""
-    return jax.tree.map(lambda _: jax.ShapeDtypeStruct(shape, jnp.float32), make_hyperparameters(Config()))
+PLAIN = jax.tree.structure(make_hyperparameters(Config()))
+"""The tree of hyperparameters of an agent without switches."""
+
+
+def _hyperparameter_shapes(tree: Any, *shape: int) -> Hyperparameters:
+    """Returns a tree of hyperparameters with arrays of the given shape."""
+    return jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(shape, jnp.float32)] * tree.num_leaves)
 
 
 class Programs(NamedTuple):
@@ -120,7 +131,9 @@ class Programs(NamedTuple):
     """(agents [n], start states [S]) -> greedy episodes [n, S]."""
 
 
-def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_starts: int) -> Programs:
+def compile_programs(
+    setup: Setup, placement: Placement, *, max_steps: int, num_starts: int, hyperparameters: Any = PLAIN
+) -> Programs:
     """Compiles the programs of a run ahead of time.
 
     Args:
@@ -128,6 +141,7 @@ def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_
         placement: of a block.
         max_steps: the largest number of steps in a call of `train`.
         num_starts: S, the number of start states in a call of `evaluate`.
+        hyperparameters: the structure (`jax.tree.structure`) of the tree of hyperparameters.
     """
     mesh = Mesh(np.asarray(placement.devices), ("agents",))
     stacked, shared = NamedSharding(mesh, PartitionSpec("agents")), NamedSharding(mesh, PartitionSpec())
@@ -139,27 +153,30 @@ def compile_programs(setup: Setup, placement: Placement, *, max_steps: int, num_
     def initialize(key_data: jax.Array, hyperparameters: Hyperparameters) -> TrainState:
         return loop.init(jax.random.wrap_key_data(key_data), hyperparameters, setup=setup)
 
-    init = over_block(initialize, (0, 0), _STACKED)
-    train = over_block(partial(loop.train, setup=setup, max_steps=max_steps), (_STACKED, 0, None), (_STACKED, 0))
+    axes = _stacked(setup)
+    init = over_block(initialize, (0, 0), axes)
+    train = over_block(partial(loop.train, setup=setup, max_steps=max_steps), (axes, 0, None), (axes, 0))
     evaluate = over_block(
-        partial(evaluation.greedy_episodes, environment=setup.environment, algorithm=setup.algorithm), (0, None), 0
+        partial(evaluation.greedy_episodes, environment=setup.environment, algorithm=setup.algorithm),
+        (axes.agent, None),
+        0,
     )
 
     n = placement.block_size
     keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), n)))
-    hyperparameters = _hyperparameter_shapes(n)
-    states = jax.eval_shape(init, keys, hyperparameters)
+    scalars = _hyperparameter_shapes(hyperparameters, n)
+    states = jax.eval_shape(init, keys, scalars)
     starts = jax.eval_shape(lambda: setup.environment.evaluation_starts(num_starts))
-    sharding = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(_STACKED))
+    sharding = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(axes))
     lowered = (
-        jax.jit(init, in_shardings=stacked, out_shardings=sharding).lower(keys, hyperparameters),
+        jax.jit(init, in_shardings=stacked, out_shardings=sharding).lower(keys, scalars),
         jax.jit(
             train,
             in_shardings=(sharding, stacked, shared),
             out_shardings=(sharding, stacked),
             donate_argnums=0,
-        ).lower(states, hyperparameters, jax.ShapeDtypeStruct((), jnp.int32)),
-        jax.jit(evaluate, in_shardings=(stacked, shared), out_shardings=stacked).lower(states.agent, starts),
+        ).lower(states, scalars, jax.ShapeDtypeStruct((), jnp.int32)),
+        jax.jit(evaluate, in_shardings=(sharding.agent, shared), out_shardings=stacked).lower(states.agent, starts),
     )
     with ThreadPoolExecutor() as pool:  # XLA compiles without holding the interpreter
         compiled = pool.map(partial(_compile, platform=placement.devices[0].platform), lowered)

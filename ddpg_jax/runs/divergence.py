@@ -37,11 +37,13 @@ def learning_suspended(population: Population, positions: np.ndarray) -> Iterato
 
 
 def _entries(index: list[int], array: jax.Array) -> np.ndarray:
-    return on_host(array)[index]
+    return on_host(array)[index] if array.ndim else on_host(array)
 
 
 def _with_entries(index: list[int], array: jax.Array, entries: np.ndarray) -> jax.Array:
-    """Returns the array [n, ...] with the entries of some agents replaced, on the same devices."""
+    """Returns the array [n, ...] with the entries of some agents replaced, on the same devices; [] is shared by all."""
+    if not array.ndim:
+        return array
     changed = np.array(on_host(array))
     changed[index] = entries
     return spread(changed, array.sharding)

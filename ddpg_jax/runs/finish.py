@@ -72,8 +72,14 @@ def _compile_parts(session: Session) -> list[Programs]:
         for index, part in enumerate(parts):
             if len(parts) > 1:
                 status.update(f"compiling program {index + 1} of {len(parts)}")
-            num_starts = session.config.eval_episodes
-            programs.append(compile_programs(part.setup, part.placement, max_steps=MAX_CHUNK, num_starts=num_starts))
+            compiled = compile_programs(
+                part.setup,
+                part.placement,
+                max_steps=MAX_CHUNK,
+                num_starts=session.config.eval_episodes,
+                hyperparameters=jax.tree.structure(session.hyperparameters(part.agents[:1])),
+            )
+            programs.append(compiled)
     return programs
 
 
