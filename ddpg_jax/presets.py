@@ -121,6 +121,53 @@ CONTINUOUS = Config(
 )
 """Ours, for other environments: noise in units of the action's range, and no schedule tuned to one task."""
 
+TD3 = Config(
+    total_steps=12_000,
+    hidden_sizes=(400, 300),
+    hidden_init="fan_in_uniform",
+    actor_final_init=None,
+    actor_lr=1e-3,
+    critic_lr=1e-3,
+    tau=0.005,
+    batch_size=100,
+    replay_capacity=1_000_000,
+    learning_starts=1_000,
+    random_steps=1_000,
+    num_critics=2,
+    policy_delay=2,
+    target_noise=0.2,
+    target_noise_clip=0.5,
+    # N(0, 0.1) in units of half the action's range.
+    noise="gaussian",
+    noise_sigma=0.1,
+    noise_scale=0.5,
+    noise_relative=True,
+    eval_every=1_000,
+)
+"""Fujimoto et al. 2018, arXiv 1802.09477: twin critics, a delayed actor, smoothed targets."""
+
+D4PG = Config(
+    total_steps=6_000,
+    hidden_sizes=(300, 200),
+    critic_hidden_sizes=(400, 300),
+    actor_lr=1e-3,
+    critic_lr=1e-3,
+    tau=0.005,
+    batch_size=256,
+    replay_capacity=1_000_000,
+    learning_starts=1_000,
+    n_step=5,
+    critic_atoms=51,
+    value_min=-1_500.0,
+    value_max=0.0,
+    # N(0, 0.3) in units of half the action's range.
+    noise="gaussian",
+    noise_sigma=0.3,
+    noise_scale=0.5,
+    noise_relative=True,
+)
+"""Barth-Maron et al. 2018, arXiv 1804.08617, without its distributed actors: a categorical critic, 5-step returns."""
+
 PRESETS: dict[str, Config] = {
     "pendulum": PENDULUM,
     "keras": KERAS,
@@ -129,5 +176,7 @@ PRESETS: dict[str, Config] = {
     "paper": PAPER,
     "mountain_car": MOUNTAIN_CAR,
     "continuous": CONTINUOUS,
+    "td3": TD3,
+    "d4pg": D4PG,
 }
 """All of them, by the name that `--preset` takes."""

@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpg_jax.config import Config
-from ddpg_jax.presets import CONTINUOUS, GIST, GIST_CORRECTED, KERAS, MOUNTAIN_CAR, PAPER, PENDULUM, PRESETS
+from ddpg_jax.presets import (
+    CONTINUOUS,
+    D4PG,
+    GIST,
+    GIST_CORRECTED,
+    KERAS,
+    MOUNTAIN_CAR,
+    PAPER,
+    PENDULUM,
+    PRESETS,
+    TD3,
+)
 
 ABOVE_ZERO = ([0, 0.0, -1e-3, -1, 1e31, 1e-31], "a finite number > 0")
 FROM_ZERO = ([-1e-9, -1, 1e31], "a finite number >= 0")
@@ -191,6 +202,8 @@ def test_presets_are_the_ones_that_are_documented():
         "paper": PAPER,
         "mountain_car": MOUNTAIN_CAR,
         "continuous": CONTINUOUS,
+        "td3": TD3,
+        "d4pg": D4PG,
     }
 
 
