@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from command import main, results, stopped_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_environments import counter, explored, small_config
 
+from ddpg_jax import load_policy, render
 from ddpg_jax.algorithm import agent, losses, moments, replay
 from ddpg_jax.algorithm.categorical import categorical, project
 from ddpg_jax.algorithm.ensemble import of_ensemble
@@ -147,7 +149,7 @@ def projected(probabilities, returns, atoms):
     """Bellemare et al. 2017, Algorithm 1, as it is printed."""
     step, out = atoms[1] - atoms[0], np.zeros_like(atoms)
     for p, value in zip(probabilities, returns, strict=True):
-        b = (min(max(value, atoms[0]), atoms[-1]) - atoms[0]) / step
+        b = min((min(max(value, atoms[0]), atoms[-1]) - atoms[0]) / step, len(atoms) - 1)
         lower, upper = int(np.floor(b)), int(np.ceil(b))
         if lower == upper:
             out[lower] += p
@@ -344,3 +346,57 @@ def test_gradients_are_scaled_down_to_the_largest_norm():
             norms.append(10 * float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in first))))  # 1 - 0.9
     assert min(norms[:2]) > 1e-3
     assert norms[2:] == pytest.approx([1e-3, 1e-3], rel=1e-4)
+
+
+# The command
+
+SWITCHES = (
+    "--num-critics", 2, "--policy-delay", 2, "--target-noise", 0.2, "--n-step", 3, "--normalize-observations",
+    "--max-grad-norm", 1.0, "--random-steps", 15, "--reward-scale", 0.1, "--critic-atoms", 11, "--value-min", -100,
+    "--value-max", 0,
+)  # fmt: skip
+"""All of them at once."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("family") / "run"
+    outcome = main("--out", folder, "--seeds", 3, *SWITCHES)
+    assert (outcome.status, outcome.err) == (0, "")
+    return folder
+
+
+def test_run_with_all_switches_that_was_stopped_and_resumed_ends_in_the_same_bits(finished, tmp_path):
+    assert stopped_after(4, "--out", tmp_path / "run", "--seeds", 3, *SWITCHES).status == 143
+    assert main("--resume", tmp_path / "run").status == 0
+    assert results(tmp_path / "run") == results(finished)
+
+
+def test_agents_of_a_run_with_all_switches_do_not_depend_on_their_number(finished, tmp_path):
+    assert main("--out", tmp_path / "run", "--seeds", 2, *SWITCHES).status == 0
+    both = [(folder / "metrics.csv").read_text().splitlines() for folder in (finished, tmp_path / "run")]
+    assert [line for line in both[0] if not line.startswith("2,")] == both[1]
+
+
+def test_policy_standardises_its_observations_as_the_run_did(finished):
+    """Far from all that was seen the standardised observations, and so the actions, are those at the clip."""
+    policy = load_policy(finished)
+    stats = policy.variables["moments"]["standardize"]
+    assert np.all(np.asarray(stats["count"]) == 200)
+    seen = np.asarray(stats["mean"]) + 3 * np.sqrt(np.asarray(stats["variance"]))
+    far, farther = (policy.each(scale * seen[:, None, :] + 1e3) for scale in (1e3, 1e4))
+    np.testing.assert_array_equal(far, farther)
+    (portable,) = (finished / "policy").glob("agents-*.safetensors")
+    assert portable.stat().st_size > 0
+
+
+def test_value_pictures_are_drawn_of_a_categorical_ensemble(finished, tmp_path):
+    assert render.main([str(finished), "--only", "q_estimates", "state_plane", "--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"q_estimates.png", "state_plane.png"}
+
+
+def test_a_sweep_over_switches_trains_a_program_for_each_structure(tmp_path):
+    """Switches that are numbers share a program where they are on."""
+    outcome = main("--out", tmp_path / "run", "--seeds", 1, "--sweep", "target_noise=0,0.1,0.3")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "3 points x 1 seeds, in 2 program(s)" in outcome.out

@@ -1,10 +1,11 @@
 """Algorithm 1 of the paper, lines 1 to 15; imports nothing of the package outside this folder.
 
 `init`, `act` and `update` are pure functions on an `AgentState`. A loop of your own also needs the modules `replay`,
-`noise` and `losses`.
+`noise` and `losses`. The variants of the family are parts of an `Algorithm` or a `Setup`: `ensemble`, `categorical`,
+`smoothing`, `n_step` and `moments`.
 """
 
-from ddpg_jax.algorithm import losses, noise, replay
+from ddpg_jax.algorithm import categorical, ensemble, losses, moments, n_step, noise, replay, smoothing
 from ddpg_jax.algorithm.agent import Algorithm, act, init, update
 from ddpg_jax.algorithm.types import (
     AgentState,
@@ -26,9 +27,14 @@ __all__ = [
     "Transition",
     "UpdateInfo",
     "act",
+    "categorical",
+    "ensemble",
     "init",
     "losses",
+    "moments",
+    "n_step",
     "noise",
     "replay",
+    "smoothing",
     "update",
 ]
