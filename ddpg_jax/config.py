@@ -126,7 +126,7 @@ class Config:
     learning_starts: Annotated[int, COUNT_OR_ZERO] = 0
     """Transitions in the replay before the first update; without replacement at least batch_size."""
     train_every: Annotated[int, COUNT] = 1
-    """Environment steps between updates."""
+    """Steps of the training loop between updates; in each all environments of an agent make a step."""
     updates_per_train: Annotated[int, COUNT] = 1
     """Updates each time that the agent trains."""
     update_order: Literal["critic_first", "together"] = "critic_first"
@@ -154,6 +154,8 @@ class Config:
     """Factor on noise_scale after each episode."""
     noise_reset: bool = False
     """Start the noise anew in each episode."""
+    num_envs: Annotated[int, count(1, 4096)] = 1
+    """Environments of each agent that step side by side; environment steps are those of all of them together."""
     random_steps: Annotated[int, COUNT_OR_ZERO] = 0
     """Environment steps at the beginning with uniformly random actions."""
     clip_stored_action: bool = True
@@ -180,6 +182,12 @@ class Config:
 
         if self.n_step > self.replay_capacity:
             raise ValueError(f"n_step is {self.n_step}, but must be at most replay_capacity, {self.replay_capacity}")
+        for name in ("total_steps", "eval_every", "replay_capacity"):
+            if getattr(self, name) % self.num_envs:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but must be a multiple of num_envs, {self.num_envs}, which step "
+                    f"side by side"
+                )
         self._check_atoms()
 
     def _check_atoms(self) -> None:
@@ -202,9 +210,14 @@ class Config:
 
     def num_updates(self, num_steps: int) -> int:
         """Returns the updates of an agent within its first `num_steps` environment steps."""
+        first, last = self.loop_steps(self.first_update), num_steps // self.num_envs
         return self.updates_per_train * max(
-            0, _multiples(num_steps, self.train_every) - _multiples(self.first_update - 1, self.train_every)
+            0, _multiples(last, self.train_every) - _multiples(first - 1, self.train_every)
         )
+
+    def loop_steps(self, env_steps: int) -> int:
+        """Returns the steps of the training loop in which an agent makes at least so many environment steps."""
+        return -(-env_steps // self.num_envs)
 
     def replace(self, **changes: Any) -> "Config":
         """Returns a copy with the named fields changed, checked again."""

@@ -66,6 +66,7 @@ DOMAINS = {
     "target_noise": [FROM_ZERO, NOT_FINITE, NOT_A_NUMBER],
     "target_noise_clip": [ABOVE_ZERO, NOT_FINITE, NOT_A_NUMBER],
     "policy_delay": [COUNT, NOT_WHOLE],
+    "num_envs": [COUNT, NOT_WHOLE, ([4097], "at most 4096")],
     "random_steps": [COUNT_OR_ZERO, NOT_WHOLE],
     "matmul_dtype": [(["float64", None], "one of float32, bfloat16")],
     "actor_normalization": [(["group", None], "one of none, layer, batch")],
@@ -268,6 +269,10 @@ def test_keras_tutorial_learns_from_its_first_step():
         ({"value_max": 5.0}, "value_max is 5.0, but must be 0 unless critic_atoms is above 1"),
         ({"value_min": -5.0}, "value_min is -5.0, but must be 0 unless critic_atoms is above 1"),
         ({"critic_atoms": 51}, "value_max is 0.0, but must be above value_min, 0.0, where critic_atoms is above 1"),
+        (
+            {"num_envs": 3, "total_steps": 10, "eval_every": 3, "replay_capacity": 66},
+            "total_steps is 10, but must be a multiple of num_envs, 3, which step side by side",
+        ),
         ({"n_step": 65, "replay_capacity": 64}, "n_step is 65, but must be at most replay_capacity, 64"),
     ],
 )

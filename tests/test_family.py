@@ -1,6 +1,8 @@
 """The switches of the DDPG family against independent computations, and what each of them leaves alone."""
 
+import csv
 import itertools
+import json
 from functools import partial
 
 import jax
@@ -14,13 +16,16 @@ from hypothesis import strategies as st
 from toy_environments import counter, explored, small_config
 
 from ddpg_jax import load_policy, render
-from ddpg_jax.algorithm import agent, losses, moments, replay
+from ddpg_jax.algorithm import agent, loop, losses, moments, replay
 from ddpg_jax.algorithm.categorical import categorical, project
 from ddpg_jax.algorithm.ensemble import of_ensemble
+from ddpg_jax.algorithm.environment import Environment, Step
 from ddpg_jax.algorithm.n_step import NStep
 from ddpg_jax.algorithm.smoothing import smooth
-from ddpg_jax.algorithm.types import Transition
+from ddpg_jax.algorithm.types import StepLog, Transition
+from ddpg_jax.config import Config
 from ddpg_jax.population.assembly import make_algorithm, make_hyperparameters, make_setup
+from ddpg_jax.results.history import History
 
 LOW, HIGH = (-1.0, 0.0), (3.0, 0.5)
 KEY = jax.random.key(0)
@@ -74,6 +79,30 @@ def test_n_step_returns_are_those_of_a_plain_loop(history):
         assert float(batch.reward[i]) == pytest.approx(total, abs=1e-4)
         assert gamma * float(batch.discount[i]) == pytest.approx(factor, abs=1e-6)
         assert float(batch.next_observation[i, 0]) == following
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(histories(), min_size=2, max_size=3))
+def test_windows_of_environments_side_by_side_are_those_of_each_of_them(drawn):
+    lanes, (_, capacity, n, gamma) = [steps for steps, *_ in drawn], drawn[0]
+    num_steps, num_envs = min(map(len, lanes)), len(drawn)
+    ring = replay.init(capacity * num_envs, 1, 1)
+    for step in range(num_steps):
+        rows = [lane[step] for lane in lanes]
+        entries = [(o + 100 * e, r, 0.0 if end else 1.0, f + 100 * e) for e, (o, r, end, _, f) in enumerate(rows)]
+        observation, reward, discount, following = jnp.array(entries, jnp.float32).T
+        action = jnp.zeros((num_envs, 1))
+        ring = replay.add_all(ring, Transition(observation[:, None], action, reward, discount, following[:, None]))
+    held = [(step, e) for step in range(max(0, num_steps - capacity), num_steps) for e in range(num_envs)]
+    indices = jnp.array([(step * num_envs + e) % (capacity * num_envs) for step, e in held])
+    hyperparameters = make_hyperparameters(small_config(gamma=gamma))
+    batch = NStep(n, num_envs)(ring, indices, 1, hyperparameters)
+    for i, (step, e) in enumerate(held):
+        total, factor, following = window(lanes[e][:num_steps], step, n, gamma)
+        assert float(batch.observation[i, 0]) == lanes[e][step][0] + 100 * e
+        assert float(batch.reward[i]) == pytest.approx(total, abs=1e-4)
+        assert gamma * float(batch.discount[i]) == pytest.approx(factor, abs=1e-6)
+        assert float(batch.next_observation[i, 0]) == following + 100 * e
 
 
 def test_one_step_returns_are_the_rows_themselves():
@@ -348,12 +377,77 @@ def test_gradients_are_scaled_down_to_the_largest_norm():
     assert norms[2:] == pytest.approx([1e-3, 1e-3], rel=1e-4)
 
 
+# Environments side by side
+
+
+def test_environments_side_by_side_add_a_row_each_and_end_their_own_episodes():
+    """In each the observation is the step of its episode, which ends at a random step."""
+
+    def reset(key):
+        return jax.random.randint(key, (), 2, 6), jnp.zeros(1)
+
+    def step(key, left, action):
+        place = jnp.asarray(left - 1, jnp.float32)[None]
+        return left - 1, Step(place, jnp.float32(2), left <= 1, jnp.bool_(False))
+
+    environment = Environment("fuse", 1, (-1.0,), (1.0,), 100, reset, step)
+    config = small_config(
+        num_envs=3, replay_capacity=60, noise_sigma=0.05, learning_starts=60, total_steps=60, eval_every=60
+    )
+    setup = make_setup(config, environment)
+    state = loop.init(KEY, make_hyperparameters(config), setup=setup)
+    first = np.asarray(state.environment)
+    state, log = loop.train(state, make_hyperparameters(config), jnp.int32(20), setup=setup, max_steps=20)
+    rows = replay.unpack(np.asarray(state.replay.rows), 1)
+    assert (int(state.replay.added), int(state.step)) == (60, 20)
+    log = loop.unpack_log(np.asarray(log)[None])
+    lengths, returns = log.episode_length[0].reshape(20, 3), log.episode_return[0].reshape(20, 3)
+    assert len({tuple(lane) for lane in lengths.T}) == 3  # they are independent
+    for lane in range(3):
+        assert rows.next_observation[lane, 0] == first[lane] - 1
+        ends = np.flatnonzero(lengths[:, lane])
+        assert np.flatnonzero(rows.discount[lane::3] == 0).tolist() == ends.tolist()
+        assert lengths[ends, lane].tolist() == np.diff([-1, *ends]).tolist()
+        np.testing.assert_array_equal(returns[ends, lane], 2 * lengths[ends, lane])
+        assert (rows.observation[lane::3][ends[:-1] + 1] == 0).all()
+    actions = rows.action.reshape(20, 3)
+    assert len(np.unique(actions)) == 60  # noise of their own
+
+
+def test_schedules_go_by_rounds_of_all_environments():
+    config = small_config(num_envs=2, noise_decay=0.5, noise="gaussian", noise_sigma=1.0, replay_capacity=4000)
+    environment = counter(length=1000, bound=1e6)
+    setup = make_setup(config, environment)
+    state = loop.init(KEY, make_hyperparameters(config), setup=setup)
+    train = partial(loop.train, setup=setup, max_steps=2000)
+    state, _ = jax.jit(train)(state, make_hyperparameters(config)._replace(lr_decay=1.0), jnp.int32(2000))
+    assert state.episode.number.tolist() == [2, 2]
+    history = History(config, 1)
+    lengths = np.zeros((1, 4000))
+    lengths[0, [1998, 1999, 3998, 3999]] = 1000
+    zeros = np.zeros((1, 2000))
+    ended = history.add_chunk(StepLog(zeros, zeros, zeros, lengths, np.zeros((1, 4000))))
+    assert (ended.env_steps.tolist(), ended.episode.tolist()) == ([1999, 2000, 3999, 4000], [0, 1, 2, 3])
+    assert ended.noise_scale.tolist() == [1.0, 1.0, 0.5, 0.5]
+
+
+def test_step_that_is_not_finite_is_counted_over_all_environments():
+    history = History(small_config(num_envs=2, replay_capacity=50), 2)
+    losses_, returns = np.zeros((2, 3)), np.zeros((2, 6))
+    returns[1, 3] = np.nan
+    history.add_chunk(StepLog(losses_, losses_, losses_, np.zeros((2, 6)), returns))
+    assert history.diverged == {1: 4}
+    losses_[0, 2] = np.inf
+    history.add_chunk(StepLog(losses_, np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 6)), np.zeros((2, 6))))
+    assert history.diverged == {1: 4, 0: 11}
+
+
 # The command
 
 SWITCHES = (
     "--num-critics", 2, "--policy-delay", 2, "--target-noise", 0.2, "--n-step", 3, "--normalize-observations",
     "--max-grad-norm", 1.0, "--random-steps", 15, "--reward-scale", 0.1, "--critic-atoms", 11, "--value-min", -100,
-    "--value-max", 0,
+    "--value-max", 0, "--num-envs", 4, "--record-every", 1,
 )  # fmt: skip
 """All of them at once."""
 
@@ -372,6 +466,27 @@ def test_run_with_all_switches_that_was_stopped_and_resumed_ends_in_the_same_bit
     assert results(tmp_path / "run") == results(finished)
 
 
+def test_steps_are_those_of_all_environments_together(finished):
+    with open(finished / "metrics.csv") as file:
+        table = list(csv.DictReader(file))
+    assert sorted({int(row["env_steps"]) for row in table}) == [60, 120, 180, 200]
+    config = Config.from_dict(json.loads((finished / "config.json").read_text())["config"])
+    assert {int(row["updates"]) for row in table if row["env_steps"] == "200"} == {config.num_updates(200)}
+    assert config.num_updates(200) == 50 - config.loop_steps(config.first_update) + 1
+
+
+def test_recorded_episodes_are_those_of_one_environment(finished):
+    """Of Pendulum in episodes of 25 steps: velocity changes by at most 0.15 * |torque| + 0.75 rad/s in a step."""
+    with open(finished / "episodes.csv") as file:
+        table = [row for row in csv.DictReader(file) if row["agent"] == "1"]
+    assert len(table) == 4 * (50 // int(table[0]["length"]))
+    for row in table:
+        episode = np.load(finished / f"rollouts/agent-000001/episode-{int(row['episode']):06d}.npz")
+        assert len(episode["reward"]) == int(row["length"])
+        assert episode["reward"].sum() == pytest.approx(float(row["return"]), rel=1e-5)
+        assert np.abs(np.diff(episode["observation"][:, 2])).max() < 1.06
+
+
 def test_agents_of_a_run_with_all_switches_do_not_depend_on_their_number(finished, tmp_path):
     assert main("--out", tmp_path / "run", "--seeds", 2, *SWITCHES).status == 0
     both = [(folder / "metrics.csv").read_text().splitlines() for folder in (finished, tmp_path / "run")]
@@ -382,7 +497,7 @@ def test_policy_standardises_its_observations_as_the_run_did(finished):
     """Far from all that was seen the standardised observations, and so the actions, are those at the clip."""
     policy = load_policy(finished)
     stats = policy.variables["moments"]["standardize"]
-    assert np.all(np.asarray(stats["count"]) == 200)
+    assert np.all(np.asarray(stats["count"]) == 200)  # of 4 environments in 50 steps each
     seen = np.asarray(stats["mean"]) + 3 * np.sqrt(np.asarray(stats["variance"]))
     far, farther = (policy.each(scale * seen[:, None, :] + 1e3) for scale in (1e3, 1e4))
     np.testing.assert_array_equal(far, farther)

@@ -6,10 +6,12 @@ lines 3 to 6 and 8 to 11; `agent.py` has the others.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpg_jax.algorithm import agent, moments, noise, replay
 from ddpg_jax.algorithm.agent import Algorithm
@@ -25,6 +27,8 @@ from ddpg_jax.algorithm.types import (
     Transition,
     UpdateInfo,
 )
+
+Stored = TypeVar("Stored")
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,12 @@ class Setup:
     """Steps between updates: those numbered 1, 1 + train_every, … train."""
     updates_per_train: int = 1
     """Updates each time."""
+    num_envs: int = 1
+    """E, the environments that the agent steps side by side; each step of the loop adds a transition of each."""
 
 
 class Outcome(NamedTuple):
-    """The effect of a step on its episode."""
+    """The effect of a step on its episode; with E > 1 environments [E] for []."""
 
     episode_length: jax.Array
     """[] int32: steps of the episode that the step ended; 0 if it ended none."""
@@ -87,19 +93,33 @@ def init(key: PRNGKey, hyperparameters: Hyperparameters, *, setup: Setup) -> Tra
     key, agent_key, reset_key = jax.random.split(key, 3)
     environment = setup.environment
     # Lines 4 to 6: begin the first episode.
-    state, observation = environment.reset(reset_key)
+    state, observation = _starts(reset_key, setup)
     example = jnp.zeros(environment.observation_size, jnp.float32)
     return TrainState(
         agent=agent.init(agent_key, example, algorithm=setup.algorithm),
         # Line 3: initialise the replay.
         replay=replay.init(setup.replay_capacity, environment.observation_size, environment.action_size),
-        noise=noise.init(hyperparameters.noise, environment.action_size),
+        noise=_for_each(noise.init(hyperparameters.noise, environment.action_size), setup),
         environment=state,
         observation=observation,
-        episode=Episode(number=jnp.int32(0), total_reward=jnp.float32(0), length=jnp.int32(0)),
+        episode=_for_each(Episode(jnp.int32(0), total_reward=jnp.float32(0), length=jnp.int32(0)), setup),
         key=key,
         step=jnp.int32(0),
     )
+
+
+def _starts(key: PRNGKey, setup: Setup) -> tuple[Any, jax.Array]:
+    """Begins an episode in each environment of an agent; the key is consumed."""
+    if setup.num_envs == 1:
+        return setup.environment.reset(key)
+    return jax.vmap(setup.environment.reset)(jax.random.split(key, setup.num_envs))
+
+
+def _for_each(tree: Any, setup: Setup) -> Any:
+    """Returns the arrays of one environment for all environments of an agent."""
+    if setup.num_envs == 1:
+        return tree
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (setup.num_envs, *x.shape)), tree)
 
 
 def train(
@@ -112,8 +132,8 @@ def train(
     first comes a loop that only gathers experience, then one that also learns.
 
     Returns:
-        The state afterwards, and a log [max_steps, F] with one row per step and one column per field of `StepLog`;
-        rows from num_steps on are 0.
+        The state afterwards, and a log [max_steps, F] with one row per step and one column per number in a `StepLog`
+        (`unpack_log` reads it); rows from num_steps on are 0.
     """
     gathering = jnp.clip(setup.first_update - 1 - state.step, 0, num_steps)
     first_step = state.step
@@ -126,7 +146,7 @@ def train(
 
     def gather_and_learn(i: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
         state, log = carry
-        now = _decayed(hyperparameters, state.episode.number)  # of the episode that this step may end
+        now = _decayed(hyperparameters, _episode_of_agent(state, setup))  # of the episode that this step may end
         state, outcome = explore(state, hyperparameters, setup=setup)
         if setup.train_every == setup.updates_per_train == 1:
             state, info = learn(state, now, setup=setup)
@@ -141,7 +161,8 @@ def train(
             state, info = jax.lax.fori_loop(0, num_updates, learn_again, (state, no_update))
         return state, _write(log, i, outcome, info)
 
-    carry = (state, jnp.zeros((max_steps, len(StepLog._fields)), jnp.float32))
+    num_columns = len(UpdateInfo._fields) + len(Outcome._fields) * setup.num_envs
+    carry = (state, jnp.zeros((max_steps, num_columns), jnp.float32))
     carry = jax.lax.fori_loop(0, gathering, gather, carry)
     return jax.lax.fori_loop(gathering, num_steps, gather_and_learn, carry)
 
@@ -151,54 +172,104 @@ def explore(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup
 
     The state's key is replaced.
     """
+    num_keys = 5 if setup.exploration.random_steps else 4
+    key, *keys = jax.random.split(state.key, num_keys)
+    state = state._replace(agent=setup.exploration.observe(state.agent, state.observation))
+    place = Place(state.environment, state.observation, state.noise, state.episode)
+    interact = partial(_interact, state=state, hyperparameters=hyperparameters, setup=setup)
+    if setup.num_envs == 1:
+        place, ring, episode = interact(keys, place, store=partial(replay.add, state.replay))
+    else:
+        each = [jax.random.split(one, setup.num_envs) for one in keys]
+        place, transitions, episode = jax.vmap(partial(interact, store=lambda transition: transition))(each, place)
+        ring = replay.add_all(state.replay, transitions)
+    ended, length, total_reward = episode
+    new = state._replace(
+        replay=ring,
+        noise=place.noise,
+        environment=place.environment,
+        observation=place.observation,
+        episode=place.episode,
+        key=key,
+        step=state.step + 1,
+    )
+    return new, Outcome(jnp.where(ended, length, 0), total_reward)
+
+
+class Place(NamedTuple):
+    """Where one environment of an agent is."""
+
+    environment: Any
+    observation: jax.Array
+    noise: jax.Array
+    episode: Episode
+
+
+def _interact(
+    keys: list[PRNGKey],
+    place: Place,
+    *,
+    state: TrainState,
+    hyperparameters: Hyperparameters,
+    setup: Setup,
+    store: Callable[[Transition], Stored],
+) -> tuple[Place, Stored, tuple[jax.Array, jax.Array, jax.Array]]:
+    """Makes a step in one environment of the agent.
+
+    Returns:
+        Where the environment is then, what `store` makes of the transition, and whether the episode ended, its length
+        and its sum of rewards.
+    """
+    noise_key, step_key, reset_key, *random_key = keys
     environment, exploration, process = setup.environment, setup.exploration, hyperparameters.noise
-    num_keys = 5 if exploration.random_steps else 4
-    key, noise_key, step_key, reset_key, *random_key = jax.random.split(state.key, num_keys)
-    state = state._replace(agent=exploration.observe(state.agent, state.observation))
 
     # Line 8: select action a_t = mu(s_t) + N_t.
-    noise_value = noise.step(noise_key, state.noise, process)
-    unit = noise.scale(process, state.episode.number) * jnp.asarray(exploration.noise_unit, jnp.float32)
-    greedy = agent.act(state.agent, state.observation, algorithm=setup.algorithm)
+    noise_value = noise.step(noise_key, place.noise, process)
+    unit = noise.scale(process, _episode_of_agent(state, setup)) * jnp.asarray(exploration.noise_unit, jnp.float32)
+    greedy = agent.act(state.agent, place.observation, algorithm=setup.algorithm)
     chosen = greedy.astype(jnp.float32) + unit * noise_value
     low, high = (jnp.asarray(bound, jnp.float32) for bound in (environment.low, environment.high))
-    for k in random_key:
-        uniform = jax.random.uniform(k, low.shape, jnp.float32, low, high)
+    for key in random_key:
+        uniform = jax.random.uniform(key, low.shape, jnp.float32, low, high)
         chosen = jnp.where(state.step < exploration.random_steps, uniform, chosen)
     executed = jnp.clip(chosen, low, high)
 
     # Line 9: execute a_t, observe reward r_t and new state s_{t+1}.
-    environment_state, step = environment.step(step_key, state.environment, executed)
-    length = state.episode.length + 1
+    environment_state, step = environment.step(step_key, place.environment, executed)
+    length = place.episode.length + 1
     max_steps = min(environment.max_steps, exploration.max_steps or environment.max_steps)
     truncated = (step.truncated | (length >= max_steps)) & ~step.terminated
     ended = step.terminated | truncated
-    total_reward = state.episode.total_reward + step.reward
+    total_reward = place.episode.total_reward + step.reward
 
     # Line 10: store the transition; the observation is the one before any reset.
     no_future = ended if exploration.time_limit_terminal else step.terminated
-    stored = executed if exploration.clip_stored_action else chosen
+    action = executed if exploration.clip_stored_action else chosen
     discount = 1.0 - no_future.astype(jnp.float32)
-    transition = Transition(state.observation, stored, step.reward, discount, step.observation)
+    transition = Transition(place.observation, action, step.reward, discount, step.observation)
 
     # Lines 4 to 6: begin the next episode where this one ended.
     fresh = (*environment.reset(reset_key), noise.init(process, environment.action_size))
     going_on = (environment_state, step.observation, noise_value)
     environment_state, observation, fresh_noise = jax.tree.map(lambda a, b: jnp.where(ended, a, b), fresh, going_on)
-    new = state._replace(
-        replay=replay.add(state.replay, transition),
-        noise=fresh_noise if exploration.noise_reset else noise_value,
+    stored = store(transition)
+    new = Place(
         environment=environment_state,
         observation=observation,
+        noise=fresh_noise if exploration.noise_reset else noise_value,
         episode=Episode(
-            number=state.episode.number + ended.astype(jnp.int32),
+            number=place.episode.number + ended.astype(jnp.int32),
             total_reward=jnp.where(ended, 0.0, total_reward),
             length=jnp.where(ended, 0, length),
         ),
-        key=key,
-        step=state.step + 1,
     )
-    return new, Outcome(jnp.where(ended, length, 0), total_reward)
+    return new, stored, (ended, length, total_reward)
+
+
+def _episode_of_agent(state: TrainState, setup: Setup) -> jax.Array:
+    """Returns the number of the episode for schedules; of E environments an E-th of the episodes that they ended."""
+    number = state.episode.number
+    return number if setup.num_envs == 1 else jnp.sum(number) // setup.num_envs
 
 
 def learn(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup) -> tuple[TrainState, UpdateInfo]:
@@ -222,5 +293,13 @@ def _decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparam
 def _write(log: jax.Array, i: jax.Array, outcome: Outcome, info: UpdateInfo) -> jax.Array:
     """Returns the log with row i filled in."""
     entries = StepLog(**info._asdict(), **outcome._asdict())
-    row = jnp.stack([jnp.asarray(entry, log.dtype) for entry in entries])
+    numbers = [number for entry in entries for number in (entry if jnp.ndim(entry) else [entry])]
+    row = jnp.stack([jnp.asarray(number, log.dtype) for number in numbers])
     return jax.lax.dynamic_update_slice_in_dim(log, row[None], i, axis=0)
+
+
+def unpack_log(rows: np.ndarray) -> StepLog:
+    """Returns the logs [N, n, F] of N agents in n steps as the fields of a `StepLog`, [N, n] and [N, n E]."""
+    num_infos = len(UpdateInfo._fields)
+    outcomes = np.split(rows[..., num_infos:], len(Outcome._fields), axis=-1)
+    return StepLog(*np.moveaxis(rows[..., :num_infos], -1, 0), *(part.reshape(len(rows), -1) for part in outcomes))

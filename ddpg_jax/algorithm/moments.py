@@ -10,15 +10,16 @@ from ddpg_jax.algorithm.types import AgentState, Variables
 
 
 def observe(state: AgentState, observation: jax.Array) -> AgentState:
-    """Returns the agent with one more observation [O] in the moments of its networks, online and targets alike.
+    """Returns the agent with more observations in the moments of its networks, online and targets alike.
 
     Welford 1962: the mean moves by (x - mean) / n, and the variance by ((x - old mean)(x - new mean) - variance) / n.
+
+    Args:
+        state: an agent.
+        observation: [O], or [E, O], one after another.
     """
-    old = state.actor[MOMENTS]["standardize"]
-    count = old["count"] + 1
-    mean = old["mean"] + (observation - old["mean"]) / count
-    variance = old["variance"] + ((observation - old["mean"]) * (observation - mean) - old["variance"]) / count
-    new: dict[Any, jax.Array] = {"count": count, "mean": mean, "variance": variance}
+    observations = observation.reshape(-1, observation.shape[-1])
+    new, _ = jax.lax.scan(_with_one, state.actor[MOMENTS]["standardize"], observations)
 
     def replaced(variables: Variables) -> Variables:
         return variables | {MOMENTS: path_aware_map(lambda path, _: new[path[-1]], variables[MOMENTS])}
@@ -29,6 +30,14 @@ def observe(state: AgentState, observation: jax.Array) -> AgentState:
         target_actor=replaced(state.target_actor),
         target_critic=replaced(state.target_critic),
     )
+
+
+def _with_one(old: dict[Any, jax.Array], x: jax.Array) -> tuple[dict[Any, jax.Array], None]:
+    """Returns the moments with one more observation [O]."""
+    count = old["count"] + 1
+    mean = old["mean"] + (x - old["mean"]) / count
+    variance = old["variance"] + ((x - old["mean"]) * (x - mean) - old["variance"]) / count
+    return {"count": count, "mean": mean, "variance": variance}, None
 
 
 def ignore(state: AgentState, observation: jax.Array) -> AgentState:

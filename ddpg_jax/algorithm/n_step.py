@@ -24,6 +24,8 @@ class NStep:
 
     num_steps: int
     """n."""
+    num_envs: int = 1
+    """Environments whose rows lie in turn in the replay."""
 
     def __call__(
         self, ring: Replay, indices: jax.Array, action_size: int, hyperparameters: Hyperparameters
@@ -35,11 +37,11 @@ class NStep:
         """
         capacity = ring.rows.shape[0]
         gamma = jnp.asarray(hyperparameters.gamma, ring.rows.dtype)
-        num_newer = (ring.added - 1 - indices) % capacity
+        num_newer = (ring.added - 1 - indices) % capacity // self.num_envs
         first = last = _row(ring, indices, action_size)
         reward, going_on, weight = first.reward, jnp.ones(indices.shape, bool), jnp.ones_like(first.reward)
         for k in range(1, self.num_steps):
-            following = _row(ring, (indices + k) % capacity, action_size)
+            following = _row(ring, (indices + k * self.num_envs) % capacity, action_size)
             same_episode = jnp.all(following.observation == last.next_observation, axis=-1) & (last.discount != 0)
             going_on = going_on & same_episode & (k <= num_newer)
             last = jax.tree.map(lambda new, old, go=going_on: _where(go, new, old), following, last)

@@ -42,6 +42,16 @@ def add(replay: Replay, transition: Transition) -> Replay:
     return Replay(jax.lax.dynamic_update_slice_in_dim(replay.rows, row[None], index, axis=0), replay.added + 1)
 
 
+def add_all(replay: Replay, transitions: Transition) -> Replay:
+    """Returns the replay with E more transitions [E, ...]; E divides the capacity and all that was added before."""
+    chex.assert_rank(list(transitions), [2, 2, 1, 1, 2])
+    columns = [field if field.ndim == 2 else field[:, None] for field in transitions]
+    rows = jnp.concatenate([column.astype(replay.rows.dtype) for column in columns], axis=1)
+    index = replay.added % replay.rows.shape[0]
+    rows_after = jax.lax.dynamic_update_slice_in_dim(replay.rows, rows, index, axis=0)
+    return Replay(rows_after, replay.added + len(rows))
+
+
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
     """Returns a minibatch [B, ...] of the transitions added so far, of which there must be one; consumes the key."""
     return read(replay, choose(key, replay, batch_size, sampler), action_size)

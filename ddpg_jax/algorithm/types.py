@@ -137,7 +137,10 @@ class Episode(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything that an agent carries from one step to the next; nothing else is needed to continue it."""
+    """Everything that an agent carries from one step to the next; nothing else is needed to continue it.
+
+    With E > 1 environments side by side, noise, environment, observation and episode have a leading axis E.
+    """
 
     agent: AgentState
     """Networks, targets and optimizer states."""
@@ -154,11 +157,14 @@ class TrainState(NamedTuple):
     key: PRNGKey
     """[] the source of the next step's random numbers; every step replaces it."""
     step: jax.Array
-    """[] int32: environment steps so far; agents that advance together share it."""
+    """[] int32: steps of the training loop so far; agents that advance together share it."""
 
 
 class StepLog(NamedTuple):
-    """The report of a training step, scalars; for N agents in a chunk of n steps, NumPy arrays [N, n]."""
+    """The report of a training step: scalars, or [E] for E > 1 environments in the last two fields.
+
+    For N agents in a chunk of n steps they are NumPy arrays [N, n], and [N, n E], the environments in turn.
+    """
 
     critic_loss: Any
     """Sum over the step's updates, like the next two fields; 0 if there was none."""

@@ -31,16 +31,17 @@ def make_setup(config: Config, environment: Environment) -> Setup:
             clip_stored_action=config.clip_stored_action,
             max_steps=config.max_episode_steps,
             time_limit_terminal=config.time_limit_terminal,
-            random_steps=config.random_steps,
+            random_steps=config.loop_steps(config.random_steps),
             observe=moments.observe if config.normalize_observations else moments.ignore,
         ),
         sampler=replay.with_replacement if config.sample_with_replacement else replay.without_replacement,
         reader=_make_reader(config),
         batch_size=config.batch_size,
         replay_capacity=config.replay_capacity,
-        first_update=config.first_update,
+        first_update=config.loop_steps(config.first_update),
         train_every=config.train_every,
         updates_per_train=config.updates_per_train,
+        num_envs=config.num_envs,
     )
 
 
@@ -91,7 +92,7 @@ def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ..
 
 def _make_reader(config: Config) -> Reader:
     """Returns how the transitions of a minibatch are read from the replay."""
-    reader: Reader = replay.read if config.n_step == 1 else NStep(config.n_step)
+    reader: Reader = replay.read if config.n_step == 1 else NStep(config.n_step, config.num_envs)
     return reader if config.reward_scale == 1 else replay.Rescaled(reader)
 
 

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 
 from ddpg_jax.algorithm import replay
 from ddpg_jax.algorithm.evaluation import GreedyEpisodes
+from ddpg_jax.algorithm.loop import unpack_log
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters, StepLog, TrainState, Transition
 from ddpg_jax.population.programs import Programs
 
@@ -93,9 +94,9 @@ class Population:
         self.states = [programs.init(*block) for block in zip(key_data, self._hyperparameters, strict=True)]
 
     def advance(self, num_steps: int, on_progress: Callable[[int], None] = lambda agent_steps: None) -> StepLog:
-        """Trains every agent for `num_steps` steps; the log's arrays are [N, num_steps].
+        """Trains every agent for `num_steps` steps of the loop; the log's arrays are [N, num_steps] (see `StepLog`).
 
-        `on_progress` is called each time a block has advanced, with its environment steps, summed over its agents.
+        `on_progress` is called each time a block has advanced, with its steps, summed over its agents.
         """
         logs: list[jax.Array] = []
         steps = np.int32(num_steps)
@@ -112,7 +113,7 @@ class Population:
         for index in range(max(0, len(logs) - IN_FLIGHT), len(logs)):
             wait_for(index)
         rows = self._gather(logs)[:, :num_steps]
-        return StepLog(*np.moveaxis(rows, -1, 0))
+        return unpack_log(rows)
 
     def replace(self, states: Sequence[TrainState]) -> None:
         """Continues from other states of its blocks, on whatever devices they are."""

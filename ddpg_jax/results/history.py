@@ -254,7 +254,10 @@ class History:
 
     def _note_divergence(self, log: StepLog) -> None:
         """Notes the agents whose log [N, n] is not finite, with the first step at which it is not."""
-        bad = ~np.logical_and.reduce([np.isfinite(field) for field in log])
+        num_envs = max(1, log.episode_return.shape[1] // max(1, log.q_mean.shape[1]))
+        widened = (np.repeat(field, num_envs, axis=1) if name in UpdateInfo._fields else field
+                   for name, field in log._asdict().items())  # fmt: skip
+        bad = ~np.logical_and.reduce([np.isfinite(field) for field in widened])
         for position in np.flatnonzero(bad.any(axis=1)):
             step = self.env_steps + int(np.argmax(bad[position])) + 1
             self.diverged.setdefault(int(self.agents[position]), step)
@@ -267,13 +270,14 @@ class History:
         within[order] = np.arange(len(order)) - np.searchsorted(position[order], position[order])
         episode = self._num_episodes[position] + within
         np.add.at(self._num_episodes, position, 1)
+        rounds = episode // self.config.num_envs  # by which the loop's schedules go
         ended = Episodes(
             agent=self.agents[position],
             episode=episode,
             env_steps=self.env_steps + step + 1,
             episode_return=log.episode_return[position, step],
             length=log.episode_length[position, step].astype(np.int64),
-            noise_scale=self._noise_scale[position] * self._noise_decay[position] ** episode.astype(float),
+            noise_scale=self._noise_scale[position] * self._noise_decay[position] ** rounds.astype(float),
         )
         before = ended.env_steps <= self._diverged_at()[position]
         return Episodes(*(column[before] for column in ended))

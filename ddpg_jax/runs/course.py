@@ -17,7 +17,7 @@ from ddpg_jax.runs.divergence import learning_suspended
 from ddpg_jax.runs.stopwatch import Stopwatch
 
 MAX_CHUNK = 250
-"""The largest number of environment steps of an agent between two returns to the host."""
+"""The largest number of steps of the loop between two returns to the host."""
 
 FIRST_CHUNK = 32
 """Length of the first chunk, before the pace is known."""
@@ -33,6 +33,7 @@ class Chunk(NamedTuple):
     """All agents have trained for some steps."""
 
     num_steps: int
+    """Environment steps of each agent."""
     ended: Episodes
     """The training episodes that ended in these steps."""
 
@@ -68,7 +69,8 @@ def evaluation_steps(config: Config) -> list[int]:
 
 def snapshot_steps(config: Config) -> list[int]:
     """Returns the environment steps at which snapshots are taken."""
-    return sorted({-(-config.total_steps * i // (NUM_SNAPSHOTS - 1)) for i in range(NUM_SNAPSHOTS)})
+    loop_steps = config.total_steps // config.num_envs
+    return sorted({config.num_envs * -(-loop_steps * i // (NUM_SNAPSHOTS - 1)) for i in range(NUM_SNAPSHOTS)})
 
 
 def course(
@@ -87,7 +89,7 @@ def course(
         population: N agents.
         history: theirs; chunks and evaluations are added to it.
         starts: the start states of evaluations.
-        max_chunk: an upper limit on the length of a chunk.
+        max_chunk: an upper limit on the environment steps of an agent in a chunk.
         pace: the length of the next chunk, which the caller may change.
         stopwatch: is given the seconds.
         on_progress: called with the environment steps of a block, summed over its agents, when it has advanced.
@@ -95,18 +97,19 @@ def course(
     Yields:
         What has just happened. The agents' states stay as they are until the next event is asked for.
     """
+    num_envs = history.config.num_envs
     pace, stopwatch = pace or Pace(), stopwatch or Stopwatch()
     evaluations, snapshots = evaluation_steps(history.config), snapshot_steps(history.config)
     for stop in sorted({*evaluations, *snapshots}):
         if stop < history.env_steps:
             continue
         while history.env_steps < stop:
-            num_steps = min(pace.length, max_chunk, stop - history.env_steps)
+            num_steps = min(pace.length, max_chunk // num_envs, (stop - history.env_steps) // num_envs)
             start = time.perf_counter()
             with learning_suspended(population, history.stopped_positions()), stopwatch.time("training"):
-                log = population.advance(num_steps, on_progress)
+                log = population.advance(num_steps, lambda agent_steps: on_progress(num_envs * agent_steps))
             pace.measured(num_steps, time.perf_counter() - start)
-            yield Chunk(num_steps, history.add_chunk(log))
+            yield Chunk(num_envs * num_steps, history.add_chunk(log))
         if stop in evaluations:
             with stopwatch.time("evaluating"):
                 returns = population.evaluate(starts).returns.mean(axis=1, dtype=np.float64)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ddpg_jax.algorithm.types import Transition
 from ddpg_jax.population.blocks import Population
 from ddpg_jax.results.history import Episodes
 
@@ -11,8 +12,8 @@ from ddpg_jax.results.history import Episodes
 class Recorder:
     """Writes every n-th episode of each agent to `agent-…/episode-….npz`."""
 
-    def __init__(self, folder: Path, every: int) -> None:
-        self._folder, self._every = folder, every
+    def __init__(self, folder: Path, every: int, num_envs: int = 1) -> None:
+        self._folder, self._every, self._num_envs = folder, every, num_envs
 
     def record(self, ended: Episodes, population: Population, first_agent: int) -> None:
         """Records the episodes of the last chunk whose number is a multiple of `every`.
@@ -22,7 +23,8 @@ class Recorder:
         """
         for agent, episode, last_step, _, length, _ in zip(*ended, strict=True):
             if episode % self._every == 0:
-                transitions = population.transitions(agent - first_agent, last_step - length, last_step)
+                steps = population.transitions(agent - first_agent, last_step - length * self._num_envs, last_step)
+                transitions = Transition(*(field[self._num_envs - 1 :: self._num_envs] for field in steps))
                 path = self._folder / f"agent-{agent:06d}" / f"episode-{episode:06d}.npz"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(

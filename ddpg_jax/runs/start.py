@@ -88,7 +88,9 @@ def open_session(options: Options, interruption: Interruption, started: float, t
             interruption=interruption,
             console=console,
             progress=_progress(options, console),
-            recorder=Recorder(folder.path / "rollouts", options.record_every) if options.record_every else None,
+            recorder=Recorder(folder.path / "rollouts", options.record_every, options.config.num_envs)
+            if options.record_every
+            else None,
             stopwatch=Stopwatch(started=started),
         )
         if options.resume is not None:
@@ -171,7 +173,8 @@ def _checkpoints(options: Options, plan: Plan, folder: RunFolder, team: Team) ->
             "seed": options.seed,
             "group_sizes": plan.group_sizes,
             "sweep": [point.to_dict(config)["changes"] for point in plan.points],
-            **config.replace(total_steps=1).to_dict(),  # the one field in which a resumed run may differ
+            **config.to_dict(),
+            "total_steps": 1,  # the one field in which a resumed run may differ
         },
         expected_bytes=part.wave_size / team.size * (filled * part.replay_bytes + part.parameter_bytes),
         team=team,
