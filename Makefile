@@ -26,7 +26,7 @@ lint: install
 	$(VENV)/bin/mypy
 
 test: lint
-	$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist worksteal
+	$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist worksteal --durations=15
 
 test-slow: lint
 	$(VENV)/bin/python -m pytest -m slow
