@@ -19,7 +19,7 @@ from ddpg_jax.environments.registry import make
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.results import report, statistics, sweep_plots
 from ddpg_jax.results.history import History
-from ddpg_jax.results.summary import WaveResult, summarize
+from ddpg_jax.results.summary import Seconds, WaveResult, summarize
 from ddpg_jax.results.tables import points_csv
 from ddpg_jax.run import parse
 from ddpg_jax.runs.sweep import COMMON, Point, make_points
@@ -295,7 +295,7 @@ def summary_of(histories, points, *, num_seeds=3, environment=None):
     return summarize(
         results, [(dict(point.values), point.config) for point in points], environment,
         preset="pendulum", seed=0, num_seeds=num_seeds, final_episodes=512, device="1 x cpu",
-        compile_seconds=1.0, train_seconds=2.0, evaluation_seconds=3.0, checkpoint_seconds=4.0,
+        seconds=Seconds(1.0, 2.0, 3.0, 4.0),
     )  # fmt: skip
 
 

@@ -150,6 +150,15 @@ def _content(value: Any) -> Any:
     return [_content(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+class Seconds(NamedTuple):
+    """The seconds that the parts of a run have taken; the fields are keys of `summary.json`, too."""
+
+    compile_seconds: float
+    train_seconds: float
+    evaluation_seconds: float
+    checkpoint_seconds: float
+
+
 def summarize(
     results: Sequence[WaveResult],
     points: Sequence[tuple[Mapping[str, Any], Config]],
@@ -160,10 +169,7 @@ def summarize(
     num_seeds: int,
     final_episodes: int,
     device: str,
-    compile_seconds: float,
-    train_seconds: float,
-    evaluation_seconds: float,
-    checkpoint_seconds: float,
+    seconds: Seconds,
 ) -> Summary:
     """Returns the summary of a finished run, except `wall_seconds`.
 
@@ -177,10 +183,7 @@ def summarize(
         num_seeds: agents per point.
         final_episodes: greedy episodes per agent after training.
         device: the devices, in words.
-        compile_seconds: seconds spent on compilation; the next three are seconds as well.
-        train_seconds: on training.
-        evaluation_seconds: on evaluations.
-        checkpoint_seconds: on checkpoints.
+        seconds: what has taken how long.
     """
     config = points[0][1]
     agents = _measured(results)
@@ -195,11 +198,8 @@ def summarize(
         seed=seed,
         env_steps_per_agent=config.total_steps,
         updates_per_agent=updates[0] if len(set(updates)) == 1 else None,
-        compile_seconds=compile_seconds,
-        train_seconds=train_seconds,
-        evaluation_seconds=evaluation_seconds,
-        checkpoint_seconds=checkpoint_seconds,
-        updates_per_second=sum(updates) * num_seeds / train_seconds,
+        **seconds._asdict(),
+        updates_per_second=sum(updates) * num_seeds / seconds.train_seconds,
         device=device,
         final_episodes=final_episodes,
         final_return=describe_returns(agents.final_return[agents.finite]),

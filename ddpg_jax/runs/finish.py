@@ -14,7 +14,7 @@ from ddpg_jax.processes.files import write_text
 from ddpg_jax.processes.team import LOST, LostProcessError, ToldError
 from ddpg_jax.results import page, plots, report, sweep_plots, tables
 from ddpg_jax.results.history import History
-from ddpg_jax.results.summary import LAST_EPISODES, Summary, WaveResult, summarize
+from ddpg_jax.results.summary import LAST_EPISODES, Seconds, Summary, WaveResult, summarize
 from ddpg_jax.runs import resuming, wave
 from ddpg_jax.runs.course import MAX_CHUNK
 from ddpg_jax.runs.json_files import write_info, write_json
@@ -113,10 +113,7 @@ def write_report(session: Session, results: list[WaveResult]) -> int:
         num_seeds=options.seeds,
         final_episodes=wave.FINAL_EPISODES,
         device=session.plan.device,
-        compile_seconds=watch.compiling,
-        train_seconds=watch.training,
-        evaluation_seconds=watch.evaluating,
-        checkpoint_seconds=watch.saving,
+        seconds=Seconds(watch.compiling, watch.training, watch.evaluating, watch.saving),
     )
     summary = write_results(session, [result.history for result in results], summary)
     if summary.points:

@@ -54,11 +54,7 @@ def open_session(options: Options, interruption: Interruption, started: float, t
     require(options.log)
     plan = make_plan(options, team)
     options = replace(options, points=plan.points)
-    # FORCE_COLOR, which notebooks and some build servers set, does not make a terminal of a file.
-    quiet = options.quiet or not team.is_first
-    console = Console(
-        quiet=quiet, soft_wrap=True, highlight=False, markup=False, emoji=False, force_terminal=sys.stdout.isatty()
-    )
+    console = _console(quiet=options.quiet or not team.is_first)
     if options.plan:
         announce(console, options, plan)
         console.print(*plan.lines(), sep="\n")
@@ -88,9 +84,7 @@ def open_session(options: Options, interruption: Interruption, started: float, t
             interruption=interruption,
             console=console,
             progress=_progress(options, console),
-            recorder=Recorder(folder.path / "rollouts", options.record_every, options.config.num_envs)
-            if options.record_every
-            else None,
+            recorder=_recorder(options, folder),
             stopwatch=Stopwatch(started=started),
         )
         if options.resume is not None:
@@ -99,6 +93,21 @@ def open_session(options: Options, interruption: Interruption, started: float, t
         stack.pop_all()
     interruption.advice = partial(resuming.how_to_resume, options, folder) if team.is_first else lambda: None
     return session
+
+
+def _console(quiet: bool) -> Console:
+    """Returns where the run says what it does, and interprets no text of the user's."""
+    # FORCE_COLOR, which notebooks and some build servers set, does not make a terminal of a file.
+    return Console(
+        quiet=quiet, soft_wrap=True, highlight=False, markup=False, emoji=False, force_terminal=sys.stdout.isatty()
+    )
+
+
+def _recorder(options: Options, folder: RunFolder) -> Recorder | None:
+    """Returns what records training episodes, if that is wanted."""
+    if not options.record_every:
+        return None
+    return Recorder(folder.path / "rollouts", options.record_every, options.config.num_envs)
 
 
 @contextmanager
