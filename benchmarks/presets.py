@@ -42,6 +42,8 @@ RUNS: dict[str, list[str]] = {
     "pendulum-bfloat16-root1": ["--preset", "pendulum", "--seed", "1", "--matmul-dtype", "bfloat16"],
     "pendulum-bfloat16-root2": ["--preset", "pendulum", "--seed", "2", "--matmul-dtype", "bfloat16"],
     "keras-bfloat16": ["--preset", "keras", "--seed", "1", "--matmul-dtype", "bfloat16"],
+    "td3": ["--preset", "td3"],
+    "d4pg": ["--preset", "d4pg"],
     "mountain_car": ["--preset", "mountain_car", "--seed", "1"],
     "swimmer": ["--preset", "continuous", "--env-id", "Swimmer-misc", "--seed", "1"],
     "reacher": ["--preset", "continuous", "--env-id", "Reacher-misc", "--seed", "1"],

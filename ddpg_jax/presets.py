@@ -122,7 +122,7 @@ CONTINUOUS = Config(
 """Ours, for other environments: noise in units of the action's range, and no schedule tuned to one task."""
 
 TD3 = Config(
-    total_steps=12_000,
+    total_steps=15_000,
     hidden_sizes=(400, 300),
     hidden_init="fan_in_uniform",
     actor_final_init=None,
