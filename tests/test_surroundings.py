@@ -68,19 +68,17 @@ def plain(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("JAX_ENABLE_X64", "1"),
-        ("JAX_NUMPY_RANK_PROMOTION", "raise"),
-        ("JAX_NUMPY_DTYPE_PROMOTION", "strict"),
-        ("JAX_DEFAULT_PRNG_IMPL", "rbg"),
-        ("JAX_THREEFRY_PARTITIONABLE", "0"),
-        ("JAX_DISABLE_JIT", "1"),
-    ],
-)
-def test_settings_of_jax_change_no_bit_of_a_run(plain, tmp_path, name, value):
-    done = run("--seeds", 3, "--quiet", "--out", "run", folder=tmp_path, **{name: value})
+def test_settings_of_jax_change_no_bit_of_a_run(plain, tmp_path):
+    """All at once; each of them alone ended a run, or changed its bits, before the command had settings of its own."""
+    settings = {
+        "JAX_ENABLE_X64": "1",
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_DEFAULT_PRNG_IMPL": "rbg",
+        "JAX_THREEFRY_PARTITIONABLE": "0",
+        "JAX_DISABLE_JIT": "1",
+    }
+    done = run("--seeds", 3, "--quiet", "--out", "run", folder=tmp_path, **settings)
     assert (done.returncode, done.stderr) == (0, "")
     assert rows(tmp_path / "run") == rows(plain)
 
@@ -280,23 +278,14 @@ def test_accelerator_that_does_not_tell_its_memory_is_taken_to_have_some(stats, 
     assert estimates.free_memory(mock.Mock(memory_stats=lambda: stats)) == free
 
 
-def test_python_without_assertions_and_with_warnings_as_errors_gives_the_same_run(plain, tmp_path):
-    words = [*SMALL, "--seeds", "3", "--quiet", "--out", "run"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, "-O", "-m", "ddpg_jax.run", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert rows(tmp_path / "run") == rows(plain)
-
-
-def test_few_open_files_and_a_home_that_cannot_be_written_suffice(plain, tmp_path):
-    """Here 64 files; the home is no folder, so that it cannot be written by any user."""
-    words = " ".join([sys.executable, "-m", "ddpg_jax.run", *SMALL, "--seeds", "3", "--quiet", "--out", "run"])
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HOME": "/dev/null"}
+def test_a_meagre_surrounding_gives_the_same_run(plain, tmp_path):
+    """64 open files, Python without assertions and with warnings as errors, and a home that cannot be written."""
+    words = " ".join([sys.executable, "-O", "-m", "ddpg_jax.run", *SMALL, "--seeds", "3", "--quiet", "--out", "run"])
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error", "HOME": "/dev/null"}
     environment.pop("XDG_CACHE_HOME", None)
     done = subprocess.run(
         ["bash", "-c", f"ulimit -n 64; exec {words}"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr  # Matplotlib says that it has no folder of its own
     assert rows(tmp_path / "run") == rows(plain)

@@ -29,6 +29,7 @@ from ddpg_jax.algorithm.types import (
 )
 
 Stored = TypeVar("Stored")
+"""What a transition becomes: a replay that holds it, or the transition itself."""
 
 
 @dataclass(frozen=True)
@@ -302,4 +303,6 @@ def unpack_log(rows: np.ndarray) -> StepLog:
     """Returns the logs [N, n, F] of N agents in n steps as the fields of a `StepLog`, [N, n] and [N, n E]."""
     num_infos = len(UpdateInfo._fields)
     outcomes = np.split(rows[..., num_infos:], len(Outcome._fields), axis=-1)
-    return StepLog(*np.moveaxis(rows[..., :num_infos], -1, 0), *(part.reshape(len(rows), -1) for part in outcomes))
+    num_steps = rows.shape[1] * outcomes[0].shape[-1]
+    infos = np.moveaxis(rows[..., :num_infos], -1, 0)
+    return StepLog(*infos, *(part.reshape(len(rows), num_steps) for part in outcomes))
