@@ -51,7 +51,7 @@ def train(
     """
     if num_agents < 1:
         raise ValueError(f"num_agents is {num_agents}, but must be a whole number >= 1")
-    setup = make_setup(config, make(config.env_id)) if setup is None else setup
+    setup = make_setup(config, make(config.env_id, config.env_args)) if setup is None else setup
     scalars = make_hyperparameters(config) if hyperparameters is None else hyperparameters
     each = jax.tree.map(lambda value: np.broadcast_to(np.asarray(value, np.float32), num_agents), scalars)
     programs = _compiled(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from ddpg_jax.domains import (
+    ARGUMENTS,
     COUNT,
     COUNT_OR_ZERO,
     DECAY,
@@ -37,7 +38,12 @@ class Config:
 
     # Task
     env_id: Annotated[str, NAME] = "Pendulum-v1"
-    """Name of a gymnax environment with continuous actions."""
+    """Environment with continuous actions: a name of gymnax, LIBRARY:NAME, or MODULE:FUNCTION of your own;
+    --list-environments shows those that can be named here."""
+    env_args: Annotated[tuple[str, ...], ARGUMENTS] = ()
+    """Arguments of the environment, each NAME=VALUE."""
+    action_repeat: Annotated[int, count(1, 1000)] = 1
+    """Steps of the environment for which it executes each action; all steps here count the agent's actions."""
     total_steps: Annotated[int, COUNT] = 10_000
     """Environment steps per agent."""
     max_episode_steps: Annotated[int | None, COUNT] = None
@@ -166,6 +172,8 @@ class Config:
     """Environment steps per agent between evaluations."""
     eval_episodes: Annotated[int, COUNT] = 64
     """Greedy episodes per evaluation during training, from start states common to all agents."""
+    final_episodes: Annotated[int, COUNT] = 512
+    """Greedy episodes after training, for the results, and as many from other start states to choose the best agent."""
 
     def __post_init__(self) -> None:
         for name, annotation in ANNOTATIONS.items():

@@ -50,6 +50,7 @@ SECONDS = Domain("a number of seconds > 0 (at most 1e9)", lambda v: 0 < v <= 1e9
 COUNT, COUNT_OR_ZERO = count(), count(0)
 SIZES = Domain("whole numbers >= 1 (at most 65536), at most 64 of them",
                lambda v: len(v) <= 64 and all(1 <= size <= 65536 for size in v))  # fmt: skip
+ARGUMENTS = Domain("words of the form NAME=VALUE", lambda v: all(word.partition("=")[0] and "=" in word for word in v))
 NAME = Domain("a name", lambda v: bool(v.strip()))
 FOLDER = Domain("a folder", lambda v: str(v) not in ("", ".") and "\0" not in str(v))
 

@@ -8,7 +8,8 @@ from typing import Any
 def shown(value: Any) -> str:
     """Returns a value of a configuration as the command line takes it."""
     if isinstance(value, tuple | list):
-        return "x".join(map(str, value)) or "none"
+        between = "x" if all(isinstance(item, int) for item in value) else " "
+        return between.join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -4,8 +4,10 @@
 next episode.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -30,9 +32,15 @@ class Step(NamedTuple):
     """[] bool: the episode was cut off by a time limit, in a state that has a future value."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Environment:
-    """An environment of one agent, made from any functions of these signatures."""
+    """An environment of one agent, made from any functions of these signatures.
+
+    Environments are compared by value: equal ones, with the same functions, share a compiled program.
+
+    Raises:
+        ValueError: names the field, its value and the rule it breaks.
+    """
 
     env_id: str
     """The name in messages and files."""
@@ -55,6 +63,20 @@ class Environment:
     """The optimum's return from each of the first start states, where it is known."""
     solved_shortfall: float | None = None
     """An agent has solved the task if its mean shortfall to those returns is at most this; None: not defined."""
+    observation_parts: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Names and shapes of the arrays of which the observation was put together, in their order; empty: it is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            bounds = tuple(float(bound) for bound in getattr(self, name))
+            object.__setattr__(self, name, bounds)
+            if not bounds or not all(map(math.isfinite, bounds)):
+                raise ValueError(f"{name} is {bounds}, but must be finite numbers, one per action")
+        if len(self.low) != len(self.high) or not all(a < b for a, b in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"high is {self.high}, but must be above low, {self.low}, in each action")
+        for name in ("observation_size", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be a whole number >= 1")
 
     @property
     def action_size(self) -> int:
@@ -63,15 +85,17 @@ class Environment:
 
     def evaluation_starts(self, num: int) -> tuple[State, jax.Array]:
         """Returns the first `num` of the start states that all evaluations share, with their observations [num, O]."""
-        return self._drawn(_EVALUATION_SEED, num) if self.starts is None else self.starts(num)
+        return _drawn(self.reset, _EVALUATION_SEED, num) if self.starts is None else self.starts(num)
 
     def selection_starts(self, num: int) -> tuple[State, jax.Array]:
         """Returns the start states by which the best agent is chosen; they are not those of reported returns."""
-        return self._drawn(_SELECTION_SEED, num)
-
-    def _drawn(self, seed: int, num: int) -> tuple[State, jax.Array]:
-        return jax.vmap(lambda i: self.reset(jax.random.fold_in(jax.random.key(seed), i)))(jnp.arange(num))
+        return _drawn(self.reset, _SELECTION_SEED, num)
 
 
 _EVALUATION_SEED = 512_000_001  # numbers that nobody uses as a root seed
 _SELECTION_SEED = 512_000_002
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _drawn(reset: Callable[[PRNGKey], tuple[State, jax.Array]], seed: int, num: int) -> tuple[State, jax.Array]:
+    return jax.vmap(lambda i: reset(jax.random.fold_in(jax.random.key(seed), i)))(jnp.arange(num))

@@ -34,8 +34,12 @@ def greedy_episodes(
     num = starts[1].shape[0]
     low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (environment.low, environment.high))
 
-    def step(t: jax.Array, carry: tuple[Any, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]) -> tuple:
-        states, observation, alive, total, length, at_bounds = carry
+    def going_on(carry: tuple[jax.Array, Any, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        t, _, _, alive, *_ = carry
+        return (t < environment.max_steps) & jnp.any(alive)
+
+    def step(carry: tuple[jax.Array, Any, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]) -> tuple:
+        t, states, observation, alive, total, length, at_bounds = carry
         action = agent.act(state, observation, algorithm=algorithm).astype(jnp.float32)
         action = jnp.clip(action, low, high)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), t), num)
@@ -45,9 +49,9 @@ def greedy_episodes(
         at_bounds = at_bounds + jnp.where(alive, share, 0.0)
         length = length + alive.astype(jnp.float32)
         alive = alive & ~(result.terminated | result.truncated)
-        return states, result.observation, alive, total, length, at_bounds
+        return t + 1, states, result.observation, alive, total, length, at_bounds
 
     zeros = jnp.zeros(num, jnp.float32)
-    carry = (*starts, jnp.ones(num, bool), zeros, zeros, zeros)
-    *_, total, length, at_bounds = jax.lax.fori_loop(0, environment.max_steps, step, carry)
+    carry = (jnp.int32(0), *starts, jnp.ones(num, bool), zeros, zeros, zeros)
+    *_, total, length, at_bounds = jax.lax.while_loop(going_on, step, carry)
     return GreedyEpisodes(total, at_bounds / length)

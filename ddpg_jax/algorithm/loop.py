@@ -1,24 +1,22 @@
 """Algorithm 1 around `agent.update`: one agent acts, stores and learns for a chunk of steps, all of it compiled.
 
 The comments name the lines of Algorithm 1 (Lillicrap et al. 2015, https://arxiv.org/abs/1509.02971). This file has
-lines 3 to 6 and 8 to 11; `agent.py` has the others.
+lines 3, 9 and 11; `interaction.py` has 4 to 6, 8 and 10, and `agent.py` the others.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import agent, moments, noise, replay
-from ddpg_jax.algorithm.agent import Algorithm
-from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.algorithm.replay import Reader, Sampler
+from ddpg_jax.algorithm import agent, noise, replay
+from ddpg_jax.algorithm.interaction import Ended, Place, begin_lazily, choose, conclude, episode_of_agent
+from ddpg_jax.algorithm.setup import Exploration as Exploration
+from ddpg_jax.algorithm.setup import Setup as Setup
 from ddpg_jax.algorithm.types import (
-    AgentState,
     Episode,
     Hyperparameters,
     PRNGKey,
@@ -27,57 +25,6 @@ from ddpg_jax.algorithm.types import (
     Transition,
     UpdateInfo,
 )
-
-Stored = TypeVar("Stored")
-"""What a transition becomes: a replay that holds it, or the transition itself."""
-
-
-@dataclass(frozen=True)
-class Exploration:
-    """How an agent gathers experience, apart from the noise's coefficients."""
-
-    noise_unit: tuple[float, ...]
-    """The change of each of the A actions by a noise of 1, in the environment's units."""
-    noise_reset: bool = False
-    """Start the noise anew in every episode (line 4), instead of letting it run on."""
-    clip_stored_action: bool = True
-    """Store the action as executed, instead of before it was clipped to the bounds."""
-    max_steps: int | None = None
-    """A time limit below the environment's own, or None."""
-    time_limit_terminal: bool = False
-    """Store a time limit as a terminal state."""
-    random_steps: int = 0
-    """Steps at the beginning of training whose actions are uniformly random within the bounds."""
-    observe: Callable[[AgentState, jax.Array], AgentState] = moments.ignore
-    """Takes note of an observation [O] before the agent acts on it (`moments.observe`)."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything from which a training program is compiled. Hashable: equal setups share one compilation."""
-
-    environment: Environment
-    """The task."""
-    algorithm: Algorithm
-    """The networks, the losses and the form of the update."""
-    exploration: Exploration
-    """How experience is gathered."""
-    sampler: Sampler = replay.with_replacement
-    """Chooses the rows of the replay at which a minibatch begins."""
-    reader: Reader = replay.read
-    """Reads the transitions that begin at those rows."""
-    batch_size: int = 64
-    """B."""
-    replay_capacity: int = 50_000
-    """Transitions that the replay holds before it overwrites the oldest."""
-    first_update: int = 1
-    """The step, counted from 1, after which the first update may happen."""
-    train_every: int = 1
-    """Steps between updates: those numbered 1, 1 + train_every, … train."""
-    updates_per_train: int = 1
-    """Updates each time."""
-    num_envs: int = 1
-    """E, the environments that the agent steps side by side; each step of the loop adds a transition of each."""
 
 
 class Outcome(NamedTuple):
@@ -136,36 +83,21 @@ def train(
         The state afterwards, and a log [max_steps, F] with one row per step and one column per number in a `StepLog`
         (`unpack_log` reads it); rows from num_steps on are 0.
     """
-    gathering = jnp.clip(setup.first_update - 1 - state.step, 0, num_steps)
     first_step = state.step
     no_update = UpdateInfo(*(jnp.float32(0) for _ in UpdateInfo._fields))
 
-    def gather(i: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+    def one_step(i: jax.Array, carry: tuple[TrainState, jax.Array], learns: bool) -> tuple[TrainState, jax.Array]:
         state, log = carry
+        now = decayed(hyperparameters, episode_of_agent(state, setup))  # of the episode that this step may end
         state, outcome = explore(state, hyperparameters, setup=setup)
-        return state, _write(log, i, outcome, no_update)
-
-    def gather_and_learn(i: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
-        state, log = carry
-        now = _decayed(hyperparameters, _episode_of_agent(state, setup))  # of the episode that this step may end
-        state, outcome = explore(state, hyperparameters, setup=setup)
-        if setup.train_every == setup.updates_per_train == 1:
-            state, info = learn(state, now, setup=setup)
-        else:
-            trains = (first_step + i) % setup.train_every == 0
-            num_updates = jnp.where(trains, setup.updates_per_train, 0)
-
-            def learn_again(_: jax.Array, carry: tuple[TrainState, UpdateInfo]) -> tuple[TrainState, UpdateInfo]:
-                state, info = learn(carry[0], now, setup=setup)
-                return state, jax.tree.map(jnp.add, carry[1], info)
-
-            state, info = jax.lax.fori_loop(0, num_updates, learn_again, (state, no_update))
-        return state, _write(log, i, outcome, info)
+        state, info = learn_again(state, now, first_step + i, setup=setup) if learns else (state, no_update)
+        return state, write_row(log, i, outcome, info)
 
     num_columns = len(UpdateInfo._fields) + len(Outcome._fields) * setup.num_envs
     carry = (state, jnp.zeros((max_steps, num_columns), jnp.float32))
-    carry = jax.lax.fori_loop(0, gathering, gather, carry)
-    return jax.lax.fori_loop(gathering, num_steps, gather_and_learn, carry)
+    gathering = jnp.clip(setup.first_update - 1 - state.step, 0, num_steps)
+    carry = jax.lax.fori_loop(0, gathering, partial(one_step, learns=False), carry)
+    return jax.lax.fori_loop(gathering, num_steps, partial(one_step, learns=True), carry)
 
 
 def explore(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup) -> tuple[TrainState, Outcome]:
@@ -173,104 +105,81 @@ def explore(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup
 
     The state's key is replaced.
     """
-    num_keys = 5 if setup.exploration.random_steps else 4
-    key, *keys = jax.random.split(state.key, num_keys)
-    state = state._replace(agent=setup.exploration.observe(state.agent, state.observation))
-    place = Place(state.environment, state.observation, state.noise, state.episode)
+    key, keys, step_key, reset_key = split_keys(state.key, setup)
+    state = state._replace(agent=setup.exploration.observe(state.agent, state.observation), key=key)
     interact = partial(_interact, state=state, hyperparameters=hyperparameters, setup=setup)
-    if setup.num_envs == 1:
-        place, ring, episode = interact(keys, place, store=partial(replay.add, state.replay))
-    else:
-        each = [jax.random.split(one, setup.num_envs) for one in keys]
-        place, transitions, episode = jax.vmap(partial(interact, store=lambda transition: transition))(each, place)
-        ring = replay.add_all(state.replay, transitions)
-    ended, length, total_reward = episode
-    new = state._replace(
-        replay=ring,
-        noise=place.noise,
-        environment=place.environment,
-        observation=place.observation,
-        episode=place.episode,
-        key=key,
-        step=state.step + 1,
-    )
-    return new, Outcome(jnp.where(ended, length, 0), total_reward)
-
-
-class Place(NamedTuple):
-    """Where one environment of an agent is."""
-
-    environment: Any
-    observation: jax.Array
-    noise: jax.Array
-    episode: Episode
+    place, transition, ended = over_envs(interact, setup)((*keys, step_key, reset_key), place_of(state))
+    return stored(state, place, transition, setup), outcome_of(ended)
 
 
 def _interact(
-    keys: list[PRNGKey],
+    keys: tuple[PRNGKey, ...],
     place: Place,
     *,
     state: TrainState,
     hyperparameters: Hyperparameters,
     setup: Setup,
-    store: Callable[[Transition], Stored],
-) -> tuple[Place, Stored, tuple[jax.Array, jax.Array, jax.Array]]:
-    """Makes a step in one environment of the agent.
-
-    Returns:
-        Where the environment is then, what `store` makes of the transition, and whether the episode ended, its length
-        and its sum of rewards.
-    """
-    noise_key, step_key, reset_key, *random_key = keys
-    environment, exploration, process = setup.environment, setup.exploration, hyperparameters.noise
-
-    # Line 8: select action a_t = mu(s_t) + N_t.
-    noise_value = noise.step(noise_key, place.noise, process)
-    unit = noise.scale(process, _episode_of_agent(state, setup)) * jnp.asarray(exploration.noise_unit, jnp.float32)
-    greedy = agent.act(state.agent, place.observation, algorithm=setup.algorithm)
-    chosen = greedy.astype(jnp.float32) + unit * noise_value
-    low, high = (jnp.asarray(bound, jnp.float32) for bound in (environment.low, environment.high))
-    for key in random_key:
-        uniform = jax.random.uniform(key, low.shape, jnp.float32, low, high)
-        chosen = jnp.where(state.step < exploration.random_steps, uniform, chosen)
-    executed = jnp.clip(chosen, low, high)
-
+) -> tuple[Place, Transition, Ended]:
+    """Makes a step in one environment of the agent; returns what `conclude` returns."""
+    *choice_keys, step_key, reset_key = keys
+    choice = choose(choice_keys, place, state=state, hyperparameters=hyperparameters, setup=setup)
     # Line 9: execute a_t, observe reward r_t and new state s_{t+1}.
-    environment_state, step = environment.step(step_key, place.environment, executed)
-    length = place.episode.length + 1
-    max_steps = min(environment.max_steps, exploration.max_steps or environment.max_steps)
-    truncated = (step.truncated | (length >= max_steps)) & ~step.terminated
-    ended = step.terminated | truncated
-    total_reward = place.episode.total_reward + step.reward
+    environment_state, step = setup.environment.step(step_key, place.environment, choice.executed)
 
-    # Line 10: store the transition; the observation is the one before any reset.
-    no_future = ended if exploration.time_limit_terminal else step.terminated
-    action = executed if exploration.clip_stored_action else chosen
-    discount = 1.0 - no_future.astype(jnp.float32)
-    transition = Transition(place.observation, action, step.reward, discount, step.observation)
+    def begin(ended: jax.Array) -> tuple[Any, jax.Array]:
+        return begin_lazily(ended, reset_key, (environment_state, step.observation), setup.environment)
 
-    # Lines 4 to 6: begin the next episode where this one ended.
-    fresh = (*environment.reset(reset_key), noise.init(process, environment.action_size))
-    going_on = (environment_state, step.observation, noise_value)
-    environment_state, observation, fresh_noise = jax.tree.map(lambda a, b: jnp.where(ended, a, b), fresh, going_on)
-    stored = store(transition)
-    new = Place(
-        environment=environment_state,
-        observation=observation,
-        noise=fresh_noise if exploration.noise_reset else noise_value,
-        episode=Episode(
-            number=place.episode.number + ended.astype(jnp.int32),
-            total_reward=jnp.where(ended, 0.0, total_reward),
-            length=jnp.where(ended, 0, length),
-        ),
-    )
-    return new, stored, (ended, length, total_reward)
+    return conclude(place, choice, step, begin, hyperparameters=hyperparameters, setup=setup)
 
 
-def _episode_of_agent(state: TrainState, setup: Setup) -> jax.Array:
-    """Returns the number of the episode for schedules; of E environments an E-th of the episodes that they ended."""
-    number = state.episode.number
-    return number if setup.num_envs == 1 else jnp.sum(number) // setup.num_envs
+def split_keys(key: PRNGKey, setup: Setup) -> tuple[PRNGKey, tuple[PRNGKey, ...], PRNGKey, PRNGKey]:
+    """Returns the keys of a step: the next step's, those of the choice of an action, of the step and of a reset."""
+    num_keys = 5 if setup.exploration.random_steps else 4
+    key, noise_key, step_key, reset_key, *random_key = jax.random.split(key, num_keys)
+    return key, (noise_key, *random_key), step_key, reset_key
+
+
+def over_envs(function: Callable[..., Any], setup: Setup) -> Callable[..., Any]:
+    """Returns a function of keys and further trees for all environments of an agent, from that for one of them."""
+    if setup.num_envs == 1:
+        return function
+
+    def each(keys: tuple[PRNGKey, ...], *trees: Any) -> Any:
+        return jax.vmap(function)(tuple(jax.random.split(key, setup.num_envs) for key in keys), *trees)
+
+    return each
+
+
+def place_of(state: TrainState) -> Place:
+    """Returns where the environments of an agent are."""
+    return Place(state.environment, state.observation, state.noise, state.episode)
+
+
+def stored(state: TrainState, place: Place, transition: Transition, setup: Setup) -> TrainState:
+    """Returns the state one step later, with a transition of each environment stored (line 10)."""
+    add = replay.add if setup.num_envs == 1 else replay.add_all
+    return state._replace(replay=add(state.replay, transition), step=state.step + 1, **place._asdict())
+
+
+def outcome_of(ended: Ended) -> Outcome:
+    """Returns what the log has of the episodes."""
+    return Outcome(jnp.where(ended.ended, ended.length, 0), ended.total_reward)
+
+
+def learn_again(
+    state: TrainState, hyperparameters: Hyperparameters, step: jax.Array, *, setup: Setup
+) -> tuple[TrainState, UpdateInfo]:
+    """Makes the updates that belong to a step, counted from 0; returns the sums of their reports."""
+    if setup.train_every == setup.updates_per_train == 1:
+        return learn(state, hyperparameters, setup=setup)
+    num_updates = jnp.where(step % setup.train_every == 0, setup.updates_per_train, 0)
+
+    def once_more(_: jax.Array, carry: tuple[TrainState, UpdateInfo]) -> tuple[TrainState, UpdateInfo]:
+        state, info = learn(carry[0], hyperparameters, setup=setup)
+        return state, jax.tree.map(jnp.add, carry[1], info)
+
+    no_update = UpdateInfo(*(jnp.float32(0) for _ in UpdateInfo._fields))
+    return jax.lax.fori_loop(0, num_updates, once_more, (state, no_update))
 
 
 def learn(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup) -> tuple[TrainState, UpdateInfo]:
@@ -283,7 +192,7 @@ def learn(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup) 
     return state._replace(agent=new, key=key), info
 
 
-def _decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparameters:
+def decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparameters:
     """Returns the hyperparameters with the learning rates of an episode, counted from 0."""
     decay = hyperparameters.lr_decay ** episode.astype(jnp.float32)
     return hyperparameters._replace(
@@ -291,7 +200,7 @@ def _decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparam
     )
 
 
-def _write(log: jax.Array, i: jax.Array, outcome: Outcome, info: UpdateInfo) -> jax.Array:
+def write_row(log: jax.Array, i: jax.Array, outcome: Outcome, info: UpdateInfo) -> jax.Array:
     """Returns the log with row i filled in."""
     entries = StepLog(**info._asdict(), **outcome._asdict())
     numbers = [number for entry in entries for number in (entry if jnp.ndim(entry) else [entry])]

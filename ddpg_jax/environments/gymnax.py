@@ -1,7 +1,6 @@
 """Environments of gymnax with continuous, bounded actions; the only file that knows the library."""
 
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,14 +10,26 @@ import numpy as np
 from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments import pendulum
+from ddpg_jax.environments.adapting import strong_types, with_default_settings
 from ddpg_jax.processes.imports import import_matplotlib
 
 
-def make(env_id: str) -> Environment:
+CONTINUOUS = ("Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc")
+"""gymnax's own environments with continuous actions; a program may register more with gymnax."""
+
+
+def names() -> tuple[str, ...]:
+    """Returns what `make` takes."""
+    return CONTINUOUS
+
+
+def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
     """Returns an environment of gymnax.
 
     Args:
-        env_id: such as "Pendulum-v1".
+        name: gymnax's, such as "Pendulum-v1", or one that this program has registered with it.
+        env_id: the name in messages and files.
+        arguments: values of fields of the environment's parameters.
 
     Raises:
         ValueError: if gymnax has no such environment, or its actions or observations are not bounded boxes of numbers.
@@ -27,12 +38,16 @@ def make(env_id: str) -> Environment:
     import gymnax  # here, because the import takes seconds
     from gymnax.environments import spaces
 
-    if env_id not in gymnax.registered_envs:
-        continuous = "Pendulum-v1, MountainCarContinuous-v0, PointRobot-misc, Reacher-misc, Swimmer-misc"
+    if name not in gymnax.registered_envs:
         raise ValueError(
-            f"env_id is {env_id!r}, but must be an environment of gymnax with continuous actions: {continuous}"
+            f"env_id is {env_id!r}, but must be an environment of gymnax with continuous actions "
+            f"({', '.join(CONTINUOUS)}), or another that --list-environments shows"
         )
-    env, params = gymnax.make(env_id)
+    env, params = gymnax.make(name)
+    unknown = [field for field in arguments if not hasattr(params, field)]
+    if unknown:
+        raise ValueError(f"env_args has {unknown[0]}, but must have parameters of {env_id}: {', '.join(vars(params))}")
+    params = params.replace(**arguments)
     box = env.action_space(params)
     if not isinstance(box, spaces.Box):
         raise ValueError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {_words(box)}")
@@ -40,12 +55,12 @@ def make(env_id: str) -> Environment:
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise ValueError(f"env_id is {env_id!r}, but must have bounded actions; its bounds are {low} to {high}")
 
-    @_with_default_settings
+    @with_default_settings
     def reset(key: PRNGKey) -> tuple[State, jax.Array]:
         observation, state = env.reset_env(key, params)
         return strong_types(state), jnp.ravel(observation)
 
-    @_with_default_settings
+    @with_default_settings
     def step(key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
         observation, new, reward, terminated, _ = env.step_env(key, state, action.reshape(box.shape), params)
         truncated = env.is_truncated(new, params) & ~terminated
@@ -53,7 +68,7 @@ def make(env_id: str) -> Environment:
         return new, Step(jnp.ravel(observation), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
 
     observation_size = jax.eval_shape(reset, jax.random.key(0))[1].shape[0]
-    known = pendulum.evaluation(env, reset) if env_id == pendulum.ENV_ID else {}
+    known = pendulum.evaluation(env, reset) if name == pendulum.ENV_ID and not arguments else {}
     return Environment(
         env_id=env_id,
         observation_size=observation_size,
@@ -64,22 +79,6 @@ def make(env_id: str) -> Environment:
         step=step,
         **known,
     )
-
-
-def _with_default_settings(function: Callable) -> Callable:
-    """Runs a function with JAX's defaults: the library is not written for strict promotion or 64 bits."""
-
-    @wraps(function)
-    def run(*arguments: Any) -> Any:
-        with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            return function(*arguments)
-
-    return run
-
-
-def strong_types(state: State) -> State:
-    """Returns the state as arrays whose dtypes do not change in a loop."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), state)
 
 
 def _words(space: Any) -> str:

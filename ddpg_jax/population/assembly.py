@@ -5,7 +5,7 @@ from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.categorical import categorical
 from ddpg_jax.algorithm.ensemble import Ensemble, of_ensemble
 from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.algorithm.loop import Exploration, Setup
+from ddpg_jax.algorithm.setup import Exploration, Setup
 from ddpg_jax.algorithm.losses import CriticForm
 from ddpg_jax.algorithm.n_step import NStep
 from ddpg_jax.algorithm.networks import Actor, Critic, Final, Hidden
@@ -14,13 +14,19 @@ from ddpg_jax.algorithm.replay import Reader
 from ddpg_jax.algorithm.smoothing import smooth
 from ddpg_jax.algorithm.types import Hyperparameters, NoiseProcess
 from ddpg_jax.config import Config
+from ddpg_jax.environments.adapting import adapted
 
 PRODUCTS = {"float32": products.exact, "bfloat16": products.in_bfloat16}
 """The matrix products of hidden layers, by `Config.matmul_dtype`."""
 
 
 def make_setup(config: Config, environment: Environment) -> Setup:
-    """Returns the setup that a configuration describes, for an environment."""
+    """Returns the setup that a configuration describes, for an environment.
+
+    Raises:
+        ValueError: names what the environment does not provide as it must.
+    """
+    environment = adapted(environment, config.action_repeat)
     span = [high - low for low, high in zip(environment.low, environment.high, strict=True)]
     return Setup(
         environment=environment,

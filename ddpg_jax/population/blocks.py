@@ -149,7 +149,7 @@ class Population:
 
     def evaluate(self, starts: Any) -> GreedyEpisodes:
         """Runs greedy episodes, NumPy arrays [N, S], from the start states that all agents share."""
-        starts = jax.tree.map(np.asarray, starts)
+        starts = spread(starts, self._programs.shared)
         blocks = [self._programs.evaluate(state.agent, starts) for state in self.states]
         return GreedyEpisodes(*(self._gather(arrays) for arrays in zip(*blocks, strict=True)))
 

@@ -121,6 +121,8 @@ class Programs(NamedTuple):
     placement: Placement
     stacked: NamedSharding
     """The sharding of an array with a leading axis of n agents."""
+    shared: NamedSharding
+    """The sharding of an array that all agents share."""
     states: Any
     """The shardings of the arrays of a training state, as a tree."""
     init: Callable[[jax.Array, Hyperparameters], TrainState]
@@ -180,7 +182,7 @@ def compile_programs(
     )
     with ThreadPoolExecutor() as pool:  # XLA compiles without holding the interpreter
         compiled = pool.map(partial(_compile, platform=placement.devices[0].platform), lowered)
-        return Programs(placement, stacked, sharding, *compiled)
+        return Programs(placement, stacked, shared, sharding, *compiled)
 
 
 def _compile(program: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:

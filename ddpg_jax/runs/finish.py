@@ -111,7 +111,7 @@ def write_report(session: Session, results: list[WaveResult]) -> int:
         preset=options.preset,
         seed=options.seed,
         num_seeds=options.seeds,
-        final_episodes=wave.FINAL_EPISODES,
+        final_episodes=session.config.final_episodes,
         device=session.plan.device,
         seconds=Seconds(watch.compiling, watch.training, watch.evaluating, watch.saving),
     )

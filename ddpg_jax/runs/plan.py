@@ -222,8 +222,9 @@ def waves_of(agents: range, size: int) -> tuple[range, ...]:
 
 def _environment(config: Config) -> Environment:
     """Returns the environment, if its evaluations are within the limits."""
-    if config.eval_episodes > MAX_EVAL_EPISODES:
-        raise ValueError(f"eval_episodes is {config.eval_episodes}, but must be at most {MAX_EVAL_EPISODES}")
+    for name in ("eval_episodes", "final_episodes"):
+        if getattr(config, name) > MAX_EVAL_EPISODES:
+            raise ValueError(f"{name} is {getattr(config, name)}, but must be at most {MAX_EVAL_EPISODES}")
     least = -(-config.total_steps // MAX_EVALUATIONS)
     if config.eval_every < least:
         raise ValueError(
@@ -231,8 +232,15 @@ def _environment(config: Config) -> Environment:
             f"is evaluated at most {MAX_EVALUATIONS:,} times"
         )
     try:
-        environment = make(config.env_id)
-    except OSError as error:  # some of gymnax's environments download data
+        environment = make(config.env_id, config.env_args)
+    except OSError as error:  # some environments download data
         raise ValueError(f"env_id is {config.env_id!r}, but must be usable here: {error}") from error
-    environment.evaluation_starts(config.eval_episodes)  # refuses more than there are
+    for name in ("eval_episodes", "final_episodes"):
+        if environment.optimal_returns is not None and getattr(config, name) > len(environment.optimal_returns):
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, but must be at most {len(environment.optimal_returns)}, the start "
+                f"states of evaluations of {config.env_id}"
+            )
+        if environment.starts is not None:
+            environment.starts(getattr(config, name))  # refuses more than there are
     return environment

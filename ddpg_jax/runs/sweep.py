@@ -12,7 +12,7 @@ from ddpg_jax.config import ANNOTATIONS, Config
 from ddpg_jax.domains import from_words, kind_of
 from ddpg_jax.values import words
 
-COMMON = ("env_id", "total_steps", "eval_every", "eval_episodes")
+COMMON = ("env_id", "env_args", "action_repeat", "total_steps", "eval_every", "eval_episodes", "final_episodes")
 """Fields that all points share: they are compared on the same task at the same steps."""
 
 MAX_POINTS = 10_000

@@ -23,9 +23,6 @@ from ddpg_jax.runs.policy import save_weights
 from ddpg_jax.runs.session import Session
 from ddpg_jax.runs.state_arrays import restore_state, state_arrays
 
-FINAL_EPISODES = 512
-"""Greedy episodes per agent in the final evaluation, from start states common to all agents."""
-
 
 class Stopped(Exception):  # noqa: N818  (it is not an error)
     """The run was asked to stop, and has written a checkpoint.
@@ -148,16 +145,16 @@ class Wave:
 
     def finish(self) -> list[WaveResult]:
         """Evaluates the trained agents and writes their policies; the result is known to the first process."""
-        environment, history = self.session.environment, self.history
+        environment, history, num = self.session.environment, self.history, self.session.config.final_episodes
         with self.session.stopwatch.time("evaluating"):
-            reported = self._final_episodes(environment.evaluation_starts(FINAL_EPISODES))
-            selection = self._final_episodes(environment.selection_starts(FINAL_EPISODES))
+            reported = self._final_episodes(environment.evaluation_starts(num))
+            selection = self._final_episodes(environment.selection_starts(num))
         note_diverged(self.population, history, reported.returns)
         for diverged in self.session.team.gather(self._newly_diverged()):
             self._report_diverged(diverged)
         self._write_variables("policy", lambda state: jax.tree.map(on_host, state.agent.actor))
         optimum = environment.optimal_returns
-        best = np.full(FINAL_EPISODES, np.nan) if optimum is None else np.asarray(optimum[:FINAL_EPISODES])
+        best = np.full(num, np.nan) if optimum is None else np.asarray(optimum[:num])
         result = WaveResult(
             history,
             final_return=reported.returns.mean(axis=1, dtype=np.float64),
@@ -221,15 +218,15 @@ class Wave:
             yield self.share[positions.start : positions.stop], arrays
 
     def _final_episodes(self, starts: Any) -> GreedyEpisodes:
-        """Runs greedy episodes [N, FINAL_EPISODES], by the program that evaluates `eval_episodes` at a time."""
-        size = self.session.config.eval_episodes
+        """Runs greedy episodes [N, S] from S start states, by the program that evaluates `eval_episodes` at a time."""
+        num, size = len(starts[1]), self.session.config.eval_episodes
         episodes = []
-        for first in range(0, FINAL_EPISODES, size):
+        for first in range(0, num, size):
             if any(self.session.team.gather(self.session.interruption.number is not None)):
                 raise Stopped(self.history.env_steps)  # the trained agents have been saved
-            index = np.arange(first, first + size).clip(max=FINAL_EPISODES - 1)
+            index = np.arange(first, first + size).clip(max=num - 1)
             episodes.append(self.population.evaluate(jax.tree.map(lambda x, i=index: x[i], starts)))
-        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :FINAL_EPISODES], *episodes)
+        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :num], *episodes)
 
     def _newly_diverged(self, chunk_start: int | None = None) -> dict[int, Divergence]:
         """Returns the agents not reported before, by the environment's fault if it is seen in a chunk just ended."""

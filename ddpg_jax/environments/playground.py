@@ -1,0 +1,41 @@
+"""Environments of MuJoCo Playground; the only file that knows the library."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ddpg_jax.algorithm.environment import Environment
+from ddpg_jax.environments import brax_interface
+
+
+def names() -> tuple[str, ...]:
+    """Returns what `make` takes."""
+    from mujoco_playground import registry
+
+    return tuple(sorted(registry.ALL_ENVS))
+
+
+def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
+    """Returns an environment of MuJoCo Playground.
+
+    Args:
+        name: Playground's, such as "CartpoleSwingup".
+        env_id: the name in messages and files.
+        arguments: values of the environment's configuration, such as `episode_length` or `reward_config.scale`.
+
+    Raises:
+        ValueError: if Playground has no such environment, or its configuration no such field.
+    """
+    from mujoco_playground import registry
+
+    if name not in registry.ALL_ENVS:
+        raise ValueError(f"env_id is {env_id!r}, but must be playground: and one of {', '.join(names())}")
+    config = registry.get_default_config(name)
+    # The library's own choice of physics needs an NVIDIA GPU.
+    impl = {"impl": "jax"} if jax.default_backend() == "cpu" and "impl" in config else {}
+    try:
+        config.update_from_flattened_dict({**impl, **arguments})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"env_args is not a part of the configuration of {env_id}: {error}") from error
+    return brax_interface.adapt(registry.load(name, config=config), env_id, int(config.episode_length))
