@@ -10,9 +10,10 @@ from ddpg_jax.algorithm.types import Hyperparameters
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.blocks import Population, agent_keys
+from ddpg_jax.population.blocks import agent_keys
+from ddpg_jax.population.host import make_population
 from ddpg_jax.population.programs import compile_programs
-from ddpg_jax.processes.devices import own_settings
+from ddpg_jax.processes.devices import own_settings, use_compilation_cache
 from ddpg_jax.results.history import History
 from ddpg_jax.runs.course import MAX_CHUNK, course
 from ddpg_jax.runs.divergence import note_diverged
@@ -51,6 +52,7 @@ def train(
     """
     if num_agents < 1:
         raise ValueError(f"num_agents is {num_agents}, but must be a whole number >= 1")
+    use_compilation_cache()
     setup = make_setup(config, make(config.env_id, config.env_args)) if setup is None else setup
     scalars = make_hyperparameters(config) if hyperparameters is None else hyperparameters
     each = jax.tree.map(lambda value: np.broadcast_to(np.asarray(value, np.float32), num_agents), scalars)
@@ -61,7 +63,7 @@ def train(
         num_starts=config.eval_episodes,
         hyperparameters=jax.tree.structure(scalars),
     )
-    population = Population(programs, agent_keys(seed, np.arange(num_agents)), each)
+    population = make_population(setup, programs, agent_keys(seed, np.arange(num_agents)), each)
     noise_scale = setup.exploration.noise_unit[0] * each.noise.scale
     history = History(config, num_agents, noise_scale=noise_scale, noise_decay=each.noise.decay)
     for _ in course(population, history, setup.environment.evaluation_starts(config.eval_episodes)):

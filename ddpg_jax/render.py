@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.command_line import POSITIONAL, Alias, parse
 from ddpg_jax.domains import count
+from ddpg_jax.environments.adapting import adapted
 from ddpg_jax.environments.pendulum import NUM_STARTS as NUM_PENDULUM_STARTS
 from ddpg_jax.environments.registry import make
 from ddpg_jax.pictures import animation
@@ -17,6 +18,7 @@ from ddpg_jax.pictures.snapshots import Trained, load_trained
 from ddpg_jax.processes.devices import own_settings
 from ddpg_jax.processes.files import write_whole
 from ddpg_jax.processes.output import endure
+from ddpg_jax.runs.json_files import look_where_it_was
 
 PENDULUM = "Pendulum-v1"
 USUAL_AGENTS, MAX_AGENTS = 16, 100
@@ -86,7 +88,9 @@ def make_scene(options: Options) -> tuple[Scene, tuple[Picture, ...]]:
         ValueError: names the field, its value and the rule.
     """
     trained = load_trained(options.run_folder, options.part)
-    environment = make(trained.config.env_id)
+    look_where_it_was(options.run_folder)
+    config = trained.config
+    environment = adapted(make(config.env_id, config.env_args), config.action_repeat)
     wanted = _wanted_pictures(options, environment)
     agents = _chosen_agents(options, trained)
     snapshots = tuple(trained.load(number, agents) for number in _chosen_snapshots(options, trained))

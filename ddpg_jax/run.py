@@ -30,12 +30,23 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
+    if options.list_environments:
+        return list_environments()
     if options.distributed:
         from ddpg_jax.processes import supervisor
 
         which = {name: getattr(options, name) for name in ("coordinator", "num_processes", "process_id")}
         return supervisor.supervise(arguments, **which)
     return work(options)
+
+
+def list_environments() -> int:
+    """Prints a line for each environment that can be named here."""
+    from ddpg_jax.environments import registry
+
+    for line in registry.listed():
+        print(line, flush=True)
+    return 0
 
 
 def work(options: Options, join: Callable[[], Any] | None = None, advise: Callable[[str], None] | None = None) -> int:

@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpg_jax.algorithm.types import PRNGKey
 
@@ -30,6 +31,48 @@ class Step(NamedTuple):
     """[] bool: the episode ended in a terminal state, which has no future value."""
     truncated: jax.Array
     """[] bool: the episode was cut off by a time limit, in a state that has a future value."""
+
+
+class HostSteps(NamedTuple):
+    """The results of the actions in n environments on the host, as NumPy arrays."""
+
+    step: Step
+    """[n, ...] of each; the observations are those before any reset."""
+    observation: np.ndarray
+    """[n, O] the observations to go on from, of new episodes where others have ended."""
+
+
+class HostEnvironments(Protocol):
+    """Environments that step side by side on the host and begin new episodes themselves."""
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        """Begins an episode in each of the n environments, by its seed; returns the observations [n, O]."""
+
+    def step(self, actions: np.ndarray) -> HostSteps:
+        """Executes the actions [n, A]."""
+
+
+class HostEpisodes(Protocol):
+    """Episodes on the host, each from a given start, for evaluation."""
+
+    def begin(self, starts: Any, num_agents: int) -> np.ndarray:
+        """Begins an episode from each of S start states for each agent; returns the observations [N, S, O]."""
+
+    def step(self, actions: np.ndarray, alive: np.ndarray) -> Step:
+        """Executes the actions [N, S, A] where an episode goes on (alive [N, S]); returns NumPy arrays [N, S, ...]."""
+
+
+class Outside(Protocol):
+    """A task whose environments are objects on the host, not functions that can be compiled. Hashable."""
+
+    def environments(self, num: int, max_steps: int) -> HostEnvironments:
+        """Makes environments for training, whose episodes are cut off after `max_steps`."""
+
+    def episodes(self) -> HostEpisodes:
+        """Makes what evaluations run in."""
+
+    def repeating(self, times: int) -> "Outside":
+        """Returns the task in which every action is executed several times, and the rewards are added up."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +108,9 @@ class Environment:
     """An agent has solved the task if its mean shortfall to those returns is at most this; None: not defined."""
     observation_parts: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Names and shapes of the arrays of which the observation was put together, in their order; empty: it is one."""
+    outside: Outside | None = None
+    """Makes environments on the host; then `step` is not used, and `reset` returns a `Pending` state. None: there are
+    none, `reset` and `step` are the task."""
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):

@@ -167,12 +167,20 @@ def outcome_of(ended: Ended) -> Outcome:
 
 
 def learn_again(
-    state: TrainState, hyperparameters: Hyperparameters, step: jax.Array, *, setup: Setup
+    state: TrainState,
+    hyperparameters: Hyperparameters,
+    step: jax.Array,
+    *,
+    setup: Setup,
+    learns: jax.Array | bool = True,
 ) -> tuple[TrainState, UpdateInfo]:
-    """Makes the updates that belong to a step, counted from 0; returns the sums of their reports."""
-    if setup.train_every == setup.updates_per_train == 1:
+    """Makes the updates that belong to a step, counted from 0, if the agent learns; returns the sums of their reports.
+
+    The step and `learns` are the same for agents that advance together.
+    """
+    if learns is True and setup.train_every == setup.updates_per_train == 1:
         return learn(state, hyperparameters, setup=setup)
-    num_updates = jnp.where(step % setup.train_every == 0, setup.updates_per_train, 0)
+    num_updates = jnp.where((step % setup.train_every == 0) & learns, setup.updates_per_train, 0)
 
     def once_more(_: jax.Array, carry: tuple[TrainState, UpdateInfo]) -> tuple[TrainState, UpdateInfo]:
         state, info = learn(carry[0], hyperparameters, setup=setup)
@@ -202,10 +210,14 @@ def decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparame
 
 def write_row(log: jax.Array, i: jax.Array, outcome: Outcome, info: UpdateInfo) -> jax.Array:
     """Returns the log with row i filled in."""
+    return jax.lax.dynamic_update_slice_in_dim(log, to_row(outcome, info)[None], i, axis=0)
+
+
+def to_row(outcome: Outcome, info: UpdateInfo) -> jax.Array:
+    """Returns the numbers of a step as a row [F] of the log, float32."""
     entries = StepLog(**info._asdict(), **outcome._asdict())
     numbers = [number for entry in entries for number in (entry if jnp.ndim(entry) else [entry])]
-    row = jnp.stack([jnp.asarray(number, log.dtype) for number in numbers])
-    return jax.lax.dynamic_update_slice_in_dim(log, row[None], i, axis=0)
+    return jnp.stack([jnp.asarray(number, jnp.float32) for number in numbers])
 
 
 def unpack_log(rows: np.ndarray) -> StepLog:

@@ -32,6 +32,8 @@ def conformed(environment: Environment) -> Environment:
     Raises:
         ValueError: names the field that cannot be made so, and the rule.
     """
+    if environment.outside is not None:
+        return environment
     key = jax.eval_shape(lambda: jax.random.key(0))
     started = _pair(jax.eval_shape(environment.reset, key), "reset", "(state, observation)", environment)
     parts = _observation_parts(started[1], "reset", environment)
@@ -91,8 +93,10 @@ def repeated(environment: Environment, times: int) -> Environment:
             f"action_repeat is {times}, but must divide the time limit of {environment.env_id!r}, "
             f"{environment.max_steps} steps"
         )
-    step = _Repeated(environment.step, times)
-    return replace(environment, step=step, max_steps=environment.max_steps // times)
+    max_steps = environment.max_steps // times
+    if environment.outside is not None:
+        return replace(environment, outside=environment.outside.repeating(times), max_steps=max_steps)
+    return replace(environment, step=_Repeated(environment.step, times), max_steps=max_steps)
 
 
 @dataclass(frozen=True)
@@ -161,15 +165,19 @@ def _observation_parts(
             f"observation_size of {environment.env_id!r} is {environment.observation_size}, but must be the {size} "
             f"numbers that {name} returns"
         )
-    return tuple((jax.tree_util.keystr(path), tuple(leaf.shape)) for path, leaf in leaves)
+    return tuple(
+        (jax.tree_util.keystr(path, simple=True, separator=".") or "observation", tuple(leaf.shape))
+        for path, leaf in leaves
+    )
 
 
 def _require_same_state(before: State, after: State, environment: Environment) -> None:
     """Refuses a step that changes the structure, a shape or a dtype of the state: a loop carries one type."""
-    if jax.tree.structure(before) != jax.tree.structure(after):
+    structures = [str(jax.tree.structure(state)) for state in (before, after)]
+    if structures[0] != structures[1]:
         raise ValueError(
-            f"state of {environment.env_id!r} is {jax.tree.structure(after)} after a step, but must be "
-            f"{jax.tree.structure(before)}, as after a reset"
+            f"state of {environment.env_id!r} is {structures[1]} after a step, but must be {structures[0]}, as after a "
+            f"reset"
         )
     for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
         if (old.shape, old.dtype) != (new.shape, new.dtype):

@@ -1,4 +1,4 @@
-"""Environments with the interface of Brax, which MuJoCo Playground shares: `reset(rng) -> State`, `step(State, action)`.
+"""Environments with the interface of Brax and MuJoCo Playground: `reset(rng) -> State`, `step(State, action)`.
 
 Their wrappers are not used: the training loop begins episodes, cuts them off and repeats actions itself.
 """

@@ -13,7 +13,6 @@ from ddpg_jax.environments import pendulum
 from ddpg_jax.environments.adapting import strong_types, with_default_settings
 from ddpg_jax.processes.imports import import_matplotlib
 
-
 CONTINUOUS = ("Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc")
 """gymnax's own environments with continuous actions; a program may register more with gymnax."""
 

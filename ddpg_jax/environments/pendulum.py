@@ -1,6 +1,7 @@
 """Pendulum-v1's evaluation: start states that all evaluations share, and the optimum's return from each of them."""
 
 from collections.abc import Callable
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -21,6 +22,23 @@ NUM_STARTS = 512
 """The number of start states with a known optimum, which all evaluations share."""
 
 
+def start_states(num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the angles [num] (rad) and velocities [num] (rad/s) of the first start states.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    if num > NUM_STARTS:
+        raise ValueError(f"eval_episodes is {num}, but Pendulum has {NUM_STARTS} evaluation start states")
+    table = _table()
+    return table["theta"][:num], table["theta_dot"][:num]
+
+
+def optimum() -> dict[str, Any]:
+    """Returns the fields of `Environment` that hold the optimum."""
+    return {"optimal_returns": tuple(_table()["return_optimal"].tolist()), "solved_shortfall": SOLVED_SHORTFALL}
+
+
 def evaluation(env: Any, reset: Callable[[PRNGKey], tuple[State, jax.Array]]) -> dict[str, Any]:
     """Returns the fields of `Environment` that describe Pendulum's evaluation: 512 start states and their optimum.
 
@@ -28,19 +46,17 @@ def evaluation(env: Any, reset: Callable[[PRNGKey], tuple[State, jax.Array]]) ->
         env: gymnax's Pendulum.
         reset: the `Environment`'s, for all that a start state holds besides the two angles.
     """
-    with resources.files("ddpg_jax").joinpath("environments/data/pendulum_optimum.npz").open("rb") as file:
-        table = dict(np.load(file, allow_pickle=False))
 
     def starts(num: int) -> tuple[State, jax.Array]:
-        if num > NUM_STARTS:
-            raise ValueError(f"eval_episodes is {num}, but Pendulum has {NUM_STARTS} evaluation start states")
-        theta, theta_dot = (jnp.asarray(table[name][:num], jnp.float32) for name in ("theta", "theta_dot"))
+        theta, theta_dot = (jnp.asarray(values, jnp.float32) for values in start_states(num))
         template, _ = jax.vmap(reset)(jax.random.split(jax.random.key(0), num))
         state = template.replace(theta=theta, theta_dot=theta_dot)
         return state, jax.vmap(env.get_obs)(state)
 
-    return {
-        "starts": starts,
-        "optimal_returns": tuple(table["return_optimal"].tolist()),
-        "solved_shortfall": SOLVED_SHORTFALL,
-    }
+    return {"starts": starts, **optimum()}
+
+
+@cache
+def _table() -> dict[str, np.ndarray]:
+    with resources.files("ddpg_jax").joinpath("environments/data/pendulum_optimum.npz").open("rb") as file:
+        return dict(np.load(file, allow_pickle=False))

@@ -10,10 +10,10 @@ from ddpg_jax.environments import brax_interface
 
 
 def names() -> tuple[str, ...]:
-    """Returns what `make` takes."""
-    from mujoco_playground import registry
+    """Returns the tasks of the DeepMind Control Suite, whose models the library contains."""
+    from mujoco_playground import dm_control_suite
 
-    return tuple(sorted(registry.ALL_ENVS))
+    return tuple(sorted(dm_control_suite.ALL_ENVS))
 
 
 def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:

@@ -3,7 +3,6 @@
 import ast
 import importlib
 import importlib.util
-import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from types import ModuleType
@@ -12,8 +11,11 @@ from typing import Any
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.environments import own
 
-PROVIDERS = {"gymnax": "gymnax", "brax": "brax", "playground": "mujoco_playground"}
+PROVIDERS = {"gymnax": "gymnax", "brax": "brax", "playground": "mujoco_playground", "gymnasium": "gymnasium"}
 """The libraries by the names in front of the colon, each with its module; one file of this folder for each."""
+
+MORE = {"playground": "its locomotion and manipulation tasks, which download robot models when they are first made"}
+"""What a library has in addition to the names that are listed."""
 
 
 def make(env_id: str, env_args: Sequence[str] = ()) -> Environment:
@@ -45,12 +47,6 @@ def is_own(env_id: str) -> bool:
     return bool(colon) and provider not in PROVIDERS
 
 
-def look_in(folder: str | None) -> None:
-    """Lets the environment of an earlier run be imported from where it was; what is found already comes first."""
-    if folder is not None and folder not in sys.path:
-        sys.path.append(folder)
-
-
 def listed() -> Iterator[str]:
     """Yields a line for each environment that can be named here, and one for each library that is missing."""
     for provider in PROVIDERS:
@@ -62,6 +58,8 @@ def listed() -> Iterator[str]:
             continue
         for name in names:
             yield _described(f"{prefix}{name}")
+        if provider in MORE:
+            yield f"{provider}:…: {MORE[provider]}"
     yield "MODULE:FUNCTION: a function of your own that returns a ddpg_jax.Environment"
 
 
@@ -80,7 +78,7 @@ def _module(provider: str, env_id: str) -> ModuleType:
     if importlib.util.find_spec(PROVIDERS[provider]) is None:
         raise ValueError(
             f"env_id is {env_id!r}, but must be usable here: {PROVIDERS[provider]} is not installed; "
-            f"pip install \"ddpg_jax[{provider}]\""
+            f'pip install "ddpg_jax[{provider}]"'
         )
     return importlib.import_module(f"ddpg_jax.environments.{provider}")
 

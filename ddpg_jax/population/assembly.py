@@ -5,12 +5,12 @@ from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.categorical import categorical
 from ddpg_jax.algorithm.ensemble import Ensemble, of_ensemble
 from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.algorithm.setup import Exploration, Setup
 from ddpg_jax.algorithm.losses import CriticForm
 from ddpg_jax.algorithm.n_step import NStep
 from ddpg_jax.algorithm.networks import Actor, Critic, Final, Hidden
 from ddpg_jax.algorithm.optimizers import Clipped, adam, adam_eps_hat
 from ddpg_jax.algorithm.replay import Reader
+from ddpg_jax.algorithm.setup import Exploration, Setup
 from ddpg_jax.algorithm.smoothing import smooth
 from ddpg_jax.algorithm.types import Hyperparameters, NoiseProcess
 from ddpg_jax.config import Config

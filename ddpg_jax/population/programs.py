@@ -20,8 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ddpg_jax.algorithm import evaluation, loop
-from ddpg_jax.algorithm.evaluation import GreedyEpisodes
+from ddpg_jax.algorithm import evaluation, loop, outside
 from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Replay, TrainState
 from ddpg_jax.config import Config
@@ -116,7 +115,7 @@ def _hyperparameter_shapes(tree: Any, *shape: int) -> Hyperparameters:
 
 
 class Programs(NamedTuple):
-    """The compiled programs of a block of n agents; `train` takes over (donates) the states that it is given."""
+    """The compiled programs of a block of n agents; those that advance the states take over (donate) them."""
 
     placement: Placement
     stacked: NamedSharding
@@ -127,10 +126,29 @@ class Programs(NamedTuple):
     """The shardings of the arrays of a training state, as a tree."""
     init: Callable[[jax.Array, Hyperparameters], TrainState]
     """(data of keys [n, ...], hyperparameters [n]) -> states [n]."""
-    train: Callable[[TrainState, Hyperparameters, Any], tuple[TrainState, jax.Array]]
-    """(states [n], hyperparameters [n], number of steps []) -> states [n], logs [n, max_steps, fields of `StepLog`]."""
-    evaluate: Callable[[AgentState, Any], GreedyEpisodes]
-    """(agents [n], start states [S]) -> greedy episodes [n, S]."""
+    train: Callable[..., Any]
+    """(states [n], hyperparameters [n], number of steps []) -> states [n], logs [n, max_steps, fields of `StepLog`].
+    For environments on the host: (states [n], results [n, E, 2 O + 3], hyperparameters [n]) -> states [n], actions
+    [n, E, A], rows of the logs [n, fields of `StepLog`] (`outside.step`)."""
+    evaluate: Callable[[AgentState, Any], Any]
+    """(agents [n], start states [S]) -> greedy episodes [n, S]; for environments on the host (agents [n], observations
+    [n, S, O]) -> actions [n, S, A]."""
+    begin: Callable[..., Any] | None = None
+    """For environments on the host: (states [n], observations [n, ...], hyperparameters [n]) -> states [n], actions
+    [n, E, A] (`outside.begin`)."""
+
+
+class Function(NamedTuple):
+    """A function of one agent, to be compiled for a block of them."""
+
+    function: Callable
+    in_axes: tuple
+    """The axis of the agents in each argument, as in `vmap`."""
+    out_axes: Any
+    arguments: tuple
+    """The shapes of a block's arguments."""
+    donated: tuple[int, ...] = ()
+    """The arguments that it takes over."""
 
 
 def compile_programs(
@@ -146,43 +164,64 @@ def compile_programs(
         hyperparameters: the structure (`jax.tree.structure`) of the tree of hyperparameters.
     """
     mesh = Mesh(np.asarray(placement.devices), ("agents",))
-    stacked, shared = NamedSharding(mesh, PartitionSpec("agents")), NamedSharding(mesh, PartitionSpec())
-
-    def over_block(function: Callable, in_axes: tuple, out_axes: Any) -> Callable:
-        grouped = _over_group(function, in_axes, out_axes, placement.group_size)
-        return jax.shard_map(grouped, mesh=mesh, in_specs=_specs(in_axes), out_specs=_specs(out_axes), check_vma=False)
+    shardings = {axis: NamedSharding(mesh, _spec(axis)) for axis in (_OWN, _SHARED)}
+    n, axes = placement.block_size, _stacked(setup)
+    scalars = _hyperparameter_shapes(hyperparameters, n)
+    keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), n)))
 
     def initialize(key_data: jax.Array, hyperparameters: Hyperparameters) -> TrainState:
         return loop.init(jax.random.wrap_key_data(key_data), hyperparameters, setup=setup)
 
-    axes = _stacked(setup)
-    init = over_block(initialize, (0, 0), axes)
-    train = over_block(partial(loop.train, setup=setup, max_steps=max_steps), (axes, 0, None), (axes, 0))
-    evaluate = over_block(
-        partial(evaluation.greedy_episodes, environment=setup.environment, algorithm=setup.algorithm),
-        (axes.agent, None),
-        0,
-    )
-
-    n = placement.block_size
-    keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), n)))
-    scalars = _hyperparameter_shapes(hyperparameters, n)
-    states = jax.eval_shape(init, keys, scalars)
-    starts = jax.eval_shape(lambda: setup.environment.evaluation_starts(num_starts))
-    sharding = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(axes))
-    lowered = (
-        jax.jit(init, in_shardings=stacked, out_shardings=sharding).lower(keys, scalars),
+    init = Function(initialize, (0, 0), axes, (keys, scalars))
+    states = jax.eval_shape(_over_block(init, mesh, placement), keys, scalars)
+    compiled_in = _inside if setup.environment.outside is None else _outside
+    functions = {"init": init, **compiled_in(setup, states, scalars, max_steps=max_steps, num_starts=num_starts)}
+    lowered = [
         jax.jit(
-            train,
-            in_shardings=(sharding, stacked, shared),
-            out_shardings=(sharding, stacked),
-            donate_argnums=0,
-        ).lower(states, scalars, jax.ShapeDtypeStruct((), jnp.int32)),
-        jax.jit(evaluate, in_shardings=(sharding.agent, shared), out_shardings=stacked).lower(states.agent, starts),
-    )
+            _over_block(each, mesh, placement),
+            in_shardings=_shardings(each.in_axes, shardings),
+            out_shardings=_shardings(each.out_axes, shardings),
+            donate_argnums=each.donated,
+        ).lower(*each.arguments)
+        for each in functions.values()
+    ]
     with ThreadPoolExecutor() as pool:  # XLA compiles without holding the interpreter
         compiled = pool.map(partial(_compile, platform=placement.devices[0].platform), lowered)
-        return Programs(placement, stacked, shared, sharding, *compiled)
+        programs = dict(zip(functions, compiled, strict=True))
+    own_states = _shardings(axes, shardings)
+    return Programs(placement, shardings[_OWN], shardings[_SHARED], own_states, **programs)
+
+
+def _inside(
+    setup: Setup, states: TrainState, scalars: Hyperparameters, *, max_steps: int, num_starts: int
+) -> dict[str, Function]:
+    """Returns what is compiled where the environment is a part of the programs."""
+    axes = _stacked(setup)
+    train = partial(loop.train, setup=setup, max_steps=max_steps)
+    evaluate = partial(evaluation.greedy_episodes, environment=setup.environment, algorithm=setup.algorithm)
+    starts = jax.eval_shape(lambda: setup.environment.evaluation_starts(num_starts))
+    steps = jax.ShapeDtypeStruct((), jnp.int32)
+    return {
+        "train": Function(train, (axes, 0, None), (axes, 0), (states, scalars, steps), donated=(0,)),
+        "evaluate": Function(evaluate, (axes.agent, None), 0, (states.agent, starts)),
+    }
+
+
+def _outside(
+    setup: Setup, states: TrainState, scalars: Hyperparameters, *, max_steps: int, num_starts: int
+) -> dict[str, Function]:
+    """Returns what is compiled where the environments are on the host: one call per step."""
+    axes, n, size = _stacked(setup), states.observation.shape[0], setup.environment.observation_size
+    received = jax.ShapeDtypeStruct((n, setup.num_envs, 2 * size + 3), jnp.float32)
+    seen = jax.ShapeDtypeStruct((n, num_starts, size), jnp.float32)
+    begin = partial(outside.begin, setup=setup)
+    train = partial(outside.step, setup=setup)
+    act = partial(outside.act, algorithm=setup.algorithm)
+    return {
+        "begin": Function(begin, (axes, 0, 0), (axes, 0), (states, states.observation, scalars), donated=(0,)),
+        "train": Function(train, (axes, 0, 0), (axes, 0, 0), (states, received, scalars), donated=(0,)),
+        "evaluate": Function(act, (axes.agent, 0), 0, (states.agent, seen)),
+    }
 
 
 def _compile(program: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
@@ -195,6 +234,13 @@ def _compile(program: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
         if "No such compile option" not in str(error):
             raise
         return program.compile()
+
+
+def _over_block(each: Function, mesh: Mesh, placement: Placement) -> Callable:
+    """Returns the function of a block of agents, a group on every device."""
+    grouped = _over_group(each.function, each.in_axes, each.out_axes, placement.group_size)
+    specs = _specs(each.in_axes), _specs(each.out_axes)
+    return jax.shard_map(grouped, mesh=mesh, in_specs=specs[0], out_specs=specs[1], check_vma=False)
 
 
 def _over_group(function: Callable, in_axes: tuple, out_axes: Any, group_size: int) -> Callable:
@@ -217,8 +263,12 @@ def _each(axes: Any, tree: Any, change: Callable[[jax.Array], jax.Array]) -> Any
 
 def _specs(axes: Any) -> Any:
     """Returns the partition of arrays with an axis of agents over the mesh; arrays without one are replicated."""
+    return jax.tree.map(_spec, axes, is_leaf=lambda axis: axis is None)
 
-    def spec(axis: int | None) -> PartitionSpec:
-        return PartitionSpec() if axis is None else PartitionSpec("agents")
 
-    return jax.tree.map(spec, axes, is_leaf=lambda axis: axis is None)
+def _spec(axis: int | None) -> PartitionSpec:
+    return PartitionSpec() if axis is None else PartitionSpec("agents")
+
+
+def _shardings(axes: Any, shardings: dict[int | None, NamedSharding]) -> Any:
+    return jax.tree.map(lambda axis: shardings[axis], axes, is_leaf=lambda axis: axis is None)

@@ -140,6 +140,13 @@ def prepare(num_devices: int | None) -> None:
     for name, value in OWN_SETTINGS.items():
         jax.config.update(name, value)
     jax.config.update("jax_num_cpu_devices", num_devices or usable_cores())
+    use_compilation_cache()
+
+
+def use_compilation_cache() -> None:
+    """Lets JAX keep compiled programs in the user's cache, unless it has been given another place for them."""
+    import jax
+
     cache = _cache_folder()
     if cache is not None and getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))

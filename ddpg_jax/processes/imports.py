@@ -1,6 +1,7 @@
-"""Imports of libraries that read the process's environment when they are imported."""
+"""Imports that depend on the process: on its environment, and on where it looks for modules."""
 
 import os
+import sys
 
 
 def import_matplotlib() -> None:
@@ -15,3 +16,9 @@ def import_matplotlib() -> None:
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
+
+
+def look_in(folder: str | None) -> None:
+    """Lets modules be imported from one more folder; what is found without it comes first."""
+    if folder is not None and folder not in sys.path:
+        sys.path.append(folder)

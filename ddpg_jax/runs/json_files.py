@@ -1,5 +1,6 @@
 """The JSON files of a run folder: how the run was started, and with what."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 from ddpg_jax import __version__
 from ddpg_jax.config import Config
 from ddpg_jax.processes.files import write_text
+from ddpg_jax.processes.imports import look_in
 
 FORMAT = 1
 """Version of the run folder's layout; a newer one is refused."""
@@ -24,6 +26,13 @@ CONFIG_FIELDS: dict[str, Any] = {
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy")
 """The packages on whose versions the numbers of a run depend."""
+
+LIBRARIES = {
+    "brax": ("brax",),
+    "playground": ("playground", "mujoco", "mujoco-mjx"),
+    "gymnasium": ("gymnasium", "mujoco"),
+}
+"""The packages of environments, by the name in front of the colon."""
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -57,7 +66,7 @@ def write_config(folder: Path, config: Config, run: dict[str, Any]) -> None:
         **run,
         "config": config.to_dict(),
         **commands,
-        "versions": versions(),
+        "versions": versions(config.env_id),
         "commit": _commit(),
     }
     write_json(folder / "config.json", content)
@@ -97,10 +106,19 @@ def write_info(folder: Path, config: Config) -> None:
     write_json(folder / "info.json", {"env_id": params.pop("env_id"), "params": params})
 
 
-def versions() -> dict[str, str]:
+def versions(env_id: str) -> dict[str, str]:
     """Returns the versions on which the numbers of a run depend."""
-    python = sys.version.split()[0]
-    return {"ddpg_jax": __version__, "python": python} | {name: metadata.version(name) for name in PACKAGES}
+    found = {"ddpg_jax": __version__, "python": sys.version.split()[0]}
+    for name in (*PACKAGES, *LIBRARIES.get(env_id.partition(":")[0], ())):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def look_where_it_was(folder: Path) -> None:
+    """Lets the user's environment of an earlier run be imported from where it was, if `config.json` says where."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        look_in(json.loads((folder / "config.json").read_bytes())["env_folder"])
 
 
 def differences(folder: Path, device: str) -> list[str]:
@@ -112,7 +130,7 @@ def differences(folder: Path, device: str) -> list[str]:
     """
     content = read_config(folder)
     before = {"device": content.get("device"), **content["versions"]}
-    now = {"device": device, **versions()}
+    now = {"device": device, **versions(content["config"]["env_id"])}
     return [
         f"note: {name} was {before[name]}, is {now[name]}: the numbers may differ in their last digits"
         for name in now

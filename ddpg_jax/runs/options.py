@@ -58,6 +58,8 @@ class Options:
     """End with status 1 if any agent's numbers are no longer finite, instead of only if all agents' are."""
     plan: bool = False
     """Print the memory, waves and time that the run would need, and exit."""
+    list_environments: bool = False
+    """Print the environments that --env-id can name here, with their sizes, and exit."""
     quiet: bool = False
     """Print only errors."""
     verbose: bool = False
@@ -115,8 +117,8 @@ class Options:
 OPTION_ANNOTATIONS = {name: hint for name, hint in annotations(Options).items()
                       if name not in ("config", "points", "earlier_devices")}  # fmt: skip
 
-KEPT_ONLY_IF_GIVEN = {"resume", "checkpoint", "quiet", "verbose", "plan", "devices", "distributed", "coordinator",
-                      "num_processes", "process_id"}  # fmt: skip
+KEPT_ONLY_IF_GIVEN = {"resume", "checkpoint", "quiet", "verbose", "plan", "list_environments", "devices",
+                      "distributed", "coordinator", "num_processes", "process_id"}  # fmt: skip
 """Options of a resumed run that the run itself does not decide."""
 
 REMEMBERED = ("checkpoint_every", "record_every", "fail_on_divergence", "sweep", "samples", "log")
@@ -218,11 +220,12 @@ def earlier_options(folder: Path) -> Options:
     Raises:
         ValueError: if the folder is not that of a run, or its `config.json` is damaged.
     """
-    from ddpg_jax.runs.json_files import read_config  # here, because it needs NumPy, which `--help` need not wait for
+    from ddpg_jax.runs.json_files import look_where_it_was, read_config  # here: `--help` need not wait for NumPy
 
     if "\0" in str(folder):
         raise ValueError(f"resume is {str(folder)!r}, but must be the folder of a run")
     run = read_config(folder)
+    look_where_it_was(folder)
     try:
         config = Config.from_dict(run["config"])
         points = tuple(Point.from_dict(point, config) for point in run.get("points", [])) or (Point((), config),)

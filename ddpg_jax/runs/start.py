@@ -1,5 +1,6 @@
 """From checked options to a session: nothing has been compiled, and nothing is left behind where it is refused."""
 
+import re
 import shutil
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ddpg_jax.environments import own, registry
 from ddpg_jax.processes.devices import unused_gpu
 from ddpg_jax.processes.signals import Interruption
 from ddpg_jax.processes.team import ALONE, Team
@@ -149,7 +151,8 @@ def _folder(options: Options) -> RunFolder:
 
 def _names(options: Options) -> Iterator[Path]:
     """Yields runs/<time>-<preset>-<environment>, then the same with a number behind it."""
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{options.preset}-{options.config.env_id}"
+    environment = re.sub(r"[^\w.-]", "-", options.config.env_id)
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{options.preset}-{environment}"
     yield from (Path("runs") / (name + suffix) for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
 
 
@@ -205,6 +208,7 @@ def _nothing_written(folder: RunFolder, team: Team) -> str | None:
 
 def describe(options: Options, plan: Plan) -> dict[str, Any]:
     """Returns how the run was started, in addition to its configuration."""
+    parts = plan.environment.observation_parts
     sweep = {
         "sweep": list(options.sweep),
         "samples": options.samples,
@@ -223,7 +227,14 @@ def describe(options: Options, plan: Plan) -> dict[str, Any]:
         "record_every": options.record_every,
         "fail_on_divergence": options.fail_on_divergence,
         "log": list(options.log),
+        **_where_from(options.config.env_id),
+        **({"observation": {name: list(shape) for name, shape in parts}} if parts else {}),
     }
+
+
+def _where_from(env_id: str) -> dict[str, Any]:
+    """Returns the folder from which the user's own environment was imported."""
+    return {"env_folder": own.folder_of(env_id)} if registry.is_own(env_id) else {}
 
 
 def announce(console: Console, options: Options, plan: Plan) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from ddpg_jax.algorithm.evaluation import GreedyEpisodes
 from ddpg_jax.algorithm.types import TrainState
 from ddpg_jax.population.blocks import Population, agent_keys, on_host
+from ddpg_jax.population.host import make_population
 from ddpg_jax.population.programs import Programs
 from ddpg_jax.results.history import History, Metrics
 from ddpg_jax.results.statistics import shortfall
@@ -172,7 +173,8 @@ class Wave:
         have as many blocks, so that they call the same programs; a process without agents trains a copy.
         """
         session, filled = self.session, self.share or self.agents[-1:]
-        return Population(
+        return make_population(
+            self.part.setup,
             programs,
             agent_keys(session.options.seed, np.asarray(filled) % session.options.seeds),
             session.hyperparameters(filled),
