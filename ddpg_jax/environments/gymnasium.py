@@ -93,7 +93,8 @@ class Task:
 
     def make(self, **more: Any) -> gymnasium.Env:
         """Returns one environment, with observations that are vectors of numbers."""
-        env = gymnasium.make(self.name, **dict(self.arguments), **more)
+        # Gymnasium's own checks of each step cost as much as Pendulum itself.
+        env = gymnasium.make(self.name, disable_env_checker=True, **{**dict(self.arguments), **more})
         if self.action_repeat > 1:
             env = Repeating(env, self.action_repeat)
         space = env.observation_space
@@ -136,7 +137,7 @@ class Environments:
 
     def __init__(self, task: Task, num: int, max_steps: int) -> None:
         limit = {"max_episode_steps": max_steps * task.action_repeat}
-        self._envs = gymnasium.vector.SyncVectorEnv(
+        self._envs: Any = gymnasium.vector.SyncVectorEnv(
             [partial(task.make, **limit)] * num, autoreset_mode=AutoresetMode.SAME_STEP
         )
 
@@ -148,7 +149,7 @@ class Environments:
         """Executes the actions [n, A]."""
         shape = self._envs.action_space.shape
         observations, rewards, terminated, truncated, info = self._envs.step(actions.reshape(shape))
-        last = np.array(observations, np.float32)
+        last: Any = np.array(observations, np.float32)
         for index in np.flatnonzero(terminated | truncated):
             last[index] = info["final_obs"][index]
         return HostSteps(Step(last, rewards, terminated, truncated), np.asarray(observations, np.float32))
@@ -160,7 +161,7 @@ class Episodes:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._envs: list[gymnasium.Env] = []
-        self._seen = np.zeros(0)
+        self._seen: Any = None
 
     def begin(self, starts: Any, num_agents: int) -> np.ndarray:
         """Begins an episode from each of S start states for each agent; returns the observations [N, S, O]."""
@@ -173,14 +174,15 @@ class Episodes:
 
     def step(self, actions: np.ndarray, alive: np.ndarray) -> Step:
         """Executes the actions [N, S, A] where an episode goes on (alive [N, S]); returns arrays [N, S, ...]."""
-        observation, reward = self._seen.copy(), np.zeros(alive.shape)
-        terminated, truncated = np.zeros_like(alive), np.zeros_like(alive)
-        for agent, episode in np.argwhere(alive):
-            at, env = (agent, episode), self._envs[agent * alive.shape[1] + episode]
-            action = actions[at].reshape(env.action_space.shape)
-            observation[at], reward[at], terminated[at], truncated[at], _ = env.step(action)
-        self._seen = observation
-        return Step(observation, reward, terminated, truncated)
+        shape, size = alive.shape, alive.size
+        actions = actions.reshape(size, *self._envs[0].action_space.shape)
+        observation = self._seen.reshape(size, -1).copy()
+        reward, terminated, truncated = (np.zeros(size, dtype) for dtype in (float, bool, bool))
+        for i in np.flatnonzero(alive).tolist():
+            observation[i], reward[i], terminated[i], truncated[i], _ = self._envs[i].step(actions[i])
+        self._seen = observation.reshape(*shape, -1)
+        ends: list[Any] = [each.reshape(shape) for each in (reward, terminated, truncated)]
+        return Step(self._seen, *ends)
 
 
 def _begin(env: gymnasium.Env, start: Any) -> np.ndarray:
