@@ -160,7 +160,7 @@ class Episodes:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._envs: list[gymnasium.Env] = []
+        self._envs: list[Any] = []
         self._seen: Any = None
 
     def begin(self, starts: Any, num_agents: int) -> np.ndarray:
@@ -177,7 +177,7 @@ class Episodes:
         shape, size = alive.shape, alive.size
         actions = actions.reshape(size, *self._envs[0].action_space.shape)
         observation = self._seen.reshape(size, -1).copy()
-        reward, terminated, truncated = (np.zeros(size, dtype) for dtype in (float, bool, bool))
+        reward, terminated, truncated = np.zeros(size), np.zeros(size, bool), np.zeros(size, bool)
         for i in np.flatnonzero(alive).tolist():
             observation[i], reward[i], terminated[i], truncated[i], _ = self._envs[i].step(actions[i])
         self._seen = observation.reshape(*shape, -1)
