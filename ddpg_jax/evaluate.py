@@ -1,4 +1,4 @@
-"""`python -m ddpg_jax.evaluate RUN_FOLDER`: a run's policies in Gymnasium's environment instead of gymnax's."""
+"""`python -m ddpg_jax.evaluate RUN_FOLDER`: a run's policies in other episodes, or in Gymnasium's environment."""
 
 import json
 import sys
@@ -6,27 +6,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import numpy as np
 
+from ddpg_jax.algorithm.evaluation import greedy_episodes
+from ddpg_jax.algorithm.types import AgentState
 from ddpg_jax.command_line import POSITIONAL, parse
+from ddpg_jax.config import Config
 from ddpg_jax.domains import count
 from ddpg_jax.environments import pendulum
+from ddpg_jax.environments.adapting import adapted
 from ddpg_jax.environments.registry import make
+from ddpg_jax.population.assembly import make_algorithm
+from ddpg_jax.population.host import greedy_episodes as host_episodes
 from ddpg_jax.processes.devices import own_settings
 from ddpg_jax.processes.output import endure
 from ddpg_jax.results import statistics
-from ddpg_jax.runs.policy import Policy, load_policy
+from ddpg_jax.runs.json_files import look_where_it_was
+from ddpg_jax.runs.policy import Policy, load_policy, policy_config
 from ddpg_jax.values import interval
 
 
 @dataclass(frozen=True)
 class Options:
-    """Runs the greedy policies of a finished run in Gymnasium (`pip install gymnasium`)."""
+    """Runs the greedy policies of a finished run: those trained on gymnax's Pendulum in Gymnasium's, from the same
+    start states; others in the environment that they were trained in, from other start states than those of the run.
+    """
 
     run_folder: Annotated[Path, POSITIONAL]
     """Folder of a finished run."""
-    gymnasium: str = pendulum.ENV_ID
-    """Name of Gymnasium's environment; its spaces must be those that the policies were trained on."""
+    gymnasium: str | None = None
+    """Name of Gymnasium's environment to run them in instead (`pip install gymnasium`); its spaces must be those that
+    the policies were trained on."""
     episodes: Annotated[int, count(1, pendulum.NUM_STARTS)] = pendulum.NUM_STARTS
     """Episodes per agent; on Pendulum-v1 they begin in the evaluation's start states."""
     seed: Annotated[int, count(0)] = 0
@@ -101,40 +112,72 @@ def _begin(environment: Any, seed: int, state: np.ndarray | None) -> np.ndarray:
     return np.array([np.cos(state[0]), np.sin(state[0]), state[1]], np.float32)
 
 
+def returns_where_trained(policy: Policy, config: Config, episodes: int, seed: int) -> np.ndarray:
+    """Runs the greedy policies of N agents in the environment of their training, from start states that a seed draws.
+
+    Returns:
+        Undiscounted returns [N, episodes].
+    """
+    environment = adapted(make(config.env_id, config.env_args), config.action_repeat)
+    starts = environment.starts_of(seed, episodes)
+    if environment.outside is not None:
+
+        def act(observations: np.ndarray) -> np.ndarray:
+            return np.asarray(policy.each(observations))
+
+        host = environment.outside.episodes()
+        return host_episodes(act, host, starts[0], policy.num_agents, environment).returns
+    algorithm = make_algorithm(config, environment.low, environment.high)
+
+    @jax.jit
+    def returns(variables: Any) -> jax.Array:
+        no_more: Any = (None,) * 6  # the agent only acts
+        state = AgentState(variables, *no_more)
+        return greedy_episodes(state, starts, environment=environment, algorithm=algorithm).returns
+
+    return np.asarray(jax.lax.map(returns, policy.variables))
+
+
 @own_settings()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(Options, arguments, "python -m ddpg_jax.evaluate")
+    look_where_it_was(options.run_folder)
     try:
-        policy = load_policy(options.run_folder)
-        returns = gymnasium_returns(policy, options.gymnasium, options.episodes, options.seed)
+        policy, config = load_policy(options.run_folder), policy_config(options.run_folder)
+        name = options.gymnasium or (pendulum.ENV_ID if config.env_id == pendulum.ENV_ID else None)
+        if name is None:
+            where, returns = config.env_id, returns_where_trained(policy, config, options.episodes, options.seed)
+        else:
+            where = f"Gymnasium's {name}"
+            returns = gymnasium_returns(policy, name, options.episodes, options.seed)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ImportError:
         print("error: Gymnasium is not installed: pip install gymnasium", file=sys.stderr)
         return 2
-    print(report(options, returns))
+    print(report(options, returns, where, name))
     return 0
 
 
-def report(options: Options, returns: np.ndarray) -> str:
+def report(options: Options, returns: np.ndarray, where: str, gymnasium: str | None) -> str:
     """Returns the statistics over the returns [N, episodes], and those of the run's own summary, in lines."""
     final = statistics.describe_returns(returns.mean(axis=1))
     ci95 = interval(final.iqm_ci95, places=2)
     lines = [
-        f"{len(returns)} agents x {returns.shape[1]} episodes in Gymnasium's {options.gymnasium}",
+        f"{len(returns)} agents x {returns.shape[1]} episodes in {where}",
         f"return: mean {final.mean:.2f}, IQM {final.iqm:.2f}{f', 95% {ci95}' if ci95 else ''}, "
         f"worst agent {final.worst:.2f}, best agent {final.best:.2f}",
     ]
-    if options.gymnasium == pendulum.ENV_ID:
+    if gymnasium == pendulum.ENV_ID:
         lines.append(_shortfall_line(returns))
     summary = options.run_folder / "summary.json"
     if summary.is_file():
         content = json.loads(summary.read_text())
         mean, iqm = (content["final_return"][name] for name in ("mean", "iqm"))
         own = "all agents diverged" if mean is None else f"mean {mean:.2f}, IQM {iqm:.2f}"
-        lines.append(f"the run's own summary, {content['final_episodes']} episodes in gymnax: {own}")
+        lines.append(f"the run's own summary, {content['final_episodes']} episodes in {content['env_id']}: {own}")
     return "\n".join(lines)
 
 

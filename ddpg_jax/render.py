@@ -14,6 +14,7 @@ from ddpg_jax.environments.pendulum import NUM_STARTS as NUM_PENDULUM_STARTS
 from ddpg_jax.environments.registry import make
 from ddpg_jax.pictures import animation
 from ddpg_jax.pictures.drawing import Scene, draw_pendulums, draw_q_estimates, draw_state_plane
+from ddpg_jax.pictures.film import choose_renderer, draw_film
 from ddpg_jax.pictures.snapshots import Trained, load_trained
 from ddpg_jax.processes.devices import own_settings
 from ddpg_jax.processes.files import write_whole
@@ -21,18 +22,26 @@ from ddpg_jax.processes.output import endure
 from ddpg_jax.runs.json_files import look_where_it_was
 
 PENDULUM = "Pendulum-v1"
+WHY_NOT = {
+    "pendulums": f"is not {PENDULUM}",
+    "state_plane": f"is not {PENDULUM}",
+    "q_estimates": "steps on the host",
+    "film": "cannot draw itself",
+}
+"""Why a picture cannot be drawn of an environment."""
 USUAL_AGENTS, MAX_AGENTS = 16, 100
 MAX_SNAPSHOTS = 5
 
-Picture = Literal["pendulums", "state_plane", "q_estimates"]
-PICTURES: tuple[Picture, ...] = ("pendulums", "state_plane", "q_estimates")
+Picture = Literal["pendulums", "state_plane", "q_estimates", "film"]
+OF_PENDULUM: tuple[Picture, ...] = ("pendulums", "state_plane")
 
 
 @dataclass(frozen=True)
 class Options:
     """Draws a finished run: its agents in motion at several snapshots of training (pendulums.gif), policy and value of
     one of them next to the optimum's (state_plane.png), and Q estimates against the returns that followed
-    (q_estimates.png). The first two are only for Pendulum-v1.
+    (q_estimates.png). The first two are only for gymnax's Pendulum-v1. Of an environment that its library can draw, one
+    agent in an episode at each snapshot (film.gif).
     """
 
     run_folder: Annotated[Path, POSITIONAL]
@@ -75,9 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"error: out is {folder}, but must be a folder that can be written: {error}", file=sys.stderr)
         return 2
-    left_out = [picture for picture in PICTURES if picture not in wanted]
-    if left_out and not options.only:
-        print(f"left out, because they are only for {PENDULUM}: {', '.join(left_out)}")
+    left_out = [picture for picture in WHY_NOT if picture not in wanted]
+    if not options.only:
+        for picture in left_out:
+            print(f"left out: {picture}, because {scene.environment.env_id} {WHY_NOT[picture]}")
     return 0
 
 
@@ -89,6 +99,7 @@ def make_scene(options: Options) -> tuple[Scene, tuple[Picture, ...]]:
     """
     trained = load_trained(options.run_folder, options.part)
     look_where_it_was(options.run_folder)
+    choose_renderer()
     config = trained.config
     environment = adapted(make(config.env_id, config.env_args), config.action_repeat)
     wanted = _wanted_pictures(options, environment)
@@ -103,12 +114,17 @@ def _require_within(name: str, value: int, least: int, most: int) -> None:
 
 
 def _wanted_pictures(options: Options, environment: Environment) -> tuple[Picture, ...]:
-    wanted = options.only or (PICTURES if environment.env_id == PENDULUM else PICTURES[2:])
-    if environment.env_id != PENDULUM and set(wanted) != {"q_estimates"}:
-        raise ValueError(
-            f"only is {' '.join(wanted)}, but must be q_estimates: the others are only for {PENDULUM}, and "
-            f"{options.run_folder} is of {environment.env_id}"
-        )
+    """Returns the pictures to draw: those that are named, or all that the environment allows."""
+    can: list[Picture] = list(OF_PENDULUM) if environment.env_id == PENDULUM else []
+    can += ["q_estimates"] if environment.outside is None else []
+    can += ["film"] if environment.draw is not None or environment.outside is not None else []
+    for picture in options.only:
+        if picture not in can:
+            raise ValueError(
+                f"only is {' '.join(options.only)}, but must be of {', '.join(can)}: {options.run_folder} is of "
+                f"{environment.env_id}, which {WHY_NOT[picture]}"
+            )
+    wanted = options.only or tuple(can)
     if "pendulums" in wanted:
         animation.require_encoder(options.animation)
     return tuple(dict.fromkeys(wanted))
@@ -143,6 +159,8 @@ def draw(picture: Picture, scene: Scene, options: Options) -> tuple[str, bytes]:
         return options.animation, draw_pendulums(scene, Path(options.animation).suffix)
     if picture == "state_plane":
         return "state_plane.png", draw_state_plane(scene)
+    if picture == "film":
+        return "film.gif", draw_film(scene)
     return "q_estimates.png", draw_q_estimates(scene)
 
 

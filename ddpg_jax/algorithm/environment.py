@@ -5,7 +5,7 @@ next episode.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -71,6 +71,9 @@ class Outside(Protocol):
     def episodes(self) -> HostEpisodes:
         """Makes what evaluations run in."""
 
+    def film(self, act: Callable[[np.ndarray], np.ndarray], start: Any, every: int) -> Sequence[np.ndarray]:
+        """Draws an episode from one start state [1]; returns every n-th frame [H, W, 3]. `act`: [O] -> [A]."""
+
     def repeating(self, times: int) -> "Outside":
         """Returns the task in which every action is executed several times, and the rewards are added up."""
 
@@ -108,6 +111,8 @@ class Environment:
     """An agent has solved the task if its mean shortfall to those returns is at most this; None: not defined."""
     observation_parts: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Names and shapes of the arrays of which the observation was put together, in their order; empty: it is one."""
+    draw: Callable[[Sequence[State]], Sequence[np.ndarray]] | None = None
+    """States -> frames [H, W, 3] of 8-bit colours; None: there is nothing that draws them."""
     outside: Outside | None = None
     """Makes environments on the host; then `step` is not used, and `reset` returns a `Pending` state. None: there are
     none, `reset` and `step` are the task."""
@@ -132,6 +137,10 @@ class Environment:
     def evaluation_starts(self, num: int) -> tuple[State, jax.Array]:
         """Returns the first `num` of the start states that all evaluations share, with their observations [num, O]."""
         return _drawn(self.reset, _EVALUATION_SEED, num) if self.starts is None else self.starts(num)
+
+    def starts_of(self, seed: int, num: int) -> tuple[State, jax.Array]:
+        """Returns start states that a seed of the caller's draws, with their observations [num, O]."""
+        return _drawn(self.reset, seed, num)
 
     def selection_starts(self, num: int) -> tuple[State, jax.Array]:
         """Returns the start states by which the best agent is chosen; they are not those of reported returns."""

@@ -173,8 +173,8 @@ def _observation_parts(
 
 def _require_same_state(before: State, after: State, environment: Environment) -> None:
     """Refuses a step that changes the structure, a shape or a dtype of the state: a loop carries one type."""
-    structures = [jax.tree.structure(state) for state in (before, after)]
-    if not structures[0] == structures[1]:
+    structures: list[Any] = [jax.tree.structure(state) for state in (before, after)]
+    if structures[0] != structures[1]:
         raise ValueError(
             f"state of {environment.env_id!r} is {structures[1]} after a step, but must be {structures[0]}, as after a "
             f"reset"

@@ -1,8 +1,11 @@
 """Environments of Brax; the only file that knows the library."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.environments import brax_interface
@@ -37,4 +40,11 @@ def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
     max_steps = int(own.pop("episode_length", EPISODE_LENGTH))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Brax's advice to use MuJoCo Playground
-        return brax_interface.adapt(envs.get_environment(name, **own), env_id, max_steps)
+        env = envs.get_environment(name, **own)
+        return brax_interface.adapt(env, env_id, max_steps, draw=partial(_draw, env))
+
+
+def _draw(env: Any, states: Sequence[Any]) -> Sequence[np.ndarray]:
+    from brax.io import image
+
+    return image.render_array(env.sys, [state.pipeline_state for state in states], height=240, width=320)

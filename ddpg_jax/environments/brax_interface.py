@@ -3,17 +3,19 @@
 Their wrappers are not used: the training loop begins episodes, cuts them off and repeats actions itself.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments.adapting import flat, with_default_settings
 
 
-def adapt(env: Any, env_id: str, max_steps: int) -> Environment:
+def adapt(env: Any, env_id: str, max_steps: int, draw: Callable[[Sequence[Any]], Sequence[np.ndarray]]) -> Environment:
     """Returns the environment of a library with Brax's interface.
 
     Actions are within [-1, 1], as these libraries' own agents take them. An observation or a reward that is not finite,
@@ -23,6 +25,7 @@ def adapt(env: Any, env_id: str, max_steps: int) -> Environment:
         env: without wrappers.
         env_id: the name in messages and files.
         max_steps: the time limit, of which such an environment knows nothing.
+        draw: states of the library -> frames.
     """
 
     @jax.jit
@@ -48,4 +51,4 @@ def adapt(env: Any, env_id: str, max_steps: int) -> Environment:
     size = jax.eval_shape(reset, jax.random.key(0))[1].shape[0]
     bounds = (1.0,) * env.action_size
     low = tuple(-bound for bound in bounds)
-    return Environment(env_id, size, low, bounds, max_steps, reset=reset, step=step)
+    return Environment(env_id, size, low, bounds, max_steps, reset=reset, step=step, draw=draw)

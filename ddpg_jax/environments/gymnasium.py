@@ -1,7 +1,8 @@
 """Environments of Gymnasium, which step on the host; the only file that knows the library."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -101,6 +102,21 @@ class Task:
         is_vector = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
         return env if is_vector else gymnasium.wrappers.FlattenObservation(env)
 
+    def film(self, act: Callable[[np.ndarray], np.ndarray], start: Any, every: int) -> list[np.ndarray]:
+        """Draws an episode from one start state [1]; returns every n-th frame [H, W, 3]. `act`: [O] -> [A]."""
+        env: Any = self.make(render_mode="rgb_array")
+        observation, ended, frames = _begin(env, _states_of(start)[0]), False, []
+        for t in itertools.count():
+            if t % every == 0:
+                frames.append(env.render())
+            if ended:
+                env.close()
+                return frames
+            action = act(np.asarray(observation, np.float32))
+            observation, _, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
+            ended = terminated or truncated
+        return frames
+
     def repeating(self, times: int) -> "Task":
         """Returns the task in which every action is executed several times."""
         return replace(self, action_repeat=times)
@@ -165,7 +181,7 @@ class Episodes:
 
     def begin(self, starts: Any, num_agents: int) -> np.ndarray:
         """Begins an episode from each of S start states for each agent; returns the observations [N, S, O]."""
-        states = starts["state"] if isinstance(starts, dict) else np.asarray(starts.seed)
+        states = _states_of(starts)
         num = num_agents * len(states)
         self._envs += [self._task.make() for _ in range(num - len(self._envs))]
         seen = [_begin(env, states[i % len(states)]) for i, env in enumerate(self._envs[:num])]
@@ -183,6 +199,11 @@ class Episodes:
         self._seen = observation.reshape(*shape, -1)
         ends: list[Any] = [each.reshape(shape) for each in (reward, terminated, truncated)]
         return Step(self._seen, *ends)
+
+
+def _states_of(starts: Any) -> np.ndarray:
+    """Returns start states [S, ...] of Pendulum, or seeds [S]."""
+    return starts["state"] if isinstance(starts, dict) else np.asarray(starts.seed)
 
 
 def _begin(env: gymnasium.Env, start: Any) -> np.ndarray:

@@ -38,4 +38,5 @@ def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
         config.update_from_flattened_dict({**impl, **arguments})
     except (KeyError, TypeError) as error:
         raise ValueError(f"env_args is not a part of the configuration of {env_id}: {error}") from error
-    return brax_interface.adapt(registry.load(name, config=config), env_id, int(config.episode_length))
+    env = registry.load(name, config=config)
+    return brax_interface.adapt(env, env_id, int(config.episode_length), draw=env.render)

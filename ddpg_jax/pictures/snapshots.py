@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.config import Config
 from ddpg_jax.population.assembly import make_algorithm
-from ddpg_jax.runs.policy import check_weights, load_policy, load_weights
+from ddpg_jax.runs.policy import check_weights, load_policy, load_weights, policy_config
 from ddpg_jax.runs.sweep import Point
 
 
@@ -93,7 +93,7 @@ def load_trained(run_folder: Path, part: int | None) -> Trained:
         )
     name = _part_name(run_folder, part)
     policy = load_policy(run_folder / "policy" / name)
-    config = Config.from_dict(json.loads((run_folder / "policy" / name / "policy.json").read_bytes())["config"])
+    config = policy_config(run_folder / "policy" / name)
     preset, discounts = _read_run(run_folder, name, policy.num_agents, config)
     folders = {int(folder.name): folder / name for folder in (run_folder / "snapshots").glob("[0-9]*")}
     if not folders:

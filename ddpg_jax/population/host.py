@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ddpg_jax.algorithm import outside
-from ddpg_jax.algorithm.environment import HostEnvironments
+from ddpg_jax.algorithm.environment import Environment, HostEnvironments, HostEpisodes
 from ddpg_jax.algorithm.evaluation import GreedyEpisodes
 from ddpg_jax.algorithm.loop import Setup, unpack_log
 from ddpg_jax.algorithm.types import Hyperparameters, StepLog, TrainState
@@ -70,23 +70,13 @@ class HostPopulation(Population):
         return GreedyEpisodes(*joined)
 
     def _evaluate_block(self, index: int, starts: Any) -> GreedyEpisodes:
-        agents, environment = self._num_held(index), self._setup.environment
-        observations = self._episodes.begin(starts, agents)
-        total, at_bounds, length = (np.zeros(observations.shape[:2]) for _ in range(3))
-        alive = np.ones(observations.shape[:2], bool)
-        low, high = np.asarray(environment.low, np.float32), np.asarray(environment.high, np.float32)
-        for _ in range(environment.max_steps):
-            if not alive.any():
-                break
+        agents = self._num_held(index)
+
+        def act(observations: np.ndarray) -> np.ndarray:
             seen = spread(self._padded(index, observations), self._programs.stacked)
-            actions = on_host(self._programs.evaluate(self.states[index].agent, seen))[:agents]
-            step = self._episodes.step(np.nan_to_num(actions), alive)
-            total += np.where(alive, step.reward, 0.0)
-            at_bounds += np.where(alive, np.mean((actions == low) | (actions == high), axis=-1), 0.0)
-            length += alive
-            observations = np.asarray(step.observation)
-            alive = alive & ~(step.terminated | step.truncated)
-        return GreedyEpisodes(total.astype(np.float32), (at_bounds / length).astype(np.float32))
+            return on_host(self._programs.evaluate(self.states[index].agent, seen))[:agents]
+
+        return greedy_episodes(act, self._episodes, starts, agents, self._setup.environment)
 
     def _begin(self) -> None:
         """Begins new episodes in all environments, and chooses the first actions."""
@@ -118,6 +108,39 @@ class HostPopulation(Population):
         """Returns an array [n, ...] with copies of the last entry for the agents that only fill up the block."""
         missing = self._size - len(array)
         return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+
+
+def greedy_episodes(
+    act: Callable[[np.ndarray], np.ndarray],
+    episodes: HostEpisodes,
+    starts: Any,
+    num_agents: int,
+    environment: Environment,
+) -> GreedyEpisodes:
+    """Runs greedy episodes on the host, NumPy arrays [N, S] (see `evaluation.greedy_episodes`).
+
+    Args:
+        act: (observations [N, S, O]) -> actions [N, S, A].
+        episodes: what they run in.
+        starts: S start states that all agents share.
+        num_agents: N.
+        environment: the task.
+    """
+    observations = episodes.begin(starts, num_agents)
+    total, at_bounds, length = (np.zeros(observations.shape[:2]) for _ in range(3))
+    alive = np.ones(observations.shape[:2], bool)
+    low, high = np.asarray(environment.low, np.float32), np.asarray(environment.high, np.float32)
+    for _ in range(environment.max_steps):
+        if not alive.any():
+            break
+        actions = act(observations)
+        step = episodes.step(np.nan_to_num(actions), alive)
+        total += np.where(alive, step.reward, 0.0)
+        at_bounds += np.where(alive, np.mean((actions == low) | (actions == high), axis=-1), 0.0)
+        length += alive
+        observations = np.asarray(step.observation)
+        alive = alive & ~np.asarray(step.terminated | step.truncated)
+    return GreedyEpisodes(total.astype(np.float32), (at_bounds / length).astype(np.float32))
 
 
 def make_population(

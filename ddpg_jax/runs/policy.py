@@ -144,6 +144,11 @@ def load_policy(run_folder: str | Path, agents: Literal["all", "best"] | int | S
     return policy.select(policy.best_agent)
 
 
+def policy_config(run_folder: str | Path) -> Config:
+    """Returns the configuration with which the policies of a finished run were trained (see `load_policy`)."""
+    return Config.from_dict(json.loads((_policy_folder(Path(run_folder)) / "policy.json").read_bytes())["config"])
+
+
 def _policy_folder(run_folder: Path) -> Path:
     """Returns the folder with the policy of a run; raises ValueError if there is none, or one per part of a sweep."""
     folder = run_folder / "policy" if (run_folder / "policy").is_dir() else run_folder
