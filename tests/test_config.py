@@ -43,6 +43,9 @@ NOT_A_NAME = ([1, None, True], "a name")
 # Every field: the rules that values break, with the values that break them.
 DOMAINS = {
     "env_id": [NAME, NOT_A_NAME],
+    "env_args": [([("length",), ("=3",), ("a=1", "b")], "words of the form NAME=VALUE"), (["a=1", 3, (1,)], "texts")],
+    "action_repeat": [COUNT, NOT_WHOLE, ([1001], "at most 1000")],
+    "final_episodes": [COUNT, NOT_WHOLE],
     "total_steps": [COUNT, NOT_WHOLE],
     "max_episode_steps": [COUNT, NOT_WHOLE],
     "time_limit_terminal": [TRUTH],

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_environments import aim, follow, small_config
+from toy_environments import follow, small_config
 
 from ddpg_jax.algorithm import replay
 from ddpg_jax.algorithm.types import Replay, Transition
+from ddpg_jax.environments.registry import make
 from ddpg_jax.population import programs as population
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.blocks import Population, agent_keys
@@ -311,7 +311,6 @@ def test_blocks_hold_a_group_on_every_device():
 
 
 def test_parameters_of_the_keras_tutorial_are_counted():
-    of_pendulums_size = replace(aim((0.0,), (-2.0,), (2.0,)), observation_size=3)
     # weights as in its source, and a bias of each unit: 256 + 256 + 1 and 16 + 32 + 32 + 256 + 256 + 1
-    num = population.num_parameters(make_setup(PRESETS["keras"], of_pendulums_size))
+    num = population.num_parameters(make_setup(PRESETS["keras"], make("Pendulum-v1")))
     assert num == 66_560 + 513 + 82_768 + 593

@@ -375,9 +375,11 @@ def test_other_environments_have_q_estimates_alone(tmp_path, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out == [
         str(folder / "q_estimates.png"),
-        "left out, because they are only for Pendulum-v1: pendulums, state_plane",
+        "left out: pendulums, because PointRobot-misc is not Pendulum-v1",
+        "left out: state_plane, because PointRobot-misc is not Pendulum-v1",
+        "left out: film, because PointRobot-misc cannot draw itself",
     ]
-    assert "only is pendulums, but must be q_estimates" in refused(capsys, folder, "--only", "pendulums")
+    assert "only is pendulums, but must be of q_estimates" in refused(capsys, folder, "--only", "pendulums")
 
 
 def test_parts_of_a_sweep_over_shapes_are_named(tmp_path, capsys):

@@ -106,12 +106,12 @@ def explored(config: Config, environment: Environment, num_steps: int, *, seed: 
     """Returns the rows that an agent stores in this many steps without an update, and the outcomes of the steps."""
     setup = make_setup(config, environment)
     hyperparameters = make_hyperparameters(config)
-    setup = loop.Setup(environment, algorithm or setup.algorithm, setup.exploration, replay_capacity=num_steps)
+    setup = loop.Setup(setup.environment, algorithm or setup.algorithm, setup.exploration, replay_capacity=num_steps)
     explore = partial(loop.explore, hyperparameters=hyperparameters, setup=setup)
     start = loop.init(jax.random.key(seed), hyperparameters, setup=setup)
     run = jax.jit(lambda state: jax.lax.scan(lambda state, _: explore(state), state, length=num_steps))
     state, outcome = run(start)
-    return stored(state.replay, environment.action_size), state, jax.device_get(outcome)
+    return stored(state.replay, setup.environment.action_size), state, jax.device_get(outcome)
 
 
 def every_row(key, batch_size: int, size: jax.Array) -> jax.Array:

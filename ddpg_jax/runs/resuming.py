@@ -78,8 +78,13 @@ def notes(session: Session) -> list[str]:
     """Returns what a user should know about a run that is resumed."""
     saved = session.checkpoint.saved if session.checkpoint else None
     where = f"at step {saved.env_steps:,}" if saved else "at its beginning: it has no checkpoint"
-    path = session.folder.path
-    return [f"resuming {path} {where}", *differences(path, session.plan.device)]
+    path, environment = session.folder.path, session.environment
+    begins = f"note: {environment.env_id} begins new episodes: the state of its environments cannot be saved"
+    return [
+        f"resuming {path} {where}",
+        *differences(path, session.plan.device),
+        *([begins] if environment.outside is not None else []),
+    ]
 
 
 def how_to_resume(options: Options, folder: RunFolder) -> str:
