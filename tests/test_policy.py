@@ -14,7 +14,6 @@ from ddpg_jax import load_policy
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.runs.policy import load_weights, save_policy, save_weights
-from ddpg_jax.runs.wave import FINAL_EPISODES
 
 NUM_AGENTS = 2
 
@@ -71,7 +70,7 @@ def test_policies_score_in_gymnasium_what_the_summary_says(finished):
 
 
 def _pendulum_starts():
-    state, _ = make("Pendulum-v1").evaluation_starts(FINAL_EPISODES)
+    state, _ = make("Pendulum-v1").evaluation_starts(512)
     return np.asarray(state.theta, np.float64), np.asarray(state.theta_dot, np.float64)
 
 
