@@ -50,9 +50,15 @@ ROUNDED = "ours_bfloat16"
 TOGETHER = 32
 _JAX = ("jax==0.10.2", "jaxlib==0.10.2", "flax==0.12.8", "optax==0.2.8", "numpy==2.4.6")
 PEERS: dict[str, Peer] = {
-    OURS: Peer("ddpg_jax", "ours.py", agents=(1, TOGETHER), names=("ddpg_jax", "jax")),
+    OURS: Peer("ddpg_jax", "ours.py", agents=(1, 8, TOGETHER), names=("ddpg_jax", "jax")),
     ROUNDED: Peer(
         "ddpg_jax, `--matmul-dtype bfloat16`", "ours_bfloat16.py", agents=(1, TOGETHER), names=("ddpg_jax", "jax")
+    ),
+    "ours_gymnasium": Peer(
+        "ddpg_jax, `--env-id gymnasium:Pendulum-v1`",
+        "ours_gymnasium.py",
+        agents=(1, 8),
+        names=("ddpg_jax", "gymnasium"),
     ),
     "keras": Peer(
         "Keras tutorial, our implementation",

@@ -9,7 +9,8 @@ from ddpg_jax.algorithm.agent import act
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.blocks import Population, agent_keys
+from ddpg_jax.population.blocks import agent_keys
+from ddpg_jax.population.host import make_population
 from ddpg_jax.population.programs import Placement, choose_group_size, compile_programs
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
@@ -23,7 +24,7 @@ def main(options: Options, config: Config = PRESETS["keras"]) -> None:
     placement = Placement(tuple(jax.devices()), choose_group_size(setup, jax.devices()[0].platform))
     programs = compile_programs(setup, placement, max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
     hyperparameters = jax.tree.map(lambda x: np.full(options.agents, x, np.float32), make_hyperparameters(config))
-    population = Population(programs, agent_keys(options.seed, np.arange(options.agents)), hyperparameters)
+    population = make_population(setup, programs, agent_keys(options.seed, np.arange(options.agents)), hyperparameters)
 
     def advance(steps: int) -> bool:
         if options.total_steps is not None:
@@ -36,7 +37,7 @@ def main(options: Options, config: Config = PRESETS["keras"]) -> None:
         chunk = min(MAX_CHUNK, 4 * chunk)
     state = jax.tree.map(lambda x: x[0], population.states[0].agent)
     meter.report(
-        {"ddpg_jax": ddpg_jax.__version__} | versions("jax", "flax", "optax", "gymnax"),
+        {"ddpg_jax": ddpg_jax.__version__} | versions("jax", "flax", "optax", "gymnax", "gymnasium"),
         lambda observations: np.asarray(act(state, observations, algorithm=setup.algorithm)),
     )
 
