@@ -38,12 +38,12 @@ class Config:
 
     # Task
     env_id: Annotated[str, NAME] = "Pendulum-v1"
-    """Environment with continuous actions: a name of gymnax, LIBRARY:NAME, or MODULE:FUNCTION of your own;
-    --list-environments shows those that can be named here."""
+    """Environment with continuous actions: a gymnax name, LIBRARY:NAME, or your own MODULE:FUNCTION;
+    --list-environments shows those available on this installation."""
     env_args: Annotated[tuple[str, ...], ARGUMENTS] = ()
-    """Arguments of the environment, each NAME=VALUE."""
+    """Arguments passed to the environment, each of the form NAME=VALUE."""
     action_repeat: Annotated[int, count(1, 1000)] = 1
-    """Steps of the environment for which it executes each action; all steps here count the agent's actions."""
+    """Environment steps for which each action is repeated; every other number of steps counts the agent's actions."""
     total_steps: Annotated[int, COUNT] = 10_000
     """Environment steps per agent."""
     max_episode_steps: Annotated[int | None, COUNT] = None
@@ -73,15 +73,16 @@ class Config:
     actor_normalization: Literal["none", "layer", "batch"] = "none"
     """Normalisation of the actor's hidden layers; batch also normalises the observation."""
     critic_normalization: Literal["none", "layer", "batch"] = "none"
-    """Normalisation of the critic's hidden layers; batch only up to where the action enters, and the observation."""
+    """Normalisation of the critic's hidden layers; batch also normalises the observation, but stops where the action
+    enters."""
     actor_dropout: Annotated[float, RATE] = 0.0
     """Dropout rate after the actor's hidden layers, only in the losses."""
     critic_dropout: Annotated[float, RATE] = 0.0
     """Dropout rate after the critic's hidden layers, only in the losses."""
     num_critics: Annotated[int, count(1, 64)] = 1
-    """Critics with parameters of their own; the target uses the smallest of their values, the actor the first."""
+    """Number of independent critics; the target uses the smallest of their values, the actor's loss the first."""
     critic_atoms: Annotated[int, count(1, 1001)] = 1
-    """Values on which the critic puts probabilities, from value_min to value_max; 1: it estimates the mean alone."""
+    """Number of atoms of the critic's return distribution, from value_min to value_max; 1: estimate only the mean."""
     value_min: Annotated[float, FINITE] = 0.0
     """Smallest discounted return that critic_atoms represent, after reward_scale."""
     value_max: Annotated[float, FINITE] = 0.0
@@ -89,8 +90,8 @@ class Config:
     normalize_observations: bool = False
     """Standardise observations by the mean and the variance of all that the agent has acted on."""
     matmul_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Operands of the hidden layers' matrix products; bfloat16 rounds those with 16 or more features, and sums in
-    float32."""
+    """Data type of the operands in the hidden layers' matrix products; bfloat16 rounds operands with 16 or more
+    features, and sums in float32."""
 
     # Optimisation
     actor_lr: Annotated[float, POSITIVE] = 1e-3
@@ -108,11 +109,12 @@ class Config:
     critic_l2: Annotated[float, NOT_NEGATIVE] = 0.0
     """L2 on the critic's kernels: this times the kernel is added to its gradient, before Adam."""
     max_grad_norm: Annotated[float | None, POSITIVE] = None
-    """Largest global norm of a network's gradients, which are scaled down to it; None: no limit."""
+    """Largest global norm of each network's gradients; larger gradients are scaled down to it. None: no limit."""
     gamma: Annotated[float, FRACTION] = 0.99
     """Discount factor per step."""
     n_step: Annotated[int, count(1, 1000)] = 1
-    """Rewards in the critic's target before it bootstraps; fewer where the episode or the replay ends."""
+    """Number of rewards in the critic's target before it bootstraps; fewer at the end of an episode or of the stored
+    data."""
     reward_scale: Annotated[float, POSITIVE] = 1.0
     """Factor on the rewards that the critic learns from; reported returns are not scaled."""
     target_noise: Annotated[float, NOT_NEGATIVE] = 0.0
@@ -130,9 +132,9 @@ class Config:
     sample_with_replacement: bool = True
     """Let a transition appear more than once in a minibatch."""
     learning_starts: Annotated[int, COUNT_OR_ZERO] = 0
-    """Transitions in the replay before the first update; without replacement at least batch_size."""
+    """Transitions in the replay before the first update; at least batch_size if sampling is without replacement."""
     train_every: Annotated[int, COUNT] = 1
-    """Steps of the training loop between updates; in each all environments of an agent make a step."""
+    """Steps of the training loop between updates; in each one, all environments of an agent take one step."""
     updates_per_train: Annotated[int, COUNT] = 1
     """Updates each time that the agent trains."""
     update_order: Literal["critic_first", "together"] = "critic_first"
@@ -153,7 +155,7 @@ class Config:
     noise_initial: Annotated[float, FINITE] = 0.0
     """Value of the noise at its start."""
     noise_scale: Annotated[float, NOT_NEGATIVE] = 1.0
-    """Factor from the noise to the action."""
+    """Factor by which the noise is multiplied before it is added to the action."""
     noise_relative: bool = False
     """Measure the noise in units of the action's range (high - low) instead of the environment's units."""
     noise_decay: Annotated[float, DECAY] = 1.0
@@ -161,7 +163,7 @@ class Config:
     noise_reset: bool = False
     """Start the noise anew in each episode."""
     num_envs: Annotated[int, count(1, 4096)] = 1
-    """Environments of each agent that step side by side; environment steps are those of all of them together."""
+    """Environments that each agent steps side by side; environment steps are counted over all of them."""
     random_steps: Annotated[int, COUNT_OR_ZERO] = 0
     """Environment steps at the beginning with uniformly random actions."""
     clip_stored_action: bool = True
@@ -173,7 +175,8 @@ class Config:
     eval_episodes: Annotated[int, COUNT] = 64
     """Greedy episodes per evaluation during training, from start states common to all agents."""
     final_episodes: Annotated[int, COUNT] = 512
-    """Greedy episodes after training, for the results, and as many from other start states to choose the best agent."""
+    """Greedy episodes after training for the reported results; the same number again, from other start states, selects
+    the best agent."""
 
     def __post_init__(self) -> None:
         for name, annotation in ANNOTATIONS.items():

@@ -158,7 +158,7 @@ def rule_of(annotation: Any) -> str:
     kind = kind_of(annotation)
     if kind.choices:
         return f"one of {', '.join(kind.choices)}"
-    return "" if kind.domain in (None, NAME, FOLDER) else kind.domain.rule
+    return "" if kind.domain in (None, NAME, FOLDER, ARGUMENTS) else kind.domain.rule
 
 
 def from_words(name: str, words: Sequence[str], annotation: Any) -> Any:

@@ -57,7 +57,7 @@ GIST = Config(
     max_episode_steps=10_000,
     eval_every=2_000,
 )
-"""The TensorFlow 1 gist as its text runs: its noise does not accumulate, and a time limit is terminal."""
+"""The TensorFlow 1 gist exactly as its code behaves: its noise does not accumulate, and a time limit is terminal."""
 
 GIST_CORRECTED = GIST.replace(time_limit_terminal=False, noise="ou", clip_stored_action=True)
 """The gist with a true Ornstein-Uhlenbeck process, bootstrapping at time limits, and the executed action stored."""

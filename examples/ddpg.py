@@ -1,7 +1,7 @@
 """Trains one DDPG agent on Pendulum and prints a line per episode: `python examples/ddpg.py`.
 
-The comments name the lines of Algorithm 1 in Lillicrap et al. 2015 (https://arxiv.org/abs/1509.02971), which are
-counted from its first. In shapes O is the size of an observation (3: cos θ, sin θ, dθ/dt in rad/s) and A that of an
+The comments give the lines of Algorithm 1 in Lillicrap et al. 2015 (https://arxiv.org/abs/1509.02971), counting its
+first line as 1. In shapes O is the size of an observation (3: cos θ, sin θ, dθ/dt in rad/s) and A that of an
 action (1: a torque in N·m).
 """
 

@@ -41,13 +41,13 @@ class Options:
     out: Annotated[Path | None, FOLDER] = None
     """The run folder, new or empty; None: runs/<time>-<preset>-<environment>."""
     devices: Annotated[int | None, count(1, 1024)] = None
-    """Number of devices of all processes; None: every usable core, or every accelerator."""
+    """Total number of devices of all processes; None: all accelerators, or all usable cores if there are none."""
     group_size: Annotated[int | None, count(1, MAX_AGENTS)] = None
     """Agents that advance together on a device; None: chosen for the networks and the device."""
     checkpoint_every: Annotated[float | None, SECONDS] = None
     """Seconds between checkpoints; None: 60, or longer where they would cost more than 5% of the run."""
     resume: Annotated[Path | None, FOLDER] = None
-    """Run folder to continue with its own configuration. --total-steps may be larger, to extend the run."""
+    """Run folder to resume, with its saved configuration. A larger --total-steps extends the run."""
     checkpoint: Annotated[int | None, count(1)] = None
     """Number of the checkpoint to resume from; None: the newest."""
     record_every: Annotated[int | None, count(1)] = None
@@ -57,7 +57,7 @@ class Options:
     fail_on_divergence: bool = False
     """End with status 1 if any agent's numbers are no longer finite, instead of only if all agents' are."""
     plan: bool = False
-    """Print the memory, waves and time that the run would need, and exit."""
+    """Print the memory and time that the run would need, and how many agents would train at once, and exit."""
     list_environments: bool = False
     """Print the environments that --env-id can name here, with their sizes, and exit."""
     quiet: bool = False
@@ -65,8 +65,9 @@ class Options:
     verbose: bool = False
     """Print a line for every training episode."""
     sweep: Annotated[tuple[str, ...], REPEATED] = ()
-    """FIELD=VALUE,VALUE,...: train every combination of the values of all --sweep, each with all seeds. A field may
-    also be drawn: FIELD=loguniform:LOW,HIGH or FIELD=uniform:LOW,HIGH. Sizes are written 64x64. FIELD may be preset."""
+    """FIELD=VALUE,VALUE,...: train every combination of values across all --sweep options, each with all seeds. With
+    --samples, values may be drawn: FIELD=loguniform:LOW,HIGH or FIELD=uniform:LOW,HIGH. Sizes are written 64x64. FIELD
+    may be preset."""
     samples: Annotated[int | None, count(1, MAX_AGENTS)] = None
     """Number of points to draw at random from the sweeps; None: the whole grid."""
     distributed: bool = False
