@@ -60,10 +60,10 @@ TASKS = {
 """All with the values of the preset, in the order of the table."""
 
 
-def train(name: str, task: Task) -> None:
-    """Runs the command, and keeps its tables."""
+def train(name: str, task: Task, keep: Path | None) -> None:
+    """Runs the command, and keeps its tables; with `keep` also the run folder."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
+        run = (keep or Path(folder)) / name
         words = ["--preset", "continuous", "--env-id", task.env_id, "--seeds", str(SEEDS), "--seed", str(SEED)]
         command = [sys.executable, "-m", "ddpg_jax.run", *words, *task.flags, "--out", str(run)]
         subprocess.run(command, cwd=HERE.parent, check=True)
@@ -98,11 +98,12 @@ def main() -> None:
     """Runs what is missing, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", choices=[[], *TASKS], help="tasks to run; none: all")
+    parser.add_argument("--keep", type=Path, help="folder in which the run folders stay, for pictures of them")
     parser.add_argument("--again", action="store_true", help="run them even if their results exist")
     options = parser.parse_args()
     for name in options.tasks or TASKS:
         if options.again or not (RESULTS / name / "summary.json").exists():
-            train(name, TASKS[name])
+            train(name, TASKS[name], options.keep)
     print("| task | at 40,000: IQM | final: IQM [95%] | worst | best | published | by | minutes |")
     print("|---|---|---|---|---|---|---|---|")
     for name, task in TASKS.items():
