@@ -181,6 +181,16 @@ def test_chunks_do_not_show_in_the_results():
     np.testing.assert_array_equal(expected.critic_loss, np.concatenate([log.critic_loss for log in found], axis=1))
 
 
+@pytest.mark.parametrize("changes", [{"learning_starts": 7}, {"train_every": 3, "updates_per_train": 2}])
+def test_agents_on_the_host_update_when_the_configuration_says(changes):
+    config = small(**changes)
+    _, agents = population(config)
+    for num_steps, total in ((6, 6), (1, 7), (13, 20)):
+        log = agents.advance(num_steps)
+        assert agents.states[0].agent.step.tolist() == [config.num_updates(total)] * 2
+    assert np.count_nonzero(log.critic_loss) > 0
+
+
 def test_a_step_on_the_host_is_the_step_of_the_compiled_loop():
     """The same transitions and the same keys give the same update, whichever program makes it."""
     setup, agents = population(small(learning_starts=1, noise_sigma=0.0), num_agents=2)
