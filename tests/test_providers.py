@@ -191,6 +191,17 @@ def test_agents_on_the_host_update_when_the_configuration_says(changes):
     assert np.count_nonzero(log.critic_loss) > 0
 
 
+@pytest.mark.parametrize("how", ["restore", "replace"])
+def test_other_states_begin_new_episodes(how):
+    _, agents = population(small())
+    agents.advance(5)
+    given = {"restore": lambda positions, state: state, "replace": list(agents.states)}[how]
+    getattr(agents, how)(given)
+    agents.advance(2)
+    assert agents.states[0].episode.length.tolist() == [2, 2]
+    assert int(agents.states[0].step) == 7
+
+
 def test_a_step_on_the_host_is_the_step_of_the_compiled_loop():
     """The same transitions and the same keys give the same update, whichever program makes it."""
     setup, agents = population(small(learning_starts=1, noise_sigma=0.0), num_agents=2)
