@@ -45,9 +45,6 @@ RUNS: dict[str, list[str]] = {
     "td3": ["--preset", "td3"],
     "d4pg": ["--preset", "d4pg"],
     "mountain_car": ["--preset", "mountain_car", "--seed", "1"],
-    "swimmer": ["--preset", "continuous", "--env-id", "Swimmer-misc", "--seed", "1"],
-    "reacher": ["--preset", "continuous", "--env-id", "Reacher-misc", "--seed", "1"],
-    "point_robot": ["--preset", "continuous", "--env-id", "PointRobot-misc", "--seed", "1"],
 }
 """The flags of each result, in addition to `--seeds 32`."""
 

@@ -23,8 +23,8 @@ from ddpg_jax.runs.json_files import look_where_it_was
 
 PENDULUM = "Pendulum-v1"
 WHY_NOT = {
-    "pendulums": f"is not {PENDULUM}",
-    "state_plane": f"is not {PENDULUM}",
+    "pendulums": f"is not gymnax's {PENDULUM}",
+    "state_plane": f"is not gymnax's {PENDULUM}",
     "q_estimates": "steps on the host",
     "film": "cannot draw itself",
 }

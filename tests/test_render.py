@@ -375,8 +375,8 @@ def test_other_environments_have_q_estimates_alone(tmp_path, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out == [
         str(folder / "q_estimates.png"),
-        "left out: pendulums, because PointRobot-misc is not Pendulum-v1",
-        "left out: state_plane, because PointRobot-misc is not Pendulum-v1",
+        "left out: pendulums, because PointRobot-misc is not gymnax's Pendulum-v1",
+        "left out: state_plane, because PointRobot-misc is not gymnax's Pendulum-v1",
         "left out: film, because PointRobot-misc cannot draw itself",
     ]
     assert "only is pendulums, but must be of q_estimates" in refused(capsys, folder, "--only", "pendulums")

@@ -18,13 +18,20 @@ MAX_FRAMES = 200
 
 FRAMES_PER_SECOND = 20
 
+WITHOUT_SCREEN = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+"""Variables by which MuJoCo and pygame learn that there is no screen."""
+
+MAX_WIDTH = 320
+"""Pixels of an image; larger ones are reduced."""
+
 _HEADER = 22  # pixels
 
 
 def choose_renderer() -> None:
-    """Lets MuJoCo draw without a screen where there is none, unless MUJOCO_GL says how it draws."""
+    """Lets MuJoCo and pygame draw without a screen where there is none, unless the user says how they draw."""
     if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        for name, value in WITHOUT_SCREEN.items():
+            os.environ.setdefault(name, value)
 
 
 def draw_film(scene: Scene) -> bytes:
@@ -79,12 +86,15 @@ def _first(tree: Any) -> Any:
 
 def _joined(images: Sequence[np.ndarray], env_steps: Sequence[int]) -> Image.Image:
     """Returns images side by side, each below the environment steps after which its agent acts."""
-    height, width = images[0].shape[:2]
+    pictures = [Image.fromarray(np.asarray(image, np.uint8)) for image in images]
+    for picture in pictures:
+        picture.thumbnail((MAX_WIDTH, MAX_WIDTH))
+    width, height = pictures[0].size
     frame = Image.new("RGB", (width * len(images), height + _HEADER), "white")
     pen, font = ImageDraw.Draw(frame), ImageFont.load_default(13)
-    for i, (image, steps) in enumerate(zip(images, env_steps, strict=True)):
-        frame.paste(Image.fromarray(np.asarray(image, np.uint8)), (i * width, _HEADER))
-        text = f"after {steps:,} environment steps" if steps else "before training"
+    for i, (picture, steps) in enumerate(zip(pictures, env_steps, strict=True)):
+        frame.paste(picture, (i * width, _HEADER))
+        text = f"after {steps:,} steps" if steps else "before training"
         pen.text(((i + 0.5) * width, _HEADER / 2), text, "black", font, anchor="mm")
     return frame
 
