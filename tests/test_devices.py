@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,17 @@ import numpy as np
 import pytest
 from toy_environments import follow, small_config
 
+from ddpg_jax import api
 from ddpg_jax.population import programs
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.blocks import Population, agent_keys
 from ddpg_jax.population.programs import Placement
+from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
 
 PROGRAM = """
 import jax
+
 from ddpg_jax.processes import devices
 
 devices.prepare(1)
@@ -106,3 +110,18 @@ def test_options_change_no_bit_of_what_is_trained(monkeypatch):
         assert np.all(losses[0, -20:] > 0)
         found.append([leaf.tobytes() for leaf in jax.tree.leaves((losses, agents.agents(lambda state: state)))])
     assert found[0] == found[1]
+
+
+def test_python_api_keeps_compiled_programs_in_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        with mock.patch.object(api, "_compiled", side_effect=InterruptedError), pytest.raises(InterruptedError):
+            api.train(PRESETS["pendulum"], num_agents=1)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "ddpg_jax" / "compiled")
+        jax.config.update("jax_compilation_cache_dir", "/elsewhere")
+        devices.use_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir == "/elsewhere"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

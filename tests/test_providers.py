@@ -24,8 +24,11 @@ from ddpg_jax.population.host import make_population
 from ddpg_jax.population.programs import Placement, compile_programs
 
 CART = """
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import ddpg_jax
 
@@ -46,8 +49,11 @@ def make_cart(length=1.0):
     return ddpg_jax.Environment("cart", 2, (-1.0,), (1.0,), 100, reset, step)
 
 
-def not_one():
-    return 3
+def make_drawn_cart():
+    def draw(states):
+        return [np.full((10, 20, 3), int(100 + 100 * state[0]), np.uint8) for state in states]
+
+    return dataclasses.replace(make_cart(), draw=draw)
 """
 SHORT = (
     "--total-steps", 60, "--eval-every", 30, "--eval-episodes", 2, "--final-episodes", 3, "--seeds", 2, "--quiet",
@@ -81,6 +87,17 @@ def test_environment_of_ones_own_from_the_command_alone(tmp_path):
         assert (later.returncode, later.stderr) == (0, ""), words
     assert "left out: film, because cart cannot draw itself" in later.stdout
     assert json.loads((run_folder / "summary.json").read_text())["env_steps_per_agent"] == 90
+
+
+def test_environment_of_ones_own_draws_itself(tmp_path, monkeypatch):
+    (tmp_path / "drawn_cart.py").write_text(CART)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "run"
+    assert train("--out", folder, "--env-id", "drawn_cart:make_drawn_cart", *SHORT).status == 0
+    assert render.main([str(folder), "--only", "film"]) == 0
+    with Image.open(folder / "film.gif") as film:
+        assert film.size == (3 * 20, 10 + 22)
+        assert film.n_frames > 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from ddpg_jax.pictures import trajectories
 from ddpg_jax.pictures.drawing import Scene
 from ddpg_jax.pictures.snapshots import Snapshot
 
-MAX_FRAMES = 200
+MAX_FRAMES = 125
 """Frames of a clip: of longer episodes every n-th step is drawn."""
 
 FRAMES_PER_SECOND = 20
@@ -40,36 +41,27 @@ def draw_film(scene: Scene) -> bytes:
     Raises:
         ValueError: if the library cannot draw here; it says what is missing.
     """
+    every = -(-scene.environment.max_steps // MAX_FRAMES)
+    episode = _inside if scene.environment.outside is None else _outside
+    drawings = [episode(scene, snapshot, every) for snapshot in scene.snapshots]
     try:
-        clips = [_episode(scene, snapshot) for snapshot in scene.snapshots]
+        clips = [drawing() for drawing in drawings]
     except Exception as error:  # of whatever library draws
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"only has film, but {scene.environment.env_id} cannot be drawn here: {reason}. MuJoCo draws with "
             f"MUJOCO_GL=egl or MUJOCO_GL=osmesa, and the library of that name (on Debian libegl1 or libosmesa6)"
         ) from error
-    num = max(map(len, clips))
-    frames = [
-        _joined([clip[min(i, len(clip) - 1)] for clip in clips], [snapshot.env_steps for snapshot in scene.snapshots])
-        for i in range(num)
-    ]
-    return _gif(frames)
+    steps = [snapshot.env_steps for snapshot in scene.snapshots]
+    return _gif([_joined([clip[min(i, len(clip) - 1)] for clip in clips], steps) for i in range(max(map(len, clips)))])
 
 
-def _episode(scene: Scene, snapshot: Snapshot) -> list[np.ndarray]:
-    """Returns the frames [H, W, 3] of an episode of the first agent."""
+def _inside(scene: Scene, snapshot: Snapshot, every: int) -> Callable[[], Sequence[np.ndarray]]:
+    """Plays an episode of the first agent; returns what draws every n-th state of it."""
     environment = scene.environment
-    every = -(-environment.max_steps // MAX_FRAMES)
-    if environment.outside is not None:
-        actor = jax.jit(lambda observation: scene.trained.algorithm.actor.apply(_first(snapshot.actors), observation))
-        states, _ = environment.evaluation_starts((scene.start or 0) + 1)
-        start = jax.tree.map(lambda leaf: leaf[-1:], states)
-        return list(environment.outside.film(lambda observation: np.asarray(actor(observation)), start, every))
-    first = scene.starts(np.full((len(scene.agents), 1), scene.start or 0))
-    one = jax.tree.map(lambda leaf: leaf[:1], (snapshot, first))
     played = trajectories.play(
-        one[0]._replace(env_steps=snapshot.env_steps),
-        one[1],
+        Snapshot(snapshot.env_steps, *_first_agent((snapshot.actors, snapshot.critics))),
+        _first_agent(scene.starts(np.full((len(scene.agents), 1), scene.start or 0))),
         environment=environment,
         algorithm=scene.trained.algorithm,
         num_steps=environment.max_steps,
@@ -77,11 +69,21 @@ def _episode(scene: Scene, snapshot: Snapshot) -> list[np.ndarray]:
     length = int(trajectories.lengths(played, environment.max_steps)[0, 0])
     states = [jax.tree.map(lambda leaf, t=t: leaf[t, 0, 0], played.state) for t in range(0, length, every)]
     assert environment.draw is not None
-    return list(environment.draw(states))
+    return partial(environment.draw, states)
 
 
-def _first(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[0], tree)
+def _outside(scene: Scene, snapshot: Snapshot, every: int) -> Callable[[], Sequence[np.ndarray]]:
+    """Returns what plays an episode of the first agent on the host, and draws every n-th step of it."""
+    actor = jax.tree.map(lambda leaf: leaf[0], snapshot.actors)
+    apply = jax.jit(scene.trained.algorithm.actor.apply)
+    states, _ = scene.environment.evaluation_starts((scene.start or 0) + 1)
+    start = jax.tree.map(lambda leaf: leaf[-1:], states)
+    assert scene.environment.outside is not None
+    return partial(scene.environment.outside.film, lambda seen: np.asarray(apply(actor, seen)), start, every)
+
+
+def _first_agent(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[:1], tree)
 
 
 def _joined(images: Sequence[np.ndarray], env_steps: Sequence[int]) -> Image.Image:
