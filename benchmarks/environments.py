@@ -45,13 +45,16 @@ TASKS = {
     "ball_in_cup": Task("playground:BallInCup", {40_000: 944, 100_000: 970}, SAC),
     "finger_spin": Task("playground:FingerSpin", {40_000: 344, 100_000: 790}, SAC),
     "cheetah_run": Task("playground:CheetahRun", {40_000: 63, 100_000: 213}, SAC),
-    "brax_inverted_pendulum": Task("brax:inverted_pendulum", {}, ""),
-    "brax_reacher": Task("brax:reacher", {}, "", ("--total-steps", "50000")),
+    "brax_inverted_pendulum": Task("brax:inverted_pendulum", {}, "", ("--total-steps", "50000")),
+    "brax_reacher": Task("brax:reacher", {}, "", ("--total-steps", "20000", "--eval-every", "5000")),
     "gymnasium_pendulum": Task(
         "gymnasium:Pendulum-v1", {20_000: -152.1}, "rl-zoo's DDPG", ("--total-steps", "20000", "--eval-every", "5000")
     ),
-    "gymnasium_mountain_car": Task(
-        "gymnasium:MountainCarContinuous-v0", {300_000: 93.5}, "rl-zoo's DDPG and TD3", ("--total-steps", "100000")
+    "gymnasium_inverted_pendulum": Task(
+        "gymnasium:InvertedPendulum-v5",
+        {1_000_000: 1000},
+        "Tianshou's DDPG",
+        ("--total-steps", "20000", "--eval-every", "5000"),
     ),
     "swimmer": Task("Swimmer-misc", {}, "", ("--total-steps", "20000", "--eval-every", "5000")),
     "reacher": Task("Reacher-misc", {}, "", ("--total-steps", "20000", "--eval-every", "5000")),
