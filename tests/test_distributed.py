@@ -98,6 +98,7 @@ def test_two_processes_leave_what_one_would_have(alone, tmp_path):
     assert (config["num_devices"], config["num_processes"]) == (2, 2)
 
 
+@pytest.mark.slow
 def test_page_shows_what_its_commands_do(tmp_path):
     spec = importlib.util.spec_from_file_location("run_console", REPOSITORY / "docs/run_console.py")
     run_console = importlib.util.module_from_spec(spec)
@@ -128,6 +129,7 @@ def test_killed_process_ends_the_job_and_another_number_of_processes_goes_on(alo
     assert_same(tmp_path / "again", alone)
 
 
+@pytest.mark.slow
 def test_signal_stops_all_processes_with_one_line_and_more_than_there_are_agents_go_on(alone, tmp_path):
     flags = ("--distributed", "--num-processes", 2)
     process = start("--out", "run", *flags, *OFTEN, "--quiet", folder=tmp_path, config=RUN)
@@ -142,6 +144,7 @@ def test_signal_stops_all_processes_with_one_line_and_more_than_there_are_agents
     assert_same(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_processes_find_each_other_by_the_variables_of_a_scheduler(alone, tmp_path, monkeypatch):
     """JAX reads the coordinator, too, from SLURM's variables. Each process is started separately, as `srun` does."""
     variables = {"JOB_ID": os.getpid(), "STEP_NODELIST": "localhost", "NTASKS": 2, "STEP_NUM_NODES": 1}
@@ -155,6 +158,7 @@ def test_processes_find_each_other_by_the_variables_of_a_scheduler(alone, tmp_pa
     assert_same(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_full_disk_is_told_once(tmp_path):
     flags = ("--distributed", "--num-processes", 2, *OFTEN, "--quiet")
     outcome = execute("--out", "run", *flags, folder=tmp_path, config=RUN, largest_file=8192)

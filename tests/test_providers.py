@@ -1,5 +1,6 @@
 """Tests environments by name: a module of one's own, Gymnasium on the host, Brax and MuJoCo Playground (slow)."""
 
+import functools
 import importlib.util
 import json
 import subprocess
@@ -139,10 +140,15 @@ def test_environments_are_listed(capsys):
 # Gymnasium
 
 
+@functools.cache
+def compiled(setup, placement, num_starts):
+    return compile_programs(setup, placement, max_steps=50, num_starts=num_starts)
+
+
 def population(config, num_agents=2, group_size=2):
     setup = make_setup(config, ddpg_jax.make(config.env_id, config.env_args))
     placement = Placement((jax.devices()[0],), group_size)
-    programs = compile_programs(setup, placement, max_steps=50, num_starts=config.eval_episodes)
+    programs = compiled(setup, placement, config.eval_episodes)
     scalars = jax.tree.map(lambda x: np.full(num_agents, x, np.float32), make_hyperparameters(config))
     return setup, make_population(setup, programs, agent_keys(0, np.arange(num_agents)), scalars)
 
