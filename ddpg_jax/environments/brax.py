@@ -40,7 +40,11 @@ def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
     max_steps = int(own.pop("episode_length", EPISODE_LENGTH))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Brax's advice to use MuJoCo Playground
-        env = envs.get_environment(name, **own)
+        try:
+            env = envs.get_environment(name, **own)
+        except (TypeError, ValueError, AssertionError) as error:
+            given = " ".join(f"{key}={value}" for key, value in own.items()) or "none"
+            raise ValueError(f"env_args is {given}, but must be arguments that {env_id} takes: {error}") from error
         return brax_interface.adapt(env, env_id, max_steps, draw=partial(_draw, env))
 
 

@@ -37,6 +37,9 @@ def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
     try:
         config.update_from_flattened_dict({**impl, **arguments})
     except (KeyError, TypeError) as error:
-        raise ValueError(f"env_args is not a part of the configuration of {env_id}: {error}") from error
+        given = " ".join(f"{key}={value}" for key, value in arguments.items())
+        raise ValueError(
+            f"env_args is {given}, but must be fields of the configuration of {env_id}: {error}"
+        ) from error
     env = registry.load(name, config=config)
     return brax_interface.adapt(env, env_id, int(config.episode_length), draw=env.render)
