@@ -99,7 +99,7 @@ class Environment:
     max_steps: int
     """Time limit: the number of steps after which an episode is cut off."""
     reset: Callable[[PRNGKey], tuple[State, jax.Array]]
-    """Consumes the key; returns a start state and its observation: [O], or a tree of arrays with O numbers in all, which
+    """Consumes the key; returns a start state and its observation [O], or a tree of arrays with O numbers in all, which
     `make_setup` flattens."""
     step: Callable[[PRNGKey, State, jax.Array], tuple[State, Step]]
     """(key, state, action [A]); consumes the key. The action is within the bounds."""
