@@ -31,7 +31,7 @@ def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
 
     if name not in registry.ALL_ENVS:
         raise ValueError(f"env_id is {env_id!r}, but must be playground: and one of {', '.join(names())}")
-    config = registry.get_default_config(name)
+    config = registry.get_default_config(name).lock()  # so that unknown fields are refused
     # The library's own choice of physics needs an NVIDIA GPU.
     impl = {"impl": "jax"} if jax.default_backend() == "cpu" and "impl" in config else {}
     try:
