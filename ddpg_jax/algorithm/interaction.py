@@ -123,13 +123,16 @@ def begin_lazily(
     """Returns the state and the observation of a new episode where one has ended, those given elsewhere.
 
     A loop of one round or none, because a reset may cost hundreds of steps: under `vmap` it runs only where an episode
-    of the group has ended. (A conditional would run always there.) The key is consumed.
+    of the group has ended. (A conditional would run always there.) The key is consumed. It is a part of the carry that
+    changes, because XLA moves what does not depend on the carry out of a loop, and would run it always.
     """
 
-    def begin(_: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
-        return jnp.bool_(False), *environment.reset(key)
+    def begin(carry: tuple[jax.Array, jax.Array, Any, jax.Array]) -> tuple[jax.Array, jax.Array, Any, jax.Array]:
+        _, key_data, *_ = carry
+        return jnp.bool_(False), key_data + 1, *environment.reset(jax.random.wrap_key_data(key_data))
 
-    return jax.lax.while_loop(lambda carry: carry[0], begin, (ended, *going_on))[1:]
+    carry = ended, jax.random.key_data(key), *going_on
+    return jax.lax.while_loop(lambda carry: carry[0], begin, carry)[2:]
 
 
 def _without_nan(observation: jax.Array, where: jax.Array) -> jax.Array:
