@@ -1,6 +1,7 @@
 """Tests what an environment may return, what is refused by name, repeated actions, and resets that run when needed."""
 
 import dataclasses
+import time
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ from toy_environments import chain, counter, explored, small_config, trained
 
 from ddpg_jax.algorithm import evaluation, loop
 from ddpg_jax.algorithm.environment import Environment, Step
+from ddpg_jax.algorithm.types import Replay, TrainState
 from ddpg_jax.environments.adapting import adapted, conformed, repeated
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 
@@ -181,6 +183,37 @@ def test_reset_runs_where_an_episode_ended_and_nowhere_else():
     jax.block_until_ready(run(state, num_steps=23))
     jax.effects_barrier()
     assert len(resets) == 4  # after the steps 5, 10, 15 and 20
+
+
+@pytest.mark.parametrize("num_agents", [1, 2])
+def test_expensive_reset_is_not_moved_out_of_its_loop(num_agents):
+    """XLA moves what does not depend on a loop's carry out of the loop, so that it runs always."""
+
+    def work(x):
+        return jax.lax.fori_loop(0, 300_000, lambda i, x: jnp.sin(x + i), x)
+
+    def reset(key):
+        return jnp.int32(0), work(jax.random.uniform(key, (1,)))
+
+    def seconds(function, *arguments):
+        compiled = jax.jit(function).lower(*arguments).compile()
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(*arguments))
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    config = small_config(learning_starts=50)
+    setup = make_setup(config, dataclasses.replace(counter(length=1000), reset=reset))
+    init = jax.vmap(partial(loop.init, setup=setup), in_axes=(0, None))
+    hyperparameters = make_hyperparameters(config)
+    states = init(jax.random.split(jax.random.key(0), num_agents), hyperparameters)
+    axes = TrainState(0, Replay(rows=0, added=None), 0, 0, 0, 0, 0, step=None)
+    states = states._replace(replay=states.replay._replace(added=jnp.int32(0)), step=jnp.int32(0))
+    train = partial(loop.train, setup=setup, max_steps=40)
+    forty_steps = seconds(jax.vmap(train, (axes, None, None), (axes, 0)), states, hyperparameters, 40)
+    assert forty_steps < 10 * seconds(reset, jax.random.key(0))
 
 
 def test_nan_in_a_terminal_observation_does_not_reach_the_agent():
