@@ -1,9 +1,11 @@
 """Environments of MuJoCo Playground; the only file that knows the library."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.environments import brax_interface
@@ -42,4 +44,10 @@ def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
             f"env_args is {given}, but must be fields of the configuration of {env_id}: {error}"
         ) from error
     env = registry.load(name, config=config)
-    return brax_interface.adapt(env, env_id, int(config.episode_length), draw=env.render)
+    return brax_interface.adapt(env, env_id, int(config.episode_length), draw=partial(_draw, env))
+
+
+def _draw(env: Any, states: Sequence[Any]) -> Sequence[np.ndarray]:
+    """Draws states as the model's first camera sees them, which follows a robot that moves away."""
+    camera = env.mj_model.camera(0).name if env.mj_model.ncam else None
+    return env.render(list(states), height=240, width=320, camera=camera)

@@ -14,7 +14,7 @@ from ddpg_jax.pictures import trajectories
 from ddpg_jax.pictures.drawing import Scene
 from ddpg_jax.pictures.snapshots import Snapshot
 
-MAX_FRAMES = 125
+MAX_FRAMES = 100
 """Frames of a clip: of longer episodes every n-th step is drawn."""
 
 FRAMES_PER_SECOND = 20
@@ -22,7 +22,7 @@ FRAMES_PER_SECOND = 20
 WITHOUT_SCREEN = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
 """Variables by which MuJoCo and pygame learn that there is no screen."""
 
-MAX_WIDTH = 320
+MAX_WIDTH = 256
 """Pixels of an image; larger ones are reduced."""
 
 _HEADER = 22  # pixels
@@ -102,7 +102,7 @@ def _joined(images: Sequence[np.ndarray], env_steps: Sequence[int]) -> Image.Ima
 
 
 def _gif(frames: list[Image.Image]) -> bytes:
-    indexed = [frame.quantize(64, dither=Image.Dither.NONE) for frame in frames]
+    indexed = [frame.quantize(32, dither=Image.Dither.NONE) for frame in frames]
     file = io.BytesIO()
     indexed[0].save(file, "GIF", save_all=True, append_images=indexed[1:], duration=1000 // FRAMES_PER_SECOND, loop=0)
     return file.getvalue()
