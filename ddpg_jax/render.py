@@ -84,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"error: out is {folder}, but must be a folder that can be written: {error}", file=sys.stderr)
         return 2
-    left_out = [picture for picture in WHY_NOT if picture not in wanted]
+    drawn = {*wanted, "film"} if "pendulums" in wanted else set(wanted)  # the pendulums are a film
+    left_out = [picture for picture in WHY_NOT if picture not in drawn]
     if not options.only:
         for picture in left_out:
             print(f"left out: {picture}, because {scene.environment.env_id} {WHY_NOT[picture]}")

@@ -108,6 +108,7 @@ def test_page_shows_what_its_commands_do(tmp_path):
     assert "".join(run_console.run(line, tmp_path) for line, _, _ in run_console.commands(block)) == block
 
 
+@pytest.mark.slow
 def test_killed_process_ends_the_job_and_another_number_of_processes_goes_on(alone, tmp_path):
     flags = ("--distributed", "--num-processes", 4)
     process = start("--out", "run", *flags, *OFTEN, "--quiet", folder=tmp_path, config=RUN)

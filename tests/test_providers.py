@@ -67,25 +67,34 @@ SHORT = (
 
 def command(folder, *words):
     """Runs a command in a folder, as a user does."""
-    return subprocess.run([sys.executable, "-m", *map(str, words)], cwd=folder, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *map(str, words)], cwd=folder, capture_output=True, text=True)
+
+
+LATER = """
+import sys
+from ddpg_jax import evaluate, render, run
+
+folder = sys.argv[1]
+assert run.main(["--resume", folder, "--total-steps", "90", "--quiet"]) == 0
+assert evaluate.main([folder, "--episodes", "5"]) == 0
+assert render.main([folder, "--episodes", "2"]) == 0
+"""
 
 
 def test_environment_of_ones_own_from_the_command_alone(tmp_path):
+    """Started where the module is, and resumed, evaluated and drawn where `import cart` finds nothing."""
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "cart.py").write_text(CART)
     run_folder = tmp_path / "run"
     name = ("--env-id", "cart:make_cart", "--env-args", "length=1.5", "--action-repeat", 2)
-    started = command(tmp_path / "own", "ddpg_jax.run", *name, *SHORT, "--out", run_folder)
+    started = command(tmp_path / "own", "-m", "ddpg_jax.run", *name, *SHORT, "--out", run_folder)
     assert (started.returncode, started.stderr) == (0, "")
     written = json.loads((run_folder / "config.json").read_text())
     assert written["env_folder"] == str(tmp_path / "own")
     assert written["config"]["env_args"] == ["length=1.5"]
-    # from elsewhere, where `import cart` finds nothing
-    for words in (("ddpg_jax.run", "--resume", run_folder, "--total-steps", 90, "--quiet"),
-                  ("ddpg_jax.evaluate", run_folder, "--episodes", 5),
-                  ("ddpg_jax.render", run_folder, "--episodes", 2)):  # fmt: skip
-        later = command(tmp_path, *words)
-        assert (later.returncode, later.stderr) == (0, ""), words
+    later = command(tmp_path, "-c", LATER, run_folder)
+    assert (later.returncode, later.stderr) == (0, "")
+    assert "2 agents x 5 episodes in cart:make_cart" in later.stdout
     assert "left out: film, because cart cannot draw itself" in later.stdout
     assert json.loads((run_folder / "summary.json").read_text())["env_steps_per_agent"] == 90
 
@@ -340,7 +349,7 @@ def test_library_trains_resumes_and_draws(module, name, tmp_path):
     pytest.importorskip(module)
     folder = tmp_path / "run"
     words = ("--env-args", "episode_length=20", *SHORT)
-    started = command(tmp_path, "ddpg_jax.run", "--env-id", name, *words, "--out", folder)
+    started = command(tmp_path, "-m", "ddpg_jax.run", "--env-id", name, *words, "--out", folder)
     assert started.returncode == 0, started.stderr
-    assert command(tmp_path, "ddpg_jax.run", "--resume", folder, "--total-steps", 90, "--quiet").returncode == 0
-    assert command(tmp_path, "ddpg_jax.evaluate", folder, "--episodes", 2).returncode == 0
+    assert command(tmp_path, "-m", "ddpg_jax.run", "--resume", folder, "--total-steps", 90, "--quiet").returncode == 0
+    assert command(tmp_path, "-m", "ddpg_jax.evaluate", folder, "--episodes", 2).returncode == 0

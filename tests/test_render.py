@@ -287,7 +287,7 @@ def test_options_are_refused_in_one_line(finished, capsys, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--only", "film"), "only is 'film', but must be one of pendulums, state_plane, q_estimates"),
+        (("--only", "cinema"), "only is 'cinema', but must be one of pendulums, state_plane, q_estimates, film"),
         (("--agents", "many"), "agents is 'many', but must be a whole number"),
         (("--colour", "red"), "unknown option --colour"),
         ((), "run_folder is not given, but must be"),
