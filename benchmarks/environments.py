@@ -71,8 +71,11 @@ def train(name: str, task: Task, keep: Path | None) -> None:
         command = [sys.executable, "-m", "ddpg_jax.run", *words, *task.flags, "--out", str(run)]
         subprocess.run(command, cwd=HERE.parent, check=True)
         (RESULTS / name).mkdir(parents=True, exist_ok=True)
-        for file in ("metrics.csv", "summary.json", "config.json"):
+        for file in ("metrics.csv", "summary.json"):
             shutil.copy(run / file, RESULTS / name / file)
+        started = json.loads((run / "config.json").read_text())
+        started["command"] = started["command"][:-2]  # without --out, a folder of this machine
+        (RESULTS / name / "config.json").write_text(json.dumps(started, indent=2) + "\n")
 
 
 def returns(name: str) -> dict[int, np.ndarray]:

@@ -17,7 +17,7 @@ from ddpg_jax.algorithm.environment import HostSteps, Step
 from ddpg_jax.algorithm.interaction import Choice, Ended, Place, choose, conclude, episode_of_agent
 from ddpg_jax.algorithm.loop import decayed, learn_again, outcome_of, over_envs, place_of, split_keys, stored, to_row
 from ddpg_jax.algorithm.setup import Setup
-from ddpg_jax.algorithm.types import AgentState, Episode, Hyperparameters, PRNGKey, TrainState, Transition
+from ddpg_jax.algorithm.types import AgentState, Hyperparameters, PRNGKey, TrainState, Transition
 
 
 class Pending(NamedTuple):
@@ -43,10 +43,10 @@ def begin(
     Returns:
         The state, and the action [E, A].
     """
-    zeros = jax.tree.map(jnp.zeros_like, state.episode)
+    begun = jax.tree.map(jnp.zeros_like, state.episode)
     state = state._replace(
         observation=observation,
-        episode=Episode(state.episode.number, zeros.total_reward, zeros.length),
+        episode=begun._replace(number=state.episode.number),
         noise=_initial_noise(state, hyperparameters) if setup.exploration.noise_reset else state.noise,
     )
     return _choose(state, hyperparameters, setup)

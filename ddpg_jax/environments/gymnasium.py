@@ -106,8 +106,9 @@ class Task:
         """Draws an episode from one start state [1]; returns every n-th frame [H, W, 3]. `act`: [O] -> [A]."""
         env: Any = self.make(render_mode="rgb_array")
         observation, ended, frames = _begin(env, _states_of(start)[0]), False, []
-        for t in itertools.count():
-            if t % every == 0:
+        steps = itertools.count()
+        while True:
+            if next(steps) % every == 0:
                 frames.append(env.render())
             if ended:
                 env.close()
@@ -115,7 +116,6 @@ class Task:
             action = act(np.asarray(observation, np.float32))
             observation, _, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
             ended = terminated or truncated
-        return frames
 
     def repeating(self, times: int) -> "Task":
         """Returns the task in which every action is executed several times."""
