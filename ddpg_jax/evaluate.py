@@ -99,8 +99,7 @@ def _require_same_spaces(policy: Policy, environment: Any) -> None:
 
 def _pendulum_starts(episodes: int) -> list[np.ndarray]:
     """Angles (rad) and velocities (rad/s) of the first of the evaluation's start states."""
-    state, _ = make(pendulum.ENV_ID).evaluation_starts(episodes)
-    return list(np.stack([state.theta, state.theta_dot], axis=1).astype(np.float64))
+    return list(np.stack(pendulum.start_states(episodes), axis=1).astype(np.float32).astype(np.float64))
 
 
 def _begin(environment: Any, seed: int, state: np.ndarray | None) -> np.ndarray:

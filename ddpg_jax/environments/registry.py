@@ -34,10 +34,10 @@ def make(env_id: str, env_args: Sequence[str] = ()) -> Environment:
 
 @lru_cache(maxsize=64)
 def _make(env_id: str, env_args: tuple[str, ...]) -> Environment:
-    provider, colon, name = env_id.partition(":")
     arguments = dict(map(_argument, env_args))
-    if colon and provider not in PROVIDERS:
+    if is_own(env_id):
         return own.make(env_id, arguments)
+    provider, colon, name = env_id.partition(":")
     return _module(provider if colon else "gymnax", env_id).make(name if colon else env_id, env_id, arguments)
 
 
