@@ -124,18 +124,6 @@ def sweep_cost(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def one_agent(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    """Compares one small agent as the command places it with `--devices 1 --group-size 1`."""
-    usual = trainer_of(CASES["pendulum"], machine)
-    alone = compile_trainer(usual.config, machine._replace(devices=machine.devices[:1], group_size=1))
-    populations = {"usual": new_population(usual, 1), "alone": new_population(alone, 1)}
-    result = interleaved(populations, options.repeats, options.steps)
-    found = result | {"ratio": ratio(result["seconds_a_step"], "usual", "alone")}
-    words = f"{found['ratio']:.2f} times as long as with --devices 1 --group-size 1"
-    print(f"  one agent in the default placement takes {words}", flush=True)
-    return found
-
-
 def matmul_dtype(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
     """Compares the speed with products in bfloat16 and in float32."""
     found = {}
@@ -158,7 +146,6 @@ EXPERIMENTS: dict[str, Callable[[Machine, argparse.Namespace], dict[str, Any]]] 
     "start_up": start_up,
     "replacement": replacement,
     "sweep_cost": sweep_cost,
-    "one_agent": one_agent,
     "matmul_dtype": matmul_dtype,
 }
 
@@ -185,9 +172,6 @@ def experiment_lines(found: dict[str, Any]) -> list[str]:
     if "sweep_cost" in found:
         words = f"{found['sweep_cost']['ratio']:.2f} times as long as with 96 agents of one point"
         lines.append(f"- In a grid of 12 points x 8 seeds, a step of `pendulum` takes {words}.")
-    if "one_agent" in found:
-        words = f"{found['one_agent']['ratio']:.2f} times as long as with `--devices 1 --group-size 1`"
-        lines.append(f"- In the default placement, a step of one `pendulum` agent takes {words}.")
     if "matmul_dtype" in found:
         words = _times(found["matmul_dtype"])
         lines.append(f"- With `--matmul-dtype bfloat16`, 32 agents train {words} as fast as in float32.")

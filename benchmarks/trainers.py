@@ -36,6 +36,8 @@ CASES: dict[str, Config] = {
 
 GATHERED = 200
 """Steps whose transitions are repeated until they fill the replays."""
+MANY = 1_024
+"""The number of agents for which the size of a group is chosen."""
 LEAST_SECONDS = 0.4
 """A repeat has enough chunks to last about this long."""
 
@@ -45,7 +47,7 @@ class Machine(NamedTuple):
 
     devices: tuple[jax.Device, ...]
     group_size: int | None
-    """Agents that advance together on a device; None: the command's choice."""
+    """Agents that advance together on a device; None: the command's choice for many agents."""
     measure_peak: Callable[[], float]
     """Returns GFLOP/s of all devices together."""
     peak_name: str
@@ -65,7 +67,7 @@ def compile_trainer(config: Config, machine: Machine) -> Trainer:
     jax.clear_caches()
     start = time.perf_counter()
     setup = make_setup(config, make(config.env_id))
-    size = machine.group_size or choose_group_size(setup, machine.devices[0].platform)
+    size = machine.group_size or choose_group_size(MANY, machine.devices[0].platform)
     placement = Placement(machine.devices, size)
     programs = compile_programs(setup, placement, max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
     return Trainer(config, setup, programs, time.perf_counter() - start)

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +20,11 @@ from toy_environments import follow, small_config
 
 from ddpg_jax.algorithm import replay
 from ddpg_jax.algorithm.types import Replay, Transition
-from ddpg_jax.environments.registry import make
 from ddpg_jax.population import programs as population
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.blocks import Population, agent_keys
 from ddpg_jax.population.programs import Placement
-from ddpg_jax.presets import PRESETS
+from ddpg_jax.runs.placement import choose_placement
 
 CAPACITY = 7919  # a number that no other array's size is
 CONFIG = small_config(replay_capacity=CAPACITY, batch_size=4, learning_starts=5, noise_sigma=0.5, actor_lr=0.01)
@@ -62,7 +62,8 @@ def measure() -> None:
     """Runs populations and prints the results."""
     jax.config.update("jax_num_cpu_devices", 2)  # raises if importing the package has started JAX
     pairs, alone = compiled(2, 2), compiled(1, 1)
-    results, called = {}, []
+    singles, results, called = compiled(2, 1), {}, []
+    one, single = run_agents(singles, [0])
     for num in (1, 3, 4, 5, 8):
         agents, results[num] = run_agents(pairs, list(range(num)))
         if num == 5:
@@ -73,6 +74,11 @@ def measure() -> None:
     report = {
         "results": results,
         "alone": run_agents(alone, [0, 1])[1],
+        "single": single,
+        "three singles": run_agents(singles, [0, 1, 2])[1],
+        "rows of one": [
+            int((np.asarray(s.data) != 0).any(-1).sum()) for s in one.states[0].replay.rows.addressable_shards
+        ],
         "later": run_agents(pairs, [6, 7])[1],
         "swept": run_agents(pairs, [0, 1, 2, 3], actor_lr=[0.01, 0.1, 0.01, 0.01])[1],
         "called": called,
@@ -132,6 +138,18 @@ def test_agents_are_equal_to_the_bit_wherever_they_stand_in_a_block(report):
     all_logs, all_returns = logs_and_returns(report["results"]["8"])
     np.testing.assert_array_equal(logs, all_logs[:, 6:])
     np.testing.assert_array_equal(returns, all_returns[6:])
+
+
+def test_agents_on_their_own_are_equal_to_the_bit_for_any_number_of_them(report):
+    logs, returns = logs_and_returns(report["single"])
+    all_logs, all_returns = logs_and_returns(report["three singles"])
+    np.testing.assert_array_equal(logs, all_logs[:, :1])
+    np.testing.assert_array_equal(returns, all_returns[:1])
+
+
+def test_a_device_whose_agents_only_fill_up_does_nothing(report):
+    """So an agent alone has all cores for itself."""
+    assert report["rows of one"] == [sum(CHUNKS), 0]
 
 
 def test_group_and_single_agents_agree(report):
@@ -304,13 +322,46 @@ def test_agents_of_different_root_seeds_differ():
     assert len({tuple(key) for key in data.tolist()}) == 300
 
 
+@pytest.mark.parametrize(
+    ("platform", "num_agents", "size"),
+    [("cpu", 1, 1), ("cpu", 1_000, 1), ("gpu", 1, 32), ("gpu", 32, 32), ("gpu", 33, 256), ("tpu", 10_000, 256)],
+)
+def test_groups_are_of_one_on_a_cpu_and_of_a_few_sizes_elsewhere(platform, num_agents, size):
+    assert population.choose_group_size(num_agents, platform) == size
+
+
+@dataclass(frozen=True)
+class Core:
+    """A device of one of two processes."""
+
+    id: int
+    process_index: int = 0
+    platform: str = "cpu"
+
+
+@pytest.mark.parametrize(
+    ("num_agents", "flags", "ids"),
+    [
+        (1, {}, [0, 1]),  # the second is idle; a program for one device rounds some reports differently
+        (3, {}, [0, 1, 2]),
+        (9, {}, [0, 1, 2, 3]),
+        (9, {"earlier_devices": 2}, [0, 1]),
+        (1, {"earlier_devices": 1}, [0]),
+        (1, {"devices": 3}, [0, 1, 2]),
+        (2, {"group_size": 2}, [0, 1, 2, 3]),  # here the bits depend on the number of devices
+    ],
+)
+def test_a_cpu_uses_no_more_cores_than_there_are_agents(monkeypatch, num_agents, flags, ids):
+    monkeypatch.setattr(jax, "devices", lambda: [Core(i) for i in range(4)])
+    assert [core.id for core in choose_placement(num_agents, **flags).devices] == ids
+
+
+def test_every_process_has_as_many_devices(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [Core(i, i // 4) for i in range(8)])
+    assert [core.id for core in choose_placement(5).devices] == [0, 1, 2, 4, 5, 6]
+
+
 def test_blocks_hold_a_group_on_every_device():
     placement = Placement(tuple(jax.devices()[:1]) * 3, 4)
     assert placement.block_size == 12
     assert [placement.num_blocks(num) for num in (1, 12, 13, 24, 25)] == [1, 1, 2, 2, 3]
-
-
-def test_parameters_of_the_keras_tutorial_are_counted():
-    # weights as in its source, and a bias of each unit: 256 + 256 + 1 and 16 + 32 + 32 + 256 + 256 + 1
-    num = population.num_parameters(make_setup(PRESETS["keras"], make("Pendulum-v1")))
-    assert num == 66_560 + 513 + 82_768 + 593

@@ -11,7 +11,7 @@ import ddpg_jax
 from ddpg_jax.algorithm import products
 from ddpg_jax.population.assembly import make_hyperparameters
 from ddpg_jax.population.blocks import Population, agent_keys
-from ddpg_jax.population.programs import Placement, choose_group_size, compile_programs
+from ddpg_jax.population.programs import Placement, compile_programs
 
 
 def rounded(x):
@@ -63,7 +63,7 @@ def test_presets_train_with_it(preset):
     """XLA cannot compute every product of bfloat16 on a CPU; it can compute these."""
     config = ddpg_jax.PRESETS[preset].replace(matmul_dtype="bfloat16", learning_starts=70, replay_capacity=2_000)
     setup = ddpg_jax.make_setup(config, ddpg_jax.make(config.env_id))
-    placement = Placement(tuple(jax.devices()[:1]), choose_group_size(setup, "cpu"))
+    placement = Placement(tuple(jax.devices()[:1]), 1)
     programs = compile_programs(setup, placement, max_steps=80, num_starts=2)
     hyperparameters = jax.tree.map(lambda x: np.full(placement.group_size, x, np.float32), make_hyperparameters(config))
     population = Population(programs, agent_keys(0, np.arange(placement.group_size)), hyperparameters)

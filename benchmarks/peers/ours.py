@@ -11,17 +11,18 @@ from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.blocks import agent_keys
 from ddpg_jax.population.host import make_population
-from ddpg_jax.population.programs import Placement, choose_group_size, compile_programs
+from ddpg_jax.population.programs import compile_programs
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
 from ddpg_jax.runs.course import MAX_CHUNK
+from ddpg_jax.runs.placement import choose_placement
 
 
 def main(options: Options, config: Config = PRESETS["keras"]) -> None:
     meter = Meter(options)
     devices.prepare(None)
     setup = make_setup(config, make(config.env_id))
-    placement = Placement(tuple(jax.devices()), choose_group_size(setup, jax.devices()[0].platform))
+    placement = choose_placement(options.agents)
     programs = compile_programs(setup, placement, max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
     hyperparameters = jax.tree.map(lambda x: np.full(options.agents, x, np.float32), make_hyperparameters(config))
     population = make_population(setup, programs, agent_keys(options.seed, np.arange(options.agents)), hyperparameters)

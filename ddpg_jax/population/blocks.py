@@ -99,7 +99,6 @@ class Population:
         `on_progress` is called each time a block has advanced, with its steps, summed over its agents.
         """
         logs: list[jax.Array] = []
-        steps = np.int32(num_steps)
 
         def wait_for(block: int) -> None:
             logs[block].block_until_ready()
@@ -108,6 +107,7 @@ class Population:
         for index, hyperparameters in enumerate(self._hyperparameters):
             if index >= IN_FLIGHT:
                 wait_for(index - IN_FLIGHT)
+            steps = spread(num_steps * self._busy(index), self._programs.stacked)
             self.states[index], log = self._programs.train(self.states[index], hyperparameters, steps)
             logs.append(log)
         for index in range(max(0, len(logs) - IN_FLIGHT), len(logs)):
@@ -177,6 +177,11 @@ class Population:
             if num_bytes >= PORTION_BYTES or stop == self.num_agents:
                 yield range(first, stop), _joined(held, stop - first)
                 held, first, num_bytes = [], stop, 0
+
+    def _busy(self, block: int) -> np.ndarray:
+        """Returns 1 for each device of this process with an agent of the block, 0 where all only fill up."""
+        first = np.arange(0, self._size, self._programs.placement.group_size)
+        return (first < len(self._agents_of(block))).astype(np.int32)
 
     def _agents_of(self, block: int) -> range:
         """Returns the positions of the agents in a block, without those that only fill it up."""

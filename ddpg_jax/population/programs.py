@@ -55,6 +55,10 @@ A closer analysis of which values are still needed saves copies of parameters th
 """
 
 
+ACCELERATOR_GROUPS = (32, 256)
+"""Group sizes on an accelerator; few of them, because an agent's last digits depend on the size of its group."""
+
+
 class Placement(NamedTuple):
     """The devices of a block, and the number of agents on each."""
 
@@ -83,21 +87,16 @@ class Placement(NamedTuple):
         return math.ceil(num_agents / self.block_size)
 
 
-def choose_group_size(setup: Setup, platform: str) -> int:
-    """Returns how many agents advance together on a device; this depends only on the networks and the platform.
+def choose_group_size(num_agents: int, platform: str) -> int:
+    """Returns how many of a device's agents advance together.
 
-    On a CPU a large network stays in the core's cache if it advances alone, and small ones share the overhead of each
-    operation (measured: `benchmarks/README.md`). An accelerator is best used by as much work at once as possible.
+    On a CPU each advances on its own: batched arithmetic gains little or nothing there, and few agents would pay for
+    copies that fill up the group (measured: `benchmarks/README.md`). It also gives every agent the same bits on any
+    number of cores. An accelerator needs much work at once, but 32 agents need not pay for 256.
     """
-    if platform != "cpu":
-        return 256
-    return 1 if num_parameters(setup) > 50_000 else 4
-
-
-def num_parameters(setup: Setup) -> int:
-    """Returns the number of parameters of an agent's actor and critic together."""
-    agent = train_state_shapes(setup).agent
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves((agent.actor["params"], agent.critic["params"])))
+    if platform == "cpu":
+        return 1
+    return next((size for size in ACCELERATOR_GROUPS if num_agents <= size), ACCELERATOR_GROUPS[-1])
 
 
 def train_state_shapes(setup: Setup) -> TrainState:
@@ -127,7 +126,8 @@ class Programs(NamedTuple):
     init: Callable[[jax.Array, Hyperparameters], TrainState]
     """(data of keys [n, ...], hyperparameters [n]) -> states [n]."""
     train: Callable[..., Any]
-    """(states [n], hyperparameters [n], number of steps []) -> states [n], logs [n, max_steps, fields of `StepLog`].
+    """(states [n], hyperparameters [n], numbers of steps [devices]) -> states [n], logs [n, max_steps, fields of
+    `StepLog`]. A device whose agents only fill up the block is given 0 steps.
     For environments on the host: (states [n], results [n, E, 2 O + 3], hyperparameters [n]) -> states [n], actions
     [n, E, A], rows of the logs [n, fields of `StepLog`] (`outside.step`)."""
     evaluate: Callable[[AgentState, Any], Any]
@@ -149,6 +149,8 @@ class Function(NamedTuple):
     """The shapes of a block's arguments."""
     donated: tuple[int, ...] = ()
     """The arguments that it takes over."""
+    per_device: tuple[int, ...] = ()
+    """The arguments that each device has for itself, as arrays [devices]; `in_axes` has None for them."""
 
 
 def compile_programs(
@@ -174,12 +176,16 @@ def compile_programs(
 
     init = Function(initialize, (0, 0), axes, (keys, scalars))
     states = jax.eval_shape(_over_block(init, mesh, placement), keys, scalars)
-    compiled_in = _inside if setup.environment.outside is None else _outside
-    functions = {"init": init, **compiled_in(setup, states, scalars, max_steps=max_steps, num_starts=num_starts)}
+    if setup.environment.outside is None:
+        num_devices = len(placement.devices)
+        rest = _inside(setup, states, scalars, max_steps=max_steps, num_starts=num_starts, num_devices=num_devices)
+    else:
+        rest = _outside(setup, states, scalars, num_starts=num_starts)
+    functions = {"init": init, **rest}
     lowered = [
         jax.jit(
             _over_block(each, mesh, placement),
-            in_shardings=_shardings(each.in_axes, shardings),
+            in_shardings=_shardings(_divided(each), shardings),
             out_shardings=_shardings(each.out_axes, shardings),
             donate_argnums=each.donated,
         ).lower(*each.arguments)
@@ -193,23 +199,21 @@ def compile_programs(
 
 
 def _inside(
-    setup: Setup, states: TrainState, scalars: Hyperparameters, *, max_steps: int, num_starts: int
+    setup: Setup, states: TrainState, scalars: Hyperparameters, *, max_steps: int, num_starts: int, num_devices: int
 ) -> dict[str, Function]:
     """Returns what is compiled where the environment is a part of the programs."""
     axes = _stacked(setup)
     train = partial(loop.train, setup=setup, max_steps=max_steps)
     evaluate = partial(evaluation.greedy_episodes, environment=setup.environment, algorithm=setup.algorithm)
     starts = jax.eval_shape(lambda: setup.environment.evaluation_starts(num_starts))
-    steps = jax.ShapeDtypeStruct((), jnp.int32)
+    steps = jax.ShapeDtypeStruct((num_devices,), jnp.int32)
     return {
-        "train": Function(train, (axes, 0, None), (axes, 0), (states, scalars, steps), donated=(0,)),
+        "train": Function(train, (axes, 0, None), (axes, 0), (states, scalars, steps), donated=(0,), per_device=(2,)),
         "evaluate": Function(evaluate, (axes.agent, None), 0, (states.agent, starts)),
     }
 
 
-def _outside(
-    setup: Setup, states: TrainState, scalars: Hyperparameters, *, max_steps: int, num_starts: int
-) -> dict[str, Function]:
+def _outside(setup: Setup, states: TrainState, scalars: Hyperparameters, *, num_starts: int) -> dict[str, Function]:
     """Returns what is compiled where the environments are on the host: one call per step."""
     axes, n, size = _stacked(setup), states.observation.shape[0], setup.environment.observation_size
     received = jax.ShapeDtypeStruct((n, setup.num_envs, 2 * size + 3), jnp.float32)
@@ -239,8 +243,17 @@ def _compile(program: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
 def _over_block(each: Function, mesh: Mesh, placement: Placement) -> Callable:
     """Returns the function of a block of agents, a group on every device."""
     grouped = _over_group(each.function, each.in_axes, each.out_axes, placement.group_size)
-    specs = _specs(each.in_axes), _specs(each.out_axes)
-    return jax.shard_map(grouped, mesh=mesh, in_specs=specs[0], out_specs=specs[1], check_vma=False)
+
+    def on_device(*arguments: Any) -> Any:
+        return grouped(*(x[0] if i in each.per_device else x for i, x in enumerate(arguments)))
+
+    specs = _specs(_divided(each)), _specs(each.out_axes)
+    return jax.shard_map(on_device, mesh=mesh, in_specs=specs[0], out_specs=specs[1], check_vma=False)
+
+
+def _divided(each: Function) -> tuple:
+    """Returns the axis along which each argument is divided among the devices, as in `vmap`."""
+    return tuple(_OWN if i in each.per_device else axis for i, axis in enumerate(each.in_axes))
 
 
 def _over_group(function: Callable, in_axes: tuple, out_axes: Any, group_size: int) -> Callable:

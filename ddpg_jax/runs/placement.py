@@ -1,21 +1,23 @@
 """Which devices a run uses, and how many agents advance together on each."""
 
+import math
+
 import jax
 
-from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.population.programs import Placement, choose_group_size
 from ddpg_jax.processes.devices import devices_each
 
 
 def choose_placement(
-    setup: Setup, *, devices: int | None = None, group_size: int | None = None, earlier_devices: int | None = None
+    num_agents: int, *, devices: int | None = None, group_size: int | None = None, earlier_devices: int | None = None
 ) -> Placement:
-    """Returns the requested devices and group size, or those that suit the networks; every process has as many devices.
+    """Returns the requested devices and group size, or those that suit the agents; every process has as many devices.
 
     Args:
-        setup: of the agents.
-        devices: the number of devices of all processes; None: `earlier_devices`, or all that there are.
-        group_size: the agents that advance together on a device; None: chosen for the networks and the device.
+        num_agents: of all processes, for the same programs.
+        devices: the number of devices of all processes; None: `earlier_devices`, or all. On a CPU at most one per
+            agent, but two if there are two, because a program for one device rounds some reports differently.
+        group_size: the agents that advance together on a device; None: chosen for the agents and the device.
         earlier_devices: the number of devices of the run that is resumed.
 
     Raises:
@@ -25,8 +27,10 @@ def choose_placement(
     for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
         of_process.setdefault(device.process_index, []).append(device)
     available = min(map(len, of_process.values()))
+    size = group_size or choose_group_size(num_agents, jax.devices()[0].platform)
     each = devices_each(devices, earlier_devices, len(of_process)) or available
+    if devices is None and size == 1:
+        each = min(each, max(2, math.ceil(num_agents / len(of_process))))
     if devices is not None and each > available:
         raise ValueError(f"devices is {devices}, but must be at most {available * len(of_process)}, which there are")
-    chosen = tuple(device for some in of_process.values() for device in some[:each])
-    return Placement(chosen, group_size or choose_group_size(setup, chosen[0].platform))
+    return Placement(tuple(device for some in of_process.values() for device in some[:each]), size)

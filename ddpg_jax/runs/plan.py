@@ -95,13 +95,18 @@ class Plan:
 
     @property
     def num_devices(self) -> int:
-        """The number of devices."""
-        return len(self.parts[0].placement.devices)
+        """The number of devices; a part with few agents may use fewer."""
+        return len(self._largest.devices)
+
+    @property
+    def _largest(self) -> Placement:
+        """The placement with the most devices."""
+        return max((part.placement for part in self.parts), key=lambda placement: len(placement.devices))
 
     @property
     def device(self) -> str:
         """The devices as text, such as "2 x cpu" or "4 x cpu in 2 processes"."""
-        placement = self.parts[0].placement
+        placement = self._largest
         where = f" in {placement.num_processes} processes" if placement.num_processes > 1 else ""
         return f"{self.num_devices} x {placement.devices[0].device_kind}{where}"
 
@@ -169,7 +174,7 @@ def make_plan(options: Options, team: Team = ALONE) -> Plan:
         agents = range(first, first + len(points) * options.seeds)
         name = f"part-{len(parts)}" if len(by_setup) > 1 else ""
         placement = choose_placement(
-            setup,
+            len(agents),
             devices=options.devices,
             group_size=options.group_size,
             earlier_devices=options.earlier_devices,
