@@ -165,9 +165,22 @@ def compile_programs(
         num_starts: S, the number of start states in a call of `evaluate`.
         hyperparameters: the structure (`jax.tree.structure`) of the tree of hyperparameters.
     """
-    mesh = Mesh(np.asarray(placement.devices), ("agents",))
-    shardings = {axis: NamedSharding(mesh, _spec(axis)) for axis in (_OWN, _SHARED)}
-    n, axes = placement.block_size, _stacked(setup)
+    lowered = lower_programs(
+        setup, placement, max_steps=max_steps, num_starts=num_starts, hyperparameters=hyperparameters
+    )
+    with ThreadPoolExecutor() as pool:  # XLA compiles without holding the interpreter
+        compiled = pool.map(partial(_compile, platform=placement.devices[0].platform), lowered.values())
+        programs = dict(zip(lowered, compiled, strict=True))
+    shardings = _shardings_over(_mesh(placement))
+    own_states = _shardings(_stacked(setup), shardings)
+    return Programs(placement, shardings[_OWN], shardings[_SHARED], own_states, **programs)
+
+
+def lower_programs(
+    setup: Setup, placement: Placement, *, max_steps: int, num_starts: int, hyperparameters: Any = PLAIN
+) -> dict[str, jax.stages.Lowered]:
+    """Returns the programs of a run by the names of `Programs`, before XLA has compiled them (see there)."""
+    mesh, n, axes = _mesh(placement), placement.block_size, _stacked(setup)
     scalars = _hyperparameter_shapes(hyperparameters, n)
     keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), n)))
 
@@ -181,21 +194,27 @@ def compile_programs(
         rest = _inside(setup, states, scalars, max_steps=max_steps, num_starts=num_starts, num_devices=num_devices)
     else:
         rest = _outside(setup, states, scalars, num_starts=num_starts)
-    functions = {"init": init, **rest}
-    lowered = [
-        jax.jit(
-            _over_block(each, mesh, placement),
-            in_shardings=_shardings(_divided(each), shardings),
-            out_shardings=_shardings(each.out_axes, shardings),
-            donate_argnums=each.donated,
-        ).lower(*each.arguments)
-        for each in functions.values()
-    ]
-    with ThreadPoolExecutor() as pool:  # XLA compiles without holding the interpreter
-        compiled = pool.map(partial(_compile, platform=placement.devices[0].platform), lowered)
-        programs = dict(zip(functions, compiled, strict=True))
-    own_states = _shardings(axes, shardings)
-    return Programs(placement, shardings[_OWN], shardings[_SHARED], own_states, **programs)
+    return {name: _lower(each, mesh, placement) for name, each in {"init": init, **rest}.items()}
+
+
+def _lower(each: Function, mesh: Mesh, placement: Placement) -> jax.stages.Lowered:
+    """Returns the program of a function for a block."""
+    shardings = _shardings_over(mesh)
+    return jax.jit(
+        _over_block(each, mesh, placement),
+        in_shardings=_shardings(_divided(each), shardings),
+        out_shardings=_shardings(each.out_axes, shardings),
+        donate_argnums=each.donated,
+    ).lower(*each.arguments)
+
+
+def _mesh(placement: Placement) -> Mesh:
+    return Mesh(np.asarray(placement.devices), ("agents",))
+
+
+def _shardings_over(mesh: Mesh) -> dict[int | None, NamedSharding]:
+    """Returns how arrays with an axis of agents, and those without, lie on the devices."""
+    return {axis: NamedSharding(mesh, _spec(axis)) for axis in (_OWN, _SHARED)}
 
 
 def _inside(

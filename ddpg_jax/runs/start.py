@@ -249,8 +249,9 @@ def announce(console: Console, options: Options, plan: Plan) -> None:
     if options.sweep:
         programs = f"{len(plan.parts)} program(s)"
         console.print(f"{len(plan.points):,} points x {options.seeds:,} seeds, in {programs}", highlight=False)
+    sizes = sorted(set(plan.group_sizes))
+    groups = "" if sizes == [1] else f", {', '.join(map(str, sizes))} at a time on each"
     console.print(
-        f"{options.num_agents:,} agents x {options.config.total_steps:,} steps on {plan.device}, "
-        f"{', '.join(map(str, sorted(set(plan.group_sizes))))} at a time on each",
+        f"{options.num_agents:,} agents x {options.config.total_steps:,} steps on {plan.device}{groups}",
         highlight=False,
     )
