@@ -53,8 +53,10 @@ def replay_copies(text: str, capacity: int, *, in_loops: bool) -> list[str]:
         capacity: a number that is no other array's size.
         in_loops: look only at what a loop does in each round; False: look at the whole program.
     """
-    parts = computations(text)
-    run = _run_by(parts, re.findall(r"body=%?([\w.\-]+)", text) if in_loops else ["ENTRY"])
+    parts, bodies = computations(text), re.findall(r"body=%?([\w.\-]+)", text)
+    if in_loops and not bodies:
+        raise ValueError("the program has no loop")
+    run = _run_by(parts, bodies if in_loops else ["ENTRY"])
     return [
         each.line.strip()
         for each in run

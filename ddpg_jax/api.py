@@ -58,7 +58,7 @@ def train(
     each = jax.tree.map(lambda value: np.broadcast_to(np.asarray(value, np.float32), num_agents), scalars)
     programs = _compiled(
         setup,
-        choose_placement(num_agents),
+        choose_placement(num_agents, on_host=setup.environment.outside is not None),
         max_steps=MAX_CHUNK,
         num_starts=config.eval_episodes,
         hyperparameters=jax.tree.structure(scalars),

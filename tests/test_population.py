@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hlo import replay_copies
 from toy_environments import follow, small_config
 
 from ddpg_jax.algorithm import replay
@@ -201,53 +202,11 @@ def test_agents_are_spread_over_the_devices(report):
 # What a step copies
 
 
-def computations(text: str) -> dict[str, list[str]]:
-    """The computations of an HLO module: name to instructions."""
-    parts: dict[str, list[str]] = {}
-    name = ""
-    for line in text.splitlines():
-        if head := re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line):
-            name = head[1]
-            parts[name] = []
-        elif name and " = " in line:
-            parts[name].append(line)
-    return parts
-
-
-def replay_copies(text: str, capacity: int) -> list[str]:
-    """The instructions within the loops of an HLO module that make an array of the replay's size.
-
-    A write in place is a dynamic-update-slice, alone or at the root of a fusion without another array of this size.
-    """
-    parts = computations(text)
-    reached = re.findall(r"body=%?([\w.\-]+)", text)
-    for name in reached:  # grows during the loop
-        called = re.findall(
-            r"(?:calls|to_apply|body|condition|branch_computations)=\{?%?([\w.\-]+)", "\n".join(parts[name])
-        )
-        reached.extend(other for other in called if other not in reached)
-    in_place = {"parameter", "get-tuple-element", "bitcast", "dynamic-update-slice", "tuple", "while", "call"}
-    found = []
-    for line in (line for name in reached for line in parts[name]):
-        # name = type opcode(…); the type of a tuple has spaces in it
-        _, shape, opcode = re.match(r"\s*(ROOT )?%?[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\(", line).groups()
-        fused_in_place = opcode == "fusion" and _writes_in_place(line, parts)
-        if re.search(rf"\b{capacity}\b", shape) and opcode not in in_place and not fused_in_place:
-            found.append(line.strip()[:160])
-    assert reached
-    return found
-
-
-def _writes_in_place(fusion: str, parts: dict[str, list[str]]) -> bool:
-    (root,) = [line for line in parts[re.search(r"calls=%?([\w.\-]+)", fusion)[1]] if line.lstrip().startswith("ROOT")]
-    return " dynamic-update-slice(" in root
-
-
 @pytest.mark.parametrize(("name", "agents_on_a_device"), [("pairs", 2), ("alone", 1)])
 def test_replay_is_never_copied_in_a_step(report, name, agents_on_a_device):
     program = report["programs"][name]
     size = 4 * agents_on_a_device * CAPACITY * 6
-    assert replay_copies(program["texts"]["train"], CAPACITY) == []
+    assert replay_copies(program["texts"]["train"], CAPACITY, in_loops=True) == []
     assert program["temporary"] < size / 4  # no room for a second replay
     assert program["aliased"] >= size  # the state is donated: the new replay lies where the old one did
 
@@ -302,9 +261,9 @@ def _kept(i, ring):
 @pytest.mark.parametrize("careless", [_conditional, _kept])
 def test_a_step_that_copies_the_replay_is_noticed(careless):
     good, bad = step_by_step(_good), step_by_step(careless)
-    assert replay_copies(good.as_text(), CAPACITY) == []
+    assert replay_copies(good.as_text(), CAPACITY, in_loops=True) == []
     assert good.memory_analysis().temp_size_in_bytes < CAPACITY
-    assert replay_copies(bad.as_text(), CAPACITY) != []
+    assert replay_copies(bad.as_text(), CAPACITY, in_loops=True) != []
 
 
 # Keys and placement, which need no devices
@@ -330,6 +289,10 @@ def test_groups_are_of_one_on_a_cpu_and_of_a_few_sizes_elsewhere(platform, num_a
     assert population.choose_group_size(num_agents, platform) == size
 
 
+def test_groups_pay_where_each_step_is_a_call():
+    assert [population.choose_group_size(num, "cpu", on_host=True) for num in (1, 2, 100)] == [1, 4, 4]
+
+
 @dataclass(frozen=True)
 class Core:
     """A device of one of two processes."""
@@ -348,6 +311,8 @@ class Core:
         (9, {"earlier_devices": 2}, [0, 1]),
         (1, {"earlier_devices": 1}, [0]),
         (1, {"devices": 3}, [0, 1, 2]),
+        (1, {"on_host": True}, [0]),
+        (2, {"on_host": True}, [0, 1, 2, 3]),
         (2, {"group_size": 2}, [0, 1, 2, 3]),  # here the bits depend on the number of devices
     ],
 )

@@ -22,7 +22,7 @@ def main(options: Options, config: Config = PRESETS["keras"]) -> None:
     meter = Meter(options)
     devices.prepare(None)
     setup = make_setup(config, make(config.env_id))
-    placement = choose_placement(options.agents)
+    placement = choose_placement(options.agents, on_host=setup.environment.outside is not None)
     programs = compile_programs(setup, placement, max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
     hyperparameters = jax.tree.map(lambda x: np.full(options.agents, x, np.float32), make_hyperparameters(config))
     population = make_population(setup, programs, agent_keys(options.seed, np.arange(options.agents)), hyperparameters)

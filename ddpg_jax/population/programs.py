@@ -55,6 +55,9 @@ A closer analysis of which values are still needed saves copies of parameters th
 """
 
 
+HOST_GROUP = 4
+"""Group size on a CPU with environments on the host."""
+
 ACCELERATOR_GROUPS = (32, 256)
 """Group sizes on an accelerator; few of them, because an agent's last digits depend on the size of its group."""
 
@@ -87,15 +90,16 @@ class Placement(NamedTuple):
         return math.ceil(num_agents / self.block_size)
 
 
-def choose_group_size(num_agents: int, platform: str) -> int:
-    """Returns how many of a device's agents advance together.
+def choose_group_size(num_agents: int, platform: str, *, on_host: bool = False) -> int:
+    """Returns how many of a device's agents advance together; `on_host` tells where their environments are.
 
     On a CPU each advances on its own: batched arithmetic gains little or nothing there, and few agents would pay for
     copies that fill up the group (measured: `benchmarks/README.md`). It also gives every agent the same bits on any
-    number of cores. An accelerator needs much work at once, but 32 agents need not pay for 256.
+    number of cores. An accelerator needs much work at once, but 32 agents need not pay for 256. With
+    environments on the host there is a call per step and block, so that groups pay on a CPU, too.
     """
     if platform == "cpu":
-        return 1
+        return HOST_GROUP if on_host and num_agents > 1 else 1
     return next((size for size in ACCELERATOR_GROUPS if num_agents <= size), ACCELERATOR_GROUPS[-1])
 
 

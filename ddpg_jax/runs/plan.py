@@ -175,6 +175,7 @@ def make_plan(options: Options, team: Team = ALONE) -> Plan:
         name = f"part-{len(parts)}" if len(by_setup) > 1 else ""
         placement = choose_placement(
             len(agents),
+            on_host=environment.outside is not None,
             devices=options.devices,
             group_size=options.group_size,
             earlier_devices=options.earlier_devices,
