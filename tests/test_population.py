@@ -104,7 +104,12 @@ def measure() -> None:
 @pytest.fixture(scope="module")
 def report() -> dict:
     here = Path(__file__).parent
-    paths = [str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [
+        str(here),
+        str(here.parent),
+        str(here.parent / "benchmarks"),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", "import test_population; test_population.measure()"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"},
