@@ -3,7 +3,8 @@
 For each preset and number of agents, every sensible pair of `--devices` and `--group-size` trains for short times in
 turns, together with what the command chooses. A pair is left out where it would only fill up: more agents in a block
 than there are. Replays are full of transitions that the agents have gathered, and have at most 20,000 rows. Writes
-`benchmarks/results/placements.json`, and the table in `benchmarks/README.md`. It takes about 25 minutes on two cores.
+`benchmarks/results/placements.json`, and the table in `benchmarks/README.md`. With `--groups 1 4 --repeats 3` it takes about 20
+minutes on two cores.
 """
 
 import argparse
@@ -24,6 +25,9 @@ from ddpg_jax.config import Config
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
 from ddpg_jax.runs.placement import choose_placement
+
+STEPS = 25
+"""Steps per chunk: with the largest networks more would take too long."""
 
 MAX_ROWS = 20_000
 """Rows of a replay, at most: all populations of a comparison must fit into memory together."""
@@ -72,7 +76,7 @@ def measure_point(
     """Measures all placements of a number of agents in turns."""
     populations = {f"{number} x {group}": new_population(trainers[number, group], num_agents)
                    for number, group in trainers}  # fmt: skip
-    seconds = interleaved(populations, options.repeats, None)["seconds_a_step"]
+    seconds = interleaved(populations, options.repeats, STEPS)["seconds_a_step"]
     del populations
     gc.collect()
     updates = config.updates_per_train / config.train_every
