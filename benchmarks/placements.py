@@ -19,15 +19,16 @@ from typing import Any
 import jax
 from experiments import interleaved
 from record import RESULTS, commit, describe_machine, fill_readme, load_average, record_line, warn_if_busy
-from trainers import Machine, Trainer, compile_trainer, new_population
+from trainers import Machine, Trainer, compile_trainer, new_population, seconds_of
 
 from ddpg_jax.config import Config
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
+from ddpg_jax.runs.course import MAX_CHUNK
 from ddpg_jax.runs.placement import choose_placement
 
-STEPS = 25
-"""Steps per chunk: with the largest networks more would take too long."""
+LONGEST_CHUNK = 2.0
+"""Seconds of a chunk, at most: shorter than the command's, which are at most ten seconds."""
 
 MAX_ROWS = 20_000
 """Rows of a replay, at most: all populations of a comparison must fit into memory together."""
@@ -76,7 +77,11 @@ def measure_point(
     """Measures all placements of a number of agents in turns."""
     populations = {f"{number} x {group}": new_population(trainers[number, group], num_agents)
                    for number, group in trainers}  # fmt: skip
-    seconds = interleaved(populations, options.repeats, STEPS)["seconds_a_step"]
+    for population in populations.values():
+        seconds_of(population, 2, 1)  # the first call is slow
+    slowest = max(seconds_of(population, 10, 1) / 10 for population in populations.values())
+    steps = max(1, min(MAX_CHUNK, int(LONGEST_CHUNK / slowest)))
+    seconds = interleaved(populations, options.repeats, steps)["seconds_a_step"]
     del populations
     gc.collect()
     updates = config.updates_per_train / config.train_every
