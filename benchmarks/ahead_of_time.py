@@ -8,8 +8,8 @@ XLA compiles for a TPU on any machine that has `libtpu`; install it into an envi
 
 For each preset and group size it records what the training program needs (memory of arguments, temporaries and at its
 peak), whether it copies an array of the replay's size, what a step of the loop launches, whether the loop's number of
-rounds is known, and the seconds to compile. Nothing is executed, so this says nothing about speed. Programs for CUDA
-cannot be compiled without a GPU; `jax.export` lowers them as far as is possible here (`--platform cuda`). Writes
+rounds is known, and the seconds to compile. Nothing is executed, so this says nothing about speed. With `--platform
+cuda`, `jax.export` only lowers the programs for CUDA. Writes
 `benchmarks/results/ahead_of_time_<topology>.json`, and the table in `benchmarks/README.md`.
 """
 
@@ -98,7 +98,7 @@ def line_of(found: dict[str, Any]) -> str:
     """Returns a row of the table."""
     name = f"| `{found['preset']}` | {found['group_size']} "
     if "error" in found:
-        return f"{name}| not compiled: {found['error'][:120]} | | | | | |"
+        return f"{name}| not compiled: {found['error'].partition(':')[0]} | – | – | – | – | – |"
     launches = sum(found["launches"].values())
     copies = f"{len(found['replay_copies'])}, {len(found['replay_copies_in_loops'])} in the loops"
     return (
