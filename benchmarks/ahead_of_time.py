@@ -27,10 +27,11 @@ from hlo import learning_loop, replay_copies
 from jax.experimental import topologies
 from record import RESULTS, commit, describe_machine, fill_readme, load_average, record_line
 
+from ddpg_jax.algorithm import loop
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population import programs
-from ddpg_jax.population.assembly import make_setup
+from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.runs.course import MAX_CHUNK
 
@@ -45,7 +46,13 @@ def odd_capacity(config: Config) -> Config:
 def training_program(config: Config, placement: programs.Placement) -> jax.stages.Lowered:
     """Returns the training program of a block, lowered for the placement's devices."""
     setup = make_setup(config, make(config.env_id))
-    lowered = programs.lower_programs(setup, placement, max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
+    lowered = programs.lower_programs(
+        setup,
+        placement,
+        max_steps=MAX_CHUNK,
+        num_starts=config.eval_episodes,
+        hyperparameters=jax.tree.structure(make_hyperparameters(config)),
+    )
     return lowered["train"]
 
 
@@ -82,9 +89,6 @@ def _first_lines(message: str) -> str:
 
 def export_for(platform: str, preset: str) -> dict[str, Any]:
     """Lowers an agent's training program for a platform with `jax.export`; nothing is compiled."""
-    from ddpg_jax.algorithm import loop
-    from ddpg_jax.population.assembly import make_hyperparameters
-
     config = PRESETS[preset]
     setup = make_setup(config, make(config.env_id))
     state = programs.train_state_shapes(setup)

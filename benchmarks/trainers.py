@@ -69,7 +69,13 @@ def compile_trainer(config: Config, machine: Machine) -> Trainer:
     setup = make_setup(config, make(config.env_id))
     size = machine.group_size or choose_group_size(MANY, machine.devices[0].platform)
     placement = Placement(machine.devices, size)
-    programs = compile_programs(setup, placement, max_steps=MAX_CHUNK, num_starts=config.eval_episodes)
+    programs = compile_programs(
+        setup,
+        placement,
+        max_steps=MAX_CHUNK,
+        num_starts=config.eval_episodes,
+        hyperparameters=jax.tree.structure(make_hyperparameters(config)),
+    )
     return Trainer(config, setup, programs, time.perf_counter() - start)
 
 

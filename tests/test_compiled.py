@@ -10,7 +10,7 @@ import pytest
 from hlo import learning_loop, replay_copies
 
 from ddpg_jax.environments.registry import make
-from ddpg_jax.population.assembly import make_setup
+from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.programs import Placement, compile_programs
 from ddpg_jax.presets import PRESETS
 
@@ -24,7 +24,9 @@ def training_text(preset: str) -> str:
     config = PRESETS[preset].replace(replay_capacity=CAPACITY)
     setup = make_setup(config, make(config.env_id))
     placement = Placement(tuple(jax.devices()[:1]), 1)
-    return compile_programs(setup, placement, max_steps=250, num_starts=2).train.as_text()
+    hyperparameters = jax.tree.structure(make_hyperparameters(config))
+    programs = compile_programs(setup, placement, max_steps=250, num_starts=2, hyperparameters=hyperparameters)
+    return programs.train.as_text()
 
 
 @pytest.mark.slow
