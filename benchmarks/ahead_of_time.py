@@ -35,7 +35,7 @@ from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.runs.course import MAX_CHUNK
 
-GIB, MIB = 2**30, 2**20
+MIB = 2**20
 
 
 def odd_capacity(config: Config) -> Config:
@@ -67,7 +67,7 @@ def examine(preset: str, group_size: int, devices: Sequence[jax.Device]) -> dict
         return {"preset": preset, "group_size": group_size, "error": _first_lines(str(error))}
     seconds, text = time.perf_counter() - start, str(compiled.as_text())
     memory: Any = compiled.memory_analysis()
-    loop = learning_loop(text)
+    learning = learning_loop(text)
     return {
         "preset": preset,
         "group_size": group_size,
@@ -77,8 +77,8 @@ def examine(preset: str, group_size: int, devices: Sequence[jax.Device]) -> dict
         "peak_bytes": memory.peak_memory_in_bytes,
         "replay_copies": replay_copies(text, config.replay_capacity, in_loops=False),
         "replay_copies_in_loops": replay_copies(text, config.replay_capacity, in_loops=True),
-        "launches": dict(loop.launches.most_common()),
-        "known_trip_count": loop.known_trip_count,
+        "launches": dict(learning.launches.most_common()),
+        "known_trip_count": learning.known_trip_count,
     }
 
 

@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all"}
 """Operations that launch nothing."""
 
-IN_PLACE = FREE | {"dynamic-update-slice", "while", "call", "conditional", "opt-barrier", "optimization-barrier"}
+IN_PLACE = {"parameter", "get-tuple-element", "bitcast", "dynamic-update-slice", "tuple", "while", "call", "copy-done"}
 """Operations that make no new array of the size of their operand."""
 
 _INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(")
@@ -48,6 +48,8 @@ def computations(text: str) -> dict[str, list[Instruction]]:
 def replay_copies(text: str, capacity: int, *, in_loops: bool) -> list[str]:
     """Returns the instructions that make an array with an axis of `capacity` rows; a write in place makes none.
 
+    A write in place is a dynamic-update-slice, alone or at the root of a fusion without another array of this size.
+
     Args:
         text: of a compiled program.
         capacity: a number that is no other array's size.
@@ -56,12 +58,13 @@ def replay_copies(text: str, capacity: int, *, in_loops: bool) -> list[str]:
     parts, bodies = computations(text), re.findall(r"body=%?([\w.\-]+)", text)
     if in_loops and not bodies:
         raise ValueError("the program has no loop")
-    run = _run_by(parts, bodies if in_loops else ["ENTRY"])
-    return [
-        each.line.strip()
-        for each in run
-        if re.search(rf"\b{capacity}\b", each.shape) and each.opcode not in IN_PLACE and not _writes(each, parts)
-    ]
+
+    def copies(each: Instruction) -> bool:
+        large = re.search(rf"\b{capacity}\b", each.shape) is not None
+        return large and each.opcode not in IN_PLACE and not _writes(each, parts)
+
+    run = _run_by(parts, bodies if in_loops else ["ENTRY"], enter=lambda each: not copies(each))
+    return [each.line.strip() for each in run if copies(each)]
 
 
 def learning_loop(text: str) -> Loop:
@@ -70,19 +73,28 @@ def learning_loop(text: str) -> Loop:
     loops = []
     for line in text.splitlines():
         if body := re.search(r"body=%?([\w.\-]+)", line):
-            launches = Counter(each.opcode for each in _run_by(parts, [body[1]]) if each.opcode not in FREE)
+            launches = Counter(
+                each.opcode for each in _run_by(parts, [body[1]], enter=_calls) if each.opcode not in FREE
+            )
             loops.append(Loop(launches, "known_trip_count" in line))
     return max(loops, key=lambda loop: loop.launches.total())
 
 
-def _run_by(parts: dict[str, list[Instruction]], names: list[str]) -> Iterator[Instruction]:
-    """Yields the instructions of computations and of all that they call, without the insides of fusions."""
+def _run_by(
+    parts: dict[str, list[Instruction]], names: list[str], *, enter: Callable[[Instruction], bool]
+) -> Iterator[Instruction]:
+    """Yields the instructions of computations, and of all that those call for which `enter` is true."""
     reached = list(names)
     for name in reached:  # grows during the loop
         for each in parts[name]:
             yield each
-            if each.opcode in ("while", "call", "conditional"):
+            if enter(each):
                 reached.extend(other for other in _CALLED.findall(each.line) if other not in reached)
+
+
+def _calls(each: Instruction) -> bool:
+    """Returns whether an instruction runs other computations; a fusion is one operation."""
+    return each.opcode in ("while", "call", "conditional")
 
 
 def _writes(fusion: Instruction, parts: dict[str, list[Instruction]]) -> bool:

@@ -107,7 +107,7 @@ class Population:
         for index, hyperparameters in enumerate(self._hyperparameters):
             if index >= IN_FLIGHT:
                 wait_for(index - IN_FLIGHT)
-            steps = spread(num_steps * self._busy(index), self._programs.stacked)
+            steps = spread(np.int32(num_steps) * self._busy(index), self._programs.stacked)
             self.states[index], log = self._programs.train(self.states[index], hyperparameters, steps)
             logs.append(log)
         for index in range(max(0, len(logs) - IN_FLIGHT), len(logs)):

@@ -43,7 +43,7 @@ class Options:
     devices: Annotated[int | None, count(1, 1024)] = None
     """Total number of devices of all processes; None: all accelerators, or a core per agent."""
     group_size: Annotated[int | None, count(1, MAX_AGENTS)] = None
-    """Agents that advance together on a device; None: 1 on a CPU, up to 256 elsewhere."""
+    """Agents that advance together on a device; None: 1 on a CPU (in Gymnasium 4), up to 256 elsewhere."""
     checkpoint_every: Annotated[float | None, SECONDS] = None
     """Seconds between checkpoints; None: 60, or longer where they would cost more than 5% of the run."""
     resume: Annotated[Path | None, FOLDER] = None
