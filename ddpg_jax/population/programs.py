@@ -2,7 +2,7 @@
 
 A *block* is a group of agents on every device: the devices form a mesh with one axis, `agents`, and a group advances
 together under `vmap`. The programs are compiled for one block, and the host calls them for one block after another. So
-for a given size of the group, neither the programs nor a single bit of an agent's result depend on the number of agents.
+for a given size of groups, neither the programs nor a single bit of an agent's result depend on the number of agents.
 The last block is filled up with copies that are thrown away.
 
 Where several processes train together, the mesh has the devices of all of them. Each calls the same programs for its
