@@ -47,3 +47,24 @@ def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_nothing_stands_there_twice(page):
+    """Every heading and every longer paragraph once."""
+    blocks = re.split(r"\n\s*\n", page.read_text())
+    seen = [block for block in blocks if block.startswith("#") or len(block) > 80]
+    assert [block for block in set(seen) if seen.count(block) > 1] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_links_lead_to_headings(page):
+    for path, anchor in re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", page.read_text()):
+        if not path.startswith("http"):
+            text = (page.parent / path).read_text() if path else page.read_text()
+            headings = [re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in _headings(text)]
+            assert anchor in headings, f"{page.name} links to {path}#{anchor}"
+
+
+def _headings(text):
+    return re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
