@@ -8,6 +8,7 @@ from .environments.registry import make as make
 from .population.assembly import make_hyperparameters as make_hyperparameters
 from .population.assembly import make_setup as make_setup
 from .presets import PRESETS as PRESETS
+from .processes.devices import use_all_cores as use_all_cores
 from .results.history import History as History
 from .runs.policy import Policy as Policy
 from .runs.policy import load_policy as load_policy

@@ -1,5 +1,6 @@
 """Training from Python: what the command does, for any setup, in memory and without a run folder."""
 
+import warnings
 from functools import lru_cache
 
 import jax
@@ -13,7 +14,7 @@ from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.blocks import agent_keys
 from ddpg_jax.population.host import make_population
 from ddpg_jax.population.programs import compile_programs
-from ddpg_jax.processes.devices import own_settings, use_compilation_cache
+from ddpg_jax.processes.devices import own_settings, unused_cores, use_compilation_cache
 from ddpg_jax.results.history import History
 from ddpg_jax.runs.course import MAX_CHUNK, course
 from ddpg_jax.runs.divergence import note_diverged
@@ -34,7 +35,8 @@ def train(
 ) -> tuple[Policy, History]:
     """Trains agents and evaluates them as they learn, all of them in memory together.
 
-    Equal arguments on an equal machine give the bits of `python -m ddpg_jax.run`, where that has as many devices.
+    Equal arguments on an equal machine give the bits of `python -m ddpg_jax.run`. On a CPU, call
+    `ddpg_jax.use_all_cores()` first: JAX itself starts with one device, and so trains on one core.
 
     Args:
         config: the task, its length and its evaluations, and all that the other arguments leave open.
@@ -52,6 +54,8 @@ def train(
     """
     if num_agents < 1:
         raise ValueError(f"num_agents is {num_agents}, but must be a whole number >= 1")
+    if note := unused_cores(num_agents):
+        warnings.warn(note, stacklevel=3)  # the caller's line, behind the decorator
     use_compilation_cache()
     setup = make_setup(config, make(config.env_id, config.env_args)) if setup is None else setup
     scalars = make_hyperparameters(config) if hyperparameters is None else hyperparameters

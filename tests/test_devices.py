@@ -1,6 +1,7 @@
 """Tests the options that the command gives to XLA: XLA knows them, the user's come after them, no result changes."""
 
 import os
+import re
 import subprocess
 import sys
 from unittest import mock
@@ -125,3 +126,44 @@ def test_python_api_keeps_compiled_programs_in_the_users_cache(tmp_path, monkeyp
         assert jax.config.jax_compilation_cache_dir == "/elsewhere"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+USE = """
+import os
+import warnings
+
+import jax
+import ddpg_jax
+
+ddpg_jax.use_all_cores(2)
+print(jax.device_count(), os.environ["PJRT_NPROC"])
+ddpg_jax.use_all_cores(2)  # again, as a notebook's cell
+try:
+    ddpg_jax.use_all_cores(3)
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(None, "2"), ("5", "5")])
+def test_all_cores_are_used_from_python(threads, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "PJRT_NPROC"}
+    environment |= {} if threads is None else {"PJRT_NPROC": threads}
+    done = subprocess.run([sys.executable, "-c", USE], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        f"2 {expected}",
+        "JAX has started with 2 CPU device(s), but 3 are requested: call ddpg_jax.use_all_cores() before JAX's first "
+        "operation, in a notebook after a restart of the kernel",
+    ]
+
+
+def test_unused_cores_are_noted(monkeypatch):
+    monkeypatch.setattr(devices, "usable_cores", lambda: len(jax.devices()) + 2)
+    devices_here = len(jax.devices())
+    note = (
+        f"{devices_here + 1} agents train on {devices_here} of {devices_here + 2} cores: call ddpg_jax.use_all_cores()"
+    )
+    with pytest.warns(UserWarning, match=re.escape(note)) as noted:
+        api.train(small_config(total_steps=50), num_agents=devices_here + 1)
+    assert noted[0].filename == __file__
+    assert devices.unused_cores(1) is None

@@ -129,18 +129,59 @@ def own_settings() -> Iterator[None]:
 def prepare(num_devices: int | None) -> None:
     """Makes host devices available, one per usable core unless told otherwise, and a cache of compiled programs.
 
-    Only a command does this: importing the package leaves JAX as it is. The user's own XLA_FLAGS come after the one
-    that is set here, so that they have precedence; where they name a file of flags, they are left as they are.
+    Only a command does this: importing the package leaves JAX as it is.
     """
     import jax
 
-    flags = os.environ.get("XLA_FLAGS", "").strip()
-    if not flags or flags.startswith("-"):
-        os.environ["XLA_FLAGS"] = f"{LOOP_OPTION} {flags}"
     for name, value in OWN_SETTINGS.items():
         jax.config.update(name, value)
-    jax.config.update("jax_num_cpu_devices", num_devices or usable_cores())
+    use_all_cores(num_devices)
     use_compilation_cache()
+
+
+def use_all_cores(num_devices: int | None = None) -> None:
+    """Lets JAX see every usable core as a device, so that agents train side by side.
+
+    Call it before JAX's first operation. It changes nothing if JAX has started with as many devices, so that a
+    notebook's cell can be executed again. The user's own `XLA_FLAGS` come after the one that is set here, so that they
+    have precedence; where they name a file of flags, they are left as they are.
+
+    Args:
+        num_devices: the number of devices; None: one for each core that this process may use.
+
+    Raises:
+        RuntimeError: if JAX has started with another number of devices.
+    """
+    import jax
+
+    num_devices = num_devices or usable_cores()
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if (not flags or flags.startswith("-")) and LOOP_OPTION not in flags:
+        os.environ["XLA_FLAGS"] = f"{LOOP_OPTION} {flags}"
+    # One thread per device: the kernels are small, and passing them from one core to another takes longer than they do.
+    os.environ.setdefault("PJRT_NPROC", str(num_devices))
+    try:
+        jax.config.update("jax_num_cpu_devices", num_devices)
+    except RuntimeError as error:
+        started = len(jax.devices("cpu"))
+        if started != num_devices:
+            raise RuntimeError(
+                f"JAX has started with {started} CPU device(s), but {num_devices} are requested: call "
+                f"ddpg_jax.use_all_cores() before JAX's first operation, in a notebook after a restart of the kernel"
+            ) from error
+
+
+def unused_cores(num_agents: int) -> str | None:
+    """Returns a note if so many agents could train on more cores than JAX sees as devices of a CPU; else None."""
+    import jax
+
+    num_devices = len(jax.devices())
+    if jax.devices()[0].platform != "cpu" or num_devices >= min(num_agents, usable_cores()):
+        return None
+    return (
+        f"{num_agents} agents train on {num_devices} of {usable_cores()} cores: call ddpg_jax.use_all_cores() before "
+        f"JAX's first operation"
+    )
 
 
 def use_compilation_cache() -> None:
