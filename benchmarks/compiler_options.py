@@ -1,9 +1,10 @@
-"""Measures the effect of the options that the command gives to XLA's compiler on a CPU.
+"""Measures the effect of the options that the command gives to XLA on a CPU: to its compiler, and its threads.
 
 `python benchmarks/compiler_options.py` starts two processes for each preset: one compiles as the command does, the
 other with XLA's own defaults. They take turns, each training one chunk at a time. The gain is the median of the ratios
-of neighbouring chunks. The trained agents of both are compared byte for byte. The result goes to
-`results/compiler_options.json` and into the README. The benchmark takes about four minutes on two cores.
+of neighbouring chunks. The trained agents of both are compared byte for byte. Then it does the same on one device, with
+one thread for it as the command has, and with a thread for each core as XLA has. The result goes to
+`results/compiler_options.json` and into the README. The benchmark takes about eight minutes on two cores.
 """
 
 import argparse
@@ -30,6 +31,9 @@ from ddpg_jax.runs.course import MAX_CHUNK
 
 WITHOUT = {"XLA_FLAGS": devices.LOOP_OPTION.rpartition("=")[0] + "=1024"}
 """XLA's own limit. It comes after the command's in `XLA_FLAGS`, so it takes precedence."""
+THREADS = {"PJRT_NPROC": str(devices.usable_cores())}
+"""XLA's own number of threads."""
+PRESETS_COMPARED = ("keras", "paper", "pendulum", "gist")
 TURN_SECONDS = 0.5
 """Approximate length of a turn."""
 
@@ -37,15 +41,13 @@ TURN_SECONDS = 0.5
 class TrainingProcess:
     """A process that trains on request."""
 
-    def __init__(self, preset: str, *, with_options: bool) -> None:
-        flags = ["--preset", preset, *([] if with_options else ["--without"])]
-        environment = os.environ | ({} if with_options else WITHOUT)
+    def __init__(self, *flags: str, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, __file__, *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=os.environ | environment,
         )
 
     def ask(self, line: str) -> str:
@@ -60,12 +62,12 @@ class TrainingProcess:
         self._process.communicate()
 
 
-def serve(preset: str, *, with_options: bool) -> None:
+def serve(preset: str, num_devices: int | None, *, with_options: bool) -> None:
     """Runs in a training process: trains as many steps as each line of its input says, and prints the seconds.
 
     For the line "digest" it prints the digest of the agents instead.
     """
-    devices.prepare(None)
+    devices.prepare(num_devices)
     jax.config.update("jax_enable_compilation_cache", False)
     if not with_options:
         programs.CPU_OPTIONS.clear()
@@ -89,12 +91,23 @@ def digest(agents: Population) -> str:
     return found.hexdigest()
 
 
-def compare(preset: str, rounds: int) -> dict[str, Any]:
-    """Trains with and without the options in turns; which of them goes first alternates."""
-    processes = {
-        "with": TrainingProcess(preset, with_options=True),
-        "without": TrainingProcess(preset, with_options=False),
-    }
+def compare_options(preset: str, rounds: int) -> dict[str, Any]:
+    """Compares the compiler's options with XLA's own, on all devices."""
+    flags = "--preset", preset
+    return compare(
+        TrainingProcess(*flags, environment={}), TrainingProcess(*flags, "--without", environment=WITHOUT), rounds
+    )
+
+
+def compare_threads(preset: str, rounds: int) -> dict[str, Any]:
+    """Compares one thread for one device with a thread for each core."""
+    flags = "--preset", preset, "--devices", "1"
+    return compare(TrainingProcess(*flags, environment={}), TrainingProcess(*flags, environment=THREADS), rounds)
+
+
+def compare(with_: TrainingProcess, without: TrainingProcess, rounds: int) -> dict[str, Any]:
+    """Trains with and without something in turns; which of the two goes first alternates."""
+    processes = {"with": with_, "without": without}
     seconds: dict[str, list[float]] = {name: [] for name in processes}
     for process in processes.values():
         process.ask("4")  # the first call is slow
@@ -119,16 +132,21 @@ def compare(preset: str, rounds: int) -> dict[str, Any]:
 def table(record: dict[str, Any]) -> str:
     """Returns the table of the gains for `benchmarks/README.md`."""
     lines = [
-        f"Median of {record['rounds']} ratios of neighbouring chunks: {record_line(record)}",
+        f"Median of {record['rounds']} ratios of neighbouring chunks (quartiles): {record_line(record)}",
         "",
-        "| preset | speed with the options, relative to without (quartiles) | same bytes |",
-        "|---|---|---|",
+        "| preset | speed with the options, relative to without | same bytes "
+        "| speed on one device with one thread, relative to one for each core | same bytes |",
+        "|---|---|---|---|---|",
     ]
-    for preset, found in record["results"].items():
-        low, high = found["quartiles"]
-        same = "yes" if found["equal"] else "NO"
-        lines.append(f"| `{preset}` | {found['gain']:.3f} ({low:.3f}–{high:.3f}) | {same} |")
+    for preset in PRESETS_COMPARED:
+        cells = [cell for name in ("results", "threads") for cell in _cells(record[name][preset])]
+        lines.append(f"| `{preset}` | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cells(found: dict[str, Any]) -> list[str]:
+    low, high = found["quartiles"]
+    return [f"{found['gain']:.3f} ({low:.3f}–{high:.3f})", "yes" if found["equal"] else "NO"]
 
 
 def main() -> int:
@@ -136,11 +154,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60, help="pairs of chunks (default: 60)")
     parser.add_argument("--preset", choices=list(PRESETS), help=argparse.SUPPRESS)
+    parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--without", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS / "compiler_options.json", help="where the record goes")
     options = parser.parse_args()
     if options.preset:
-        serve(options.preset, with_options=not options.without)
+        serve(options.preset, options.devices, with_options=not options.without)
         return 0
     warn_if_busy()
     load = [load_average()]
@@ -149,14 +168,15 @@ def main() -> int:
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "rounds": options.rounds,
-        "results": {preset: compare(preset, options.rounds) for preset in ("keras", "paper", "pendulum", "gist")},
+        "results": {preset: compare_options(preset, options.rounds) for preset in PRESETS_COMPARED},
+        "threads": {preset: compare_threads(preset, options.rounds) for preset in PRESETS_COMPARED},
     }
     record["load_average"] = [*load, load_average()]
     options.out.write_text(json.dumps(record, indent=1) + "\n")
     print(table(record))
     if options.out == parser.get_default("out"):
         fill_readme("compiler-options", table(record))
-    return int(not all(found["equal"] for found in record["results"].values()))
+    return int(not all(found["equal"] for name in ("results", "threads") for found in record[name].values()))
 
 
 if __name__ == "__main__":

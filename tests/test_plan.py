@@ -1,5 +1,6 @@
 """Tests the plan of a run: memory, waves and time."""
 
+import dataclasses
 import re
 from unittest import mock
 
@@ -17,8 +18,8 @@ from ddpg_jax.runs import plan
 MiB = 2**20
 
 
-def planned(config, num_agents, available, group_size=2):
-    setup = make_setup(config, make("Pendulum-v1"))
+def planned(config, num_agents, available, group_size=2, environment=None):
+    setup = make_setup(config, environment or make("Pendulum-v1"))
     placement = Placement((jax.devices()[0],), group_size)
     with mock.patch.object(plan, "available_memory", return_value=available):
         return plan.plan_part(config, setup, placement, range(num_agents))
@@ -57,3 +58,9 @@ def test_capacity_that_is_said_to_fit_does(total_steps):
 def test_nothing_fits_into_next_to_nothing():
     with pytest.raises(ValueError, match="no replay would fit"):
         planned(Config(), 4, 1_000)
+
+
+def test_time_of_a_simulator_is_said_to_be_left_out():
+    own = dataclasses.replace(make("Pendulum-v1"), env_id="my_package:my_pendulum")
+    assert planned(Config(), 4, 100 * MiB).lines()[-1].endswith("of training (an estimate)")
+    assert planned(Config(), 4, 100 * MiB, environment=own).lines()[-1].endswith("without the simulator's own time)")

@@ -68,6 +68,12 @@ class Part:
         """Memory of the agents that train at the same time."""
         return self.agent_bytes * self.wave_size
 
+    @property
+    def _counted(self) -> str:
+        """What the estimate of the time counts: how long the step of another library's environment takes is unknown."""
+        simulator = ":" in self.setup.environment.env_id
+        return "an estimate without the simulator's own time" if simulator else "an estimate"
+
     def lines(self) -> list[str]:
         """Returns memory, waves and time as text."""
         waves = f"{len(self.waves):,} wave(s) of at most {self.wave_size:,} agents"
@@ -76,7 +82,7 @@ class Part:
             f"parameters, targets and moments {format_bytes(self.parameter_bytes)})",
             f"        {format_bytes(self.agent_bytes * len(self.agents))} for {len(self.agents):,} agents; "
             f"{format_bytes(self.available_bytes)} available: {waves}, {format_bytes(self.wave_bytes)} at a time",
-            f"time:   about {format_seconds(self.seconds)} of training (an estimate)",
+            f"time:   about {format_seconds(self.seconds)} of training ({self._counted})",
         ]
 
 
