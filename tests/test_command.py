@@ -152,7 +152,7 @@ TOGETHER = {
 @given(st.sampled_from(sorted(FIELDS)), st.lists(WORDS, max_size=3), st.booleans(), st.booleans())
 @example("critic_atoms", ["2"], False, False)
 @example("num_envs", ["7"], False, False)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_value_of_any_option_is_taken_or_refused_by_name(name, words, equals, underscores):
     flag = "--" + (name if underscores else name.replace("_", "-"))
     arguments = [f"{flag}={words[0]}", *words[1:]] if equals and words else [flag, *words]
@@ -184,7 +184,7 @@ FLAGS = st.one_of(
 
 
 @given(st.lists(st.one_of(FLAGS, WORDS), max_size=8))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_command_line_is_taken_or_refused(arguments):
     outcome = parsed(arguments)
     assert isinstance(outcome, Options | str)
@@ -203,7 +203,7 @@ CONFIG_FILE = {
 
 
 @given(st.sampled_from(sorted([*CONFIG_FILE, *CONFIG_FILE["config"]])), JSON)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_damage_to_the_configuration_of_a_run_is_taken_or_refused(tmp_path_factory, name, value):
     folder = tmp_path_factory.getbasetemp() / "damaged"
     folder.mkdir(exist_ok=True)

@@ -130,7 +130,6 @@ def test_python_api_keeps_compiled_programs_in_the_users_cache(tmp_path, monkeyp
 
 USE = """
 import os
-import warnings
 
 import jax
 import ddpg_jax

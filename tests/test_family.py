@@ -505,6 +505,7 @@ def test_policy_standardises_its_observations_as_the_run_did(finished):
     assert portable.stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_value_pictures_are_drawn_of_a_categorical_ensemble(finished, tmp_path):
     assert render.main([str(finished), "--only", "q_estimates", "state_plane", "--out", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"q_estimates.png", "state_plane.png"}

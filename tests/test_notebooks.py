@@ -25,7 +25,7 @@ PATH_OF_A_MACHINE = re.compile(
 )
 
 
-@pytest.fixture(params=SMALLER)
+@pytest.fixture(params=["01_quickstart", "02_algorithm_1", pytest.param("03_research", marks=pytest.mark.slow)])
 def name(request):
     return request.param
 

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from parity_data import pendulum_batches
 
 import ddpg_jax
@@ -55,6 +56,7 @@ def test_200_updates_in_float64_end_where_keras_ends():
     assert min(measured["moved"].values()) > 0.01  # all tensors have learned
 
 
+@pytest.mark.slow
 def test_200_updates_in_float32_end_where_keras_ends():
     measured = report("float32")
     assert measured["dtypes"] == ["float32"]

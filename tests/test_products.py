@@ -58,7 +58,7 @@ def test_few_features_are_not_rounded(operands):
     )
 
 
-@pytest.mark.parametrize("preset", ["pendulum", "keras", "paper"])
+@pytest.mark.parametrize("preset", ["keras", *(pytest.param(p, marks=pytest.mark.slow) for p in ("pendulum", "paper"))])
 def test_presets_train_with_it(preset):
     """XLA cannot compute every product of bfloat16 on a CPU; it can compute these."""
     config = ddpg_jax.PRESETS[preset].replace(matmul_dtype="bfloat16", learning_starts=70, replay_capacity=2_000)

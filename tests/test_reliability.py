@@ -38,7 +38,14 @@ LONG = ("--seeds", 2, "--total-steps", 100_000_000, "--eval-every", 100_000_000)
 # ------------------------------------------------------------------------------------------------------------ signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        signal.SIGTERM,
+        *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)),
+    ],
+)
 def test_signal_ends_a_run_after_its_chunk_with_a_checkpoint_and_the_command_that_resumes_it(tmp_path, number):
     process = start("--out", "run", *LONG, "--checkpoint-every", 0.2, folder=tmp_path)
     wait_for(lambda: checkpoints(tmp_path / "run"))
@@ -511,10 +518,11 @@ def test_infinite_parameters_are_seen_though_they_act_and_score(tmp_path):
 # -------------------------------------------------------------------------------------------------------------- kills
 
 
-def test_killed_runs_end_in_the_same_bits():
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_runs_end_in_the_same_bits(kills):
     """A shorter form of `benchmarks/kill_and_resume.py`, which kills twenty times."""
     script = REPOSITORY / "benchmarks/kill_and_resume.py"
-    command = [sys.executable, str(script), "--small", "--kills", "3", "--kills-per-run", "3"]
+    command = [sys.executable, str(script), "--small", "--kills", str(kills), "--kills-per-run", "3"]
     process = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=500)
     assert process.returncode == 0, process.stdout + process.stderr
-    assert "3 of 3 identical" in process.stdout
+    assert f"{kills} of {kills} identical" in process.stdout

@@ -19,6 +19,8 @@ SPEC = importlib.util.spec_from_file_location("run_console", command.REPOSITORY 
 run_console = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(run_console)
 
+pytestmark = pytest.mark.slow
+
 PAGE = command.REPOSITORY / "docs/reliability.md"
 RUN, EVALUATE = ["python", "-m", "ddpg_jax.run"], ["python", "-m", "ddpg_jax.evaluate"]
 SHOWN = re.compile(r"error: |stopped by |agent \d+ diverged|resuming |.* is finished at ")

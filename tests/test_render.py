@@ -368,6 +368,7 @@ def test_diverged_agents_are_not_shown(run_folder, capsys):
 # Other runs
 
 
+@pytest.mark.slow
 def test_other_environments_have_q_estimates_alone(tmp_path, capsys):
     folder = tmp_path / "run"
     assert train("--out", folder, "--seeds", 1, "--env-id", "PointRobot-misc", "--eval-episodes", "2").status == 0

@@ -32,7 +32,7 @@ def full_disk() -> Iterator[int]:
         yield file.fileno()
 
 
-@pytest.mark.parametrize("output", [reader_gone, full_disk])
+@pytest.mark.parametrize("output", [reader_gone, pytest.param(full_disk, marks=pytest.mark.slow)])
 def test_run_goes_on_without_a_reader(tmp_path, output):
     with output() as nobody:
         assert start("--out", "run", "--seeds", 2, folder=tmp_path, output=nobody).wait(timeout=240) == 0
@@ -48,7 +48,10 @@ def test_what_is_written_arrives(capfd):
     assert stream.encoding == sys.stdout.encoding
 
 
-@pytest.mark.parametrize("program", ["run", "compare", "evaluate", "export", "render"])
+@pytest.mark.parametrize(
+    "program",
+    ["run", "compare", *(pytest.param(name, marks=pytest.mark.slow) for name in ("evaluate", "export", "render"))],
+)
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_command_does_not_complain_of_a_reader_that_is_gone(program, stream):
     other = {"stdout": "stderr", "stderr": "stdout"}[stream]

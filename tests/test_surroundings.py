@@ -34,6 +34,7 @@ def run(*arguments, folder, command="run", **variables):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_backend_that_matplotlib_does_not_know_costs_nothing(tmp_path):
     """Kernels of notebooks export a backend that another environment lacks."""
     style = tmp_path / "matplotlibrc"
@@ -46,8 +47,9 @@ def test_a_backend_that_matplotlib_does_not_know_costs_nothing(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["a[/b]", "o[lr]", ":smile:"])
-def test_paths_are_shown_as_they_are(tmp_path, name):
+def test_paths_are_shown_as_they_are(tmp_path):
+    """What looks like markup is none."""
+    name = "a[/b]:smile:[lr]"
     done = run("--seeds", 1, "--out", f"runs/{name}", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f" runs/{name} " in done.stdout
@@ -68,8 +70,11 @@ def plain(tmp_path_factory):
     return folder / "run"
 
 
-def test_settings_of_jax_change_no_bit_of_a_run(plain, tmp_path):
-    """All at once; each of them alone ended a run, or changed its bits, before the command had settings of its own."""
+def test_settings_and_a_meagre_surrounding_change_no_bit_of_a_run(plain, tmp_path):
+    """Many things at once, each of which has ended a run or changed its bits.
+
+    JAX's settings, 64 open files, Python without assertions and with warnings as errors, a home that cannot be written.
+    """
     settings = {
         "JAX_ENABLE_X64": "1",
         "JAX_NUMPY_RANK_PROMOTION": "raise",
@@ -78,8 +83,15 @@ def test_settings_of_jax_change_no_bit_of_a_run(plain, tmp_path):
         "JAX_THREEFRY_PARTITIONABLE": "0",
         "JAX_DISABLE_JIT": "1",
     }
-    done = run("--seeds", 3, "--quiet", "--out", "run", folder=tmp_path, **settings)
-    assert (done.returncode, done.stderr) == (0, "")
+    words = " ".join([sys.executable, "-O", "-m", "ddpg_jax.run", *SMALL, "--seeds", "3", "--quiet", "--out", "run"])
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error", "HOME": "/dev/null"}
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -n 64; exec {words}"],
+        cwd=tmp_path, env=environment | settings, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr  # Matplotlib says that it has no folder of its own
     assert rows(tmp_path / "run") == rows(plain)
 
 
@@ -166,6 +178,7 @@ def test_signals_that_announce_an_end_stop_a_run_unless_the_program_handles_them
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.slow
 def test_processes_of_one_machine_ask_no_proxy(tmp_path):
     """A proxy that does not answer would keep them waiting for minutes."""
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
@@ -276,16 +289,3 @@ def test_gpu_that_is_not_used_is_noted(tmp_path, monkeypatch, platform, variable
 )
 def test_accelerator_that_does_not_tell_its_memory_is_taken_to_have_some(stats, free):
     assert estimates.free_memory(mock.Mock(memory_stats=lambda: stats)) == free
-
-
-def test_a_meagre_surrounding_gives_the_same_run(plain, tmp_path):
-    """64 open files, Python without assertions and with warnings as errors, and a home that cannot be written."""
-    words = " ".join([sys.executable, "-O", "-m", "ddpg_jax.run", *SMALL, "--seeds", "3", "--quiet", "--out", "run"])
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error", "HOME": "/dev/null"}
-    environment.pop("XDG_CACHE_HOME", None)
-    done = subprocess.run(
-        ["bash", "-c", f"ulimit -n 64; exec {words}"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr  # Matplotlib says that it has no folder of its own
-    assert rows(tmp_path / "run") == rows(plain)

@@ -1,0 +1,17 @@
+"""Lets all tests, and the commands that they start, share compiled programs for as long as the tests run."""
+
+import os
+import shutil
+import tempfile
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else by the process that has started this one
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ddpg_jax-compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    OWN_CACHE = os.environ["JAX_COMPILATION_CACHE_DIR"]
+else:
+    OWN_CACHE = None
+
+
+def pytest_sessionfinish():
+    if OWN_CACHE is not None:
+        shutil.rmtree(OWN_CACHE, ignore_errors=True)
