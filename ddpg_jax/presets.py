@@ -150,7 +150,7 @@ TD3 = Config(
 """Fujimoto et al. 2018, arXiv 1802.09477: twin critics, a delayed actor, smoothed targets."""
 
 D4PG = Config(
-    total_steps=6_000,
+    total_steps=10_000,
     hidden_sizes=(300, 200),
     critic_hidden_sizes=(400, 300),
     actor_lr=1e-3,
@@ -159,6 +159,7 @@ D4PG = Config(
     batch_size=256,
     replay_capacity=1_000_000,
     learning_starts=1_000,
+    random_steps=1_000,
     n_step=5,
     critic_atoms=51,
     value_min=-1_500.0,
