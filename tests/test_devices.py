@@ -135,7 +135,7 @@ import jax
 import ddpg_jax
 
 ddpg_jax.use_all_cores(2)
-print(jax.device_count(), os.environ["PJRT_NPROC"])
+print(jax.device_count(), os.environ["XLA_FLAGS"].count("small_while_loop"))
 ddpg_jax.use_all_cores(2)  # again, as a notebook's cell
 try:
     ddpg_jax.use_all_cores(3)
@@ -144,13 +144,10 @@ except RuntimeError as error:
 """
 
 
-@pytest.mark.parametrize(("threads", "expected"), [(None, "2"), ("5", "5")])
-def test_all_cores_are_used_from_python(threads, expected):
-    environment = {name: value for name, value in os.environ.items() if name != "PJRT_NPROC"}
-    environment |= {} if threads is None else {"PJRT_NPROC": threads}
-    done = subprocess.run([sys.executable, "-c", USE], env=environment, capture_output=True, text=True, check=True)
+def test_all_cores_are_used_from_python():
+    done = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        f"2 {expected}",
+        "2 1",
         "JAX has started with 2 CPU device(s), but 3 are requested: call ddpg_jax.use_all_cores() before JAX's first "
         "operation, in a notebook after a restart of the kernel",
     ]
@@ -166,3 +163,15 @@ def test_unused_cores_are_noted(monkeypatch):
         api.train(small_config(total_steps=50), num_agents=devices_here + 1)
     assert noted[0].filename == __file__
     assert devices.unused_cores(1) is None
+
+
+@pytest.mark.slow
+def test_threads_of_xla_change_no_bit_of_the_default_preset(tmp_path):
+    """Those of larger networks they do change (docs/performance.md)."""
+    tables = []
+    for threads in ("1", "2", "3"):
+        words = "--total-steps 900 --learning-starts 300 --eval-every 900 --devices 1 --seeds 1 --quiet --out".split()
+        command = [sys.executable, "-m", "ddpg_jax.run", *words, str(tmp_path / threads)]
+        subprocess.run(command, env=os.environ | {"PJRT_NPROC": threads}, check=True)
+        tables.append((tmp_path / threads / "metrics.csv").read_bytes())
+    assert tables[0] == tables[1] == tables[2]

@@ -95,7 +95,7 @@ def choose_group_size(num_agents: int, platform: str, *, on_host: bool = False) 
 
     On a CPU each advances on its own: batched arithmetic gains little or nothing there, and few agents would pay for
     copies that fill up the group (measured: `benchmarks/README.md`). It also gives every agent the same bits on any
-    number of cores. An accelerator needs much work at once, but 32 agents need not pay for 256. With
+    number of devices. An accelerator needs much work at once, but 32 agents need not pay for 256. With
     environments on the host there is a call per step and block, so that groups pay on a CPU, too.
     """
     if platform == "cpu":

@@ -158,8 +158,6 @@ def use_all_cores(num_devices: int | None = None) -> None:
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if (not flags or flags.startswith("-")) and LOOP_OPTION not in flags:
         os.environ["XLA_FLAGS"] = f"{LOOP_OPTION} {flags}"
-    # One thread per device: the kernels are small, and passing them from one core to another takes longer than they do.
-    os.environ.setdefault("PJRT_NPROC", str(num_devices))
     try:
         jax.config.update("jax_num_cpu_devices", num_devices)
     except RuntimeError as error:
