@@ -168,10 +168,11 @@ def test_unused_cores_are_noted(monkeypatch):
 @pytest.mark.slow
 def test_threads_of_xla_change_no_bit_of_the_default_preset(tmp_path):
     """Those of larger networks they do change (docs/performance.md)."""
+    flags = {"total-steps": 900, "learning-starts": 300, "eval-every": 900, "devices": 1, "seeds": 1}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     tables = []
     for threads in ("1", "2", "3"):
-        words = "--total-steps 900 --learning-starts 300 --eval-every 900 --devices 1 --seeds 1 --quiet --out".split()
-        command = [sys.executable, "-m", "ddpg_jax.run", *words, str(tmp_path / threads)]
+        command = [sys.executable, "-m", "ddpg_jax.run", *words, "--quiet", "--out", str(tmp_path / threads)]
         subprocess.run(command, env=os.environ | {"PJRT_NPROC": threads}, check=True)
         tables.append((tmp_path / threads / "metrics.csv").read_bytes())
     assert tables[0] == tables[1] == tables[2]
