@@ -87,6 +87,7 @@ def workers_of(process: subprocess.Popen) -> dict[int, int]:
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_leave_what_one_would_have(alone, tmp_path):
     outcome = execute("--out", "run", "--distributed", "--num-processes", 2, folder=tmp_path, config=RUN)
     assert (outcome.status, outcome.err) == (0, "")

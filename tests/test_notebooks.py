@@ -25,7 +25,7 @@ PATH_OF_A_MACHINE = re.compile(
 )
 
 
-@pytest.fixture(params=["01_quickstart", "02_algorithm_1", pytest.param("03_research", marks=pytest.mark.slow)])
+@pytest.fixture(params=SMALLER)
 def name(request):
     return request.param
 
@@ -51,6 +51,10 @@ def test_every_notebook_is_tested():
     assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == sorted(SMALLER)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["01_quickstart", *(pytest.param(other, marks=pytest.mark.slow) for other in ("02_algorithm_1", "03_research"))],
+)
 def test_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parent))
     monkeypatch.setenv("PYTHONWARNINGS", "default")  # the kernel is not pytest

@@ -64,6 +64,7 @@ def test_200_updates_in_float32_end_where_keras_ends():
     assert min(measured["moved"].values()) > 0.01
 
 
+@pytest.mark.slow
 def test_initial_weights_are_distributed_as_keras_draws_them():
     measured = report("float32")["initial"]
     assert {name for name in measured if name.endswith("bias")} == {

@@ -72,6 +72,7 @@ def test_presets_train_with_it(preset):
     assert all(np.isfinite(leaf).all() and leaf.dtype == np.float32 for leaf in jax.tree.leaves(parameters))
 
 
+@pytest.mark.slow
 def test_a_run_remembers_the_dtype(tmp_path):
     """So its policy acts, and a resumed run learns, in the same dtype."""
     flags = ("--seeds", 2, "--matmul-dtype", "bfloat16", "--hidden-sizes", 32, 32, "--out")

@@ -264,6 +264,7 @@ def test_gymnasium_from_the_command(tmp_path, capsys):
     assert "2 agents x 3 episodes in gymnasium:Pendulum-v1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_resumed_run_says_that_its_episodes_are_new(tmp_path):
     folder = tmp_path / "run"
     assert train("--out", folder, "--env-id", "gymnasium:Pendulum-v1", *SHORT).status == 0
@@ -273,6 +274,7 @@ def test_resumed_run_says_that_its_episodes_are_new(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_evaluation_in_gymnasium_is_that_of_gymnax():
     """The same policies from the same start states, in both libraries."""
     _, agents = population(small(eval_episodes=4))
@@ -327,6 +329,7 @@ def test_environment_without_a_time_limit_is_refused(outlines):
         registry.make(outlines)
 
 
+@pytest.mark.slow
 def test_environment_that_draws_itself_has_a_film(outlines, tmp_path, capsys):
     folder = tmp_path / "run"
     limit = ("--env-args", "max_episode_steps=12", "--action-repeat", 3)

@@ -383,6 +383,7 @@ def test_other_environments_have_q_estimates_alone(tmp_path, capsys):
     assert "only is pendulums, but must be of q_estimates" in refused(capsys, folder, "--only", "pendulums")
 
 
+@pytest.mark.slow
 def test_parts_of_a_sweep_over_shapes_are_named(tmp_path, capsys):
     folder = tmp_path / "run"
     sweep = ("--sweep", "hidden_sizes=8,6", "--sweep", "gamma=0.9,0.8", "--seeds", "2")

@@ -70,6 +70,7 @@ def test_command_runs_where_its_streams_are_closed(tmp_path):
     assert (tmp_path / "run/summary.json").exists()
 
 
+@pytest.mark.slow
 def test_run_whose_terminal_is_closed_saves_what_it_has(tmp_path):
     terminal, end = pty.openpty()
     process = start("--out", "run", *LONG, folder=tmp_path, output=end)
@@ -82,6 +83,7 @@ def test_run_whose_terminal_is_closed_saves_what_it_has(tmp_path):
     assert checkpoints(tmp_path / "run")[-1] > newest
 
 
+@pytest.mark.slow
 def test_nohup_holds(tmp_path):
     process = start("--out", "run", *LONG, folder=tmp_path, under=("nohup",), output=subprocess.DEVNULL)
     wait_for(lambda: checkpoints(tmp_path / "run"))

@@ -70,6 +70,7 @@ def plain(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_settings_and_a_meagre_surrounding_change_no_bit_of_a_run(plain, tmp_path):
     """Many things at once, each of which has ended a run or changed its bits.
 
@@ -232,6 +233,7 @@ def test_weights_and_biases_without_a_key_is_refused_before_anything_is_made(tmp
     logs.require(["wandb"])
 
 
+@pytest.mark.slow
 def test_terminal_that_cannot_show_everything_is_shown_ascii(tmp_path):
     """A terminal of an encoding other than UTF-8 gets no traceback from the spinner, the bar or the tables."""
     ours, theirs = pty.openpty()

@@ -266,6 +266,7 @@ def test_few_seeds_support_nothing():
     assert statistics.least_p_value(12, 16) < statistics.SUPPORTED
 
 
+@pytest.mark.slow
 def test_no_false_winner_among_equals():
     """All 12 points are equal: the correction must keep the level of 5% although the best point was selected."""
     rng = np.random.default_rng(1)
