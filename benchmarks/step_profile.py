@@ -2,7 +2,7 @@
 
 Trains one agent of each preset on one core under JAX's profiler, which records each *thunk*, a kernel of the compiled
 program, by name. The program's text says what a name computes. The result goes to `results/step_profile.json` and into
-the README. The profiler itself adds about half a microsecond per thunk, so shares of small kernels are a little high.
+the README. The profiler itself takes time for each thunk, so shares of small kernels are a little high.
 It takes about two minutes.
 """
 
