@@ -65,8 +65,14 @@ def read(flags: Sequence[Flag], arguments: Sequence[str], program: str, descript
     for flag in flags:
         sections.setdefault(flag.section, {})[flag.name] = _for_tyro(flag)
     command_line = _typed_dict("CommandLine", {name: _section(name, fields) for name, fields in sections.items()})
+    no_comments = (tyro.conf.HelptextFromCommentsOff,)  # which saves the search for them in all sources
     given, unknown = tyro.cli(
-        command_line, args=list(arguments), prog=program, description=description, return_unknown_args=True
+        command_line,
+        args=list(arguments),
+        prog=program,
+        description=description,
+        return_unknown_args=True,
+        config=no_comments,
     )
     if unknown:
         raise ValueError(_unknown(unknown[0], [flag.name for flag in flags]))

@@ -148,8 +148,9 @@ def from_command_line(arguments: Sequence[str]) -> Options:
 def _read_flags(arguments: Sequence[str], defaults: Options) -> dict[str, Any]:
     """Returns the values that the command line gives; its help shows the defaults of the preset that it names."""
     helps = {"-h", "--help"} & set(arguments)
+    others = [word for word in arguments if word not in helps]
     if helps:
-        given = _read_flags([word for word in arguments if word not in helps], defaults)
+        given = _read_flags(others, defaults) if others else {}
         defaults = _with_preset(given.get("preset", Options.preset))
     sections = {"preset": "Run", "sweep": "Sweep", "distributed": "Several processes"}
     own = flags_of(Options, sections, defaults)
