@@ -35,7 +35,10 @@ def sb3_tensors(network) -> list[Tensors]:
         linear = [layer for layer in sequence if hasattr(layer, "weight")]
         found.append({})
         for name, layer in zip(LAYERS[kind], linear, strict=True):
-            found[-1] |= {f"{name}/kernel": layer.weight.detach().numpy().T, f"{name}/bias": layer.bias.detach().numpy()}
+            found[-1] |= {
+                f"{name}/kernel": layer.weight.detach().numpy().T,
+                f"{name}/bias": layer.bias.detach().numpy(),
+            }
     return found
 
 
@@ -84,19 +87,25 @@ def sb3_samples(torch, batch: Transition):
 @pytest.mark.slow
 def test_fifty_updates_end_where_stable_baselines3_ends(monkeypatch):
     torch, sb3 = pytest.importorskip("torch"), pytest.importorskip("stable_baselines3")
-    algorithm, hyperparameters = make_algorithm(CONFIG, LOW, HIGH), make_hyperparameters(CONFIG)
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)  # it would round observations to 32 bits
+    batches = pendulum_batches(UPDATES, 64, time_limit_terminal=True)
     with jax.enable_x64(True):
+        algorithm, hyperparameters = make_algorithm(CONFIG, LOW, HIGH), make_hyperparameters(CONFIG)
         state = agent.init(jax.random.key(3), np.zeros(3), algorithm=algorithm)
         state = start = jax.tree.map(np.asarray, perturbed(state, 0.05))
         model = sb3_agent(state, torch, sb3)
-        for t, batch in enumerate(unstacked(pendulum_batches(UPDATES, 64, time_limit_terminal=True))):
+        for t, batch in enumerate(unstacked(batches)):
             key, samples = jax.random.key(t), sb3_samples(torch, batch)
             noise = SIGMA * np.array(jax.random.normal(jax.random.split(key, 3)[2], (len(batch.reward), 1), float))
             monkeypatch.setattr(torch.Tensor, "normal_", lambda *_, noise=noise: torch.as_tensor(noise))
             monkeypatch.setattr(model.replay_buffer, "sample", lambda *_, samples=samples, **__: samples)
             model.train(gradient_steps=1, batch_size=len(batch.reward))
             state, _ = agent.update(
-                key, state, batch._replace(action=batch.action / 2), algorithm=algorithm, hyperparameters=hyperparameters
+                key,
+                state,
+                batch._replace(action=batch.action / 2),
+                algorithm=algorithm,
+                hyperparameters=hyperparameters,
             )
         before, after = our_tensors(start), our_tensors(state)
     for name, ours in after.items():
