@@ -76,7 +76,7 @@ def sb3_samples(torch, batch: Transition):
     column = {name: torch.as_tensor(np.array(value)) for name, value in batch._asdict().items()}
     return SimpleNamespace(
         observations=column["observation"],
-        actions=column["action"] / 2,
+        actions=column["action"],
         next_observations=column["next_observation"],
         dones=1 - column["discount"][:, None],
         rewards=column["reward"][:, None],
@@ -95,18 +95,13 @@ def test_fifty_updates_end_where_stable_baselines3_ends(monkeypatch):
         state = start = jax.tree.map(np.asarray, perturbed(state, 0.05))
         model = sb3_agent(state, torch, sb3)
         for t, batch in enumerate(unstacked(batches)):
+            batch = batch._replace(action=batch.action / 2)
             key, samples = jax.random.key(t), sb3_samples(torch, batch)
             noise = SIGMA * np.array(jax.random.normal(jax.random.split(key, 3)[2], (len(batch.reward), 1), float))
             monkeypatch.setattr(torch.Tensor, "normal_", lambda *_, noise=noise: torch.as_tensor(noise))
             monkeypatch.setattr(model.replay_buffer, "sample", lambda *_, samples=samples, **__: samples)
             model.train(gradient_steps=1, batch_size=len(batch.reward))
-            state, _ = agent.update(
-                key,
-                state,
-                batch._replace(action=batch.action / 2),
-                algorithm=algorithm,
-                hyperparameters=hyperparameters,
-            )
+            state, _ = agent.update(key, state, batch, algorithm=algorithm, hyperparameters=hyperparameters)
         before, after = our_tensors(start), our_tensors(state)
     for name, ours in after.items():
         for k, theirs in enumerate(sb3_tensors(getattr(model, name))):
