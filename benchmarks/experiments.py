@@ -68,7 +68,7 @@ def linearity(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
 
 def fits(trainer: Trainer, num_agents: int) -> bool:
     """Whether so many agents fit into memory."""
-    return len(plan_part(trainer.config, trainer.setup, trainer.programs.placement, range(num_agents)).waves) == 1
+    return len(plan_part(trainer.config, trainer.setup, [trainer.programs.placement], range(num_agents)).waves) == 1
 
 
 def start_up(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def sweep(trainer: Trainer, machine: Machine, options: argparse.Namespace) -> di
     placement = trainer.programs.placement
     for num_agents in options.agents:
         padded = placement.num_blocks(num_agents) * placement.block_size
-        if len(plan_part(trainer.config, trainer.setup, placement, range(padded)).waves) > 1:
+        if len(plan_part(trainer.config, trainer.setup, [placement], range(padded)).waves) > 1:
             stopped = f"{num_agents} agents do not fit into memory at once"
             break
         if time.perf_counter() - started > options.limit:

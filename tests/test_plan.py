@@ -22,7 +22,7 @@ def planned(config, num_agents, available, group_size=2, environment=None):
     setup = make_setup(config, environment or make("Pendulum-v1"))
     placement = Placement((jax.devices()[0],), group_size)
     with mock.patch.object(plan, "available_memory", return_value=available):
-        return plan.plan_part(config, setup, placement, range(num_agents))
+        return plan.plan_part(config, setup, [placement], range(num_agents))
 
 
 def test_agents_are_planned_with_their_replay_and_their_parameters():

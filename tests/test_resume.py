@@ -175,8 +175,8 @@ def in_waves(size: int):
     """Plans that have room for so many agents at a time."""
     plan_part = plan.plan_part
 
-    def small(config, setup, placement, agents, **options):
-        return replace(plan_part(config, setup, placement, agents, **options), waves=plan.waves_of(agents, size))
+    def small(config, setup, placements, agents, **options):
+        return replace(plan_part(config, setup, placements, agents, **options), waves=plan.waves_of(agents, size))
 
     return mock.patch.object(plan, "plan_part", small)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.experimental.layout import Format
 
 from ddpg_jax.algorithm import replay
 from ddpg_jax.algorithm.evaluation import GreedyEpisodes
@@ -34,9 +34,11 @@ def spread(tree: Any, shardings: Any) -> Any:
     `shardings` is a prefix of the tree. Arrays without an axis of agents must be the same in all processes.
     """
 
-    def put(sharding: NamedSharding, x: Any) -> jax.Array:
+    def put(sharding: Any, x: Any) -> jax.Array:
         if is_key(x):
             return jax.random.wrap_key_data(put(sharding, jax.random.key_data(x)))
+        if isinstance(sharding, Format):
+            return jax.device_put(put(sharding.sharding, x), sharding)
         return jax.make_array_from_process_local_data(sharding, np.asarray(x))
 
     return jax.tree.map(put, jax.tree.broadcast(shardings, tree), tree)

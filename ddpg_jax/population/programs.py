@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddpg_jax.algorithm import evaluation, loop, outside
@@ -60,6 +61,17 @@ HOST_GROUP = 4
 
 ACCELERATOR_GROUPS = (32, 256)
 """Group sizes on an accelerator; few of them, because an agent's last digits depend on the size of its group."""
+
+
+LANES = 128
+"""Numbers on which a TPU works side by side, and to a multiple of which it fills up the fastest axis of an array."""
+
+AGENTS_FASTEST = Layout(major_to_minor=(1, 2, 0))
+"""The replay [n, C, F] of a group in a TPU's memory, such that a row of all agents lies together.
+
+The loops use this layout where agents fill the lanes. Carried between calls in another one, the whole replay would be
+copied twice in each call (measured: `benchmarks/README.md`).
+"""
 
 
 class Placement(NamedTuple):
@@ -126,7 +138,7 @@ class Programs(NamedTuple):
     shared: NamedSharding
     """The sharding of an array that all agents share."""
     states: Any
-    """The shardings of the arrays of a training state, as a tree."""
+    """Where the arrays of a training state lie, and how if that is not for the device to choose: a tree."""
     init: Callable[[jax.Array, Hyperparameters], TrainState]
     """(data of keys [n, ...], hyperparameters [n]) -> states [n]."""
     train: Callable[..., Any]
@@ -176,7 +188,7 @@ def compile_programs(
         compiled = pool.map(partial(_compile, platform=placement.devices[0].platform), lowered.values())
         programs = dict(zip(lowered, compiled, strict=True))
     shardings = _shardings_over(_mesh(placement))
-    own_states = _shardings(_stacked(setup), shardings)
+    own_states = _laid_out(_shardings(_stacked(setup), shardings), placement)
     return Programs(placement, shardings[_OWN], shardings[_SHARED], own_states, **programs)
 
 
@@ -201,13 +213,40 @@ def lower_programs(
     return {name: _lower(each, mesh, placement) for name, each in {"init": init, **rest}.items()}
 
 
+class Memory(NamedTuple):
+    """What a block of agents takes of all devices together, in bytes."""
+
+    states: int
+    """For its training states, at all times."""
+    working: int
+    """In addition while it advances; one block does so at a time."""
+
+
+def compiled_memory(
+    setup: Setup, placement: Placement, *, max_steps: int, num_starts: int, hyperparameters: Any = PLAIN
+) -> Memory:
+    """Returns what the compiled training program takes (see `compile_programs` for the arguments).
+
+    An accelerator fills up arrays to its own measures and keeps intermediate results, so that this can be several times
+    what the arrays hold.
+    """
+    lowered = lower_programs(
+        setup, placement, max_steps=max_steps, num_starts=num_starts, hyperparameters=hyperparameters
+    )
+    found: Any = _compile(lowered["train"], placement.devices[0].platform).memory_analysis()
+    held = found.argument_size_in_bytes
+    new = found.temp_size_in_bytes + max(0, found.output_size_in_bytes - found.alias_size_in_bytes)
+    working = max(new, found.peak_memory_in_bytes - held)
+    return Memory(held * len(placement.devices), working * len(placement.devices))
+
+
 def _lower(each: Function, mesh: Mesh, placement: Placement) -> jax.stages.Lowered:
     """Returns the program of a function for a block."""
     shardings = _shardings_over(mesh)
     return jax.jit(
         _over_block(each, mesh, placement),
-        in_shardings=_shardings(_divided(each), shardings),
-        out_shardings=_shardings(each.out_axes, shardings),
+        in_shardings=_laid_out(_shardings(_divided(each), shardings), placement),
+        out_shardings=_laid_out(_shardings(each.out_axes, shardings), placement),
         donate_argnums=each.donated,
     ).lower(*each.arguments)
 
@@ -219,6 +258,25 @@ def _mesh(placement: Placement) -> Mesh:
 def _shardings_over(mesh: Mesh) -> dict[int | None, NamedSharding]:
     """Returns how arrays with an axis of agents, and those without, lie on the devices."""
     return {axis: NamedSharding(mesh, _spec(axis)) for axis in (_OWN, _SHARED)}
+
+
+def _laid_out(shardings: Any, placement: Placement) -> Any:
+    """Returns the shardings of a program's values, with the layout of the replay where a training state is one."""
+    layout = replay_layout(placement)
+
+    def with_layout(tree: Any) -> Any:
+        if layout is None or not isinstance(tree, TrainState):
+            return tree
+        replay: Any = tree.replay
+        return tree._replace(replay=replay._replace(rows=Format(layout, replay.rows)))
+
+    return jax.tree.map(with_layout, shardings, is_leaf=lambda tree: isinstance(tree, TrainState))
+
+
+def replay_layout(placement: Placement) -> Layout | None:
+    """Returns how the replay lies in a device's memory; None: as the device chooses."""
+    fills_lanes = placement.group_size % LANES == 0
+    return AGENTS_FASTEST if placement.devices[0].platform == "tpu" and fills_lanes else None
 
 
 def _inside(

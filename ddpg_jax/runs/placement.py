@@ -4,7 +4,7 @@ import math
 
 import jax
 
-from ddpg_jax.population.programs import Placement, choose_group_size
+from ddpg_jax.population.programs import ACCELERATOR_GROUPS, Placement, choose_group_size
 from ddpg_jax.processes.devices import devices_each
 
 
@@ -41,3 +41,9 @@ def choose_placement(
     if devices is not None and each > available:
         raise ValueError(f"devices is {devices}, but must be at most {available * len(of_process)}, which there are")
     return Placement(tuple(device for some in of_process.values() for device in some[:each]), size)
+
+
+def smaller_groups(placement: Placement) -> list[Placement]:
+    """Returns the placement, and those with fewer agents at a time, which need less memory: the largest first."""
+    smaller = [size for size in reversed(ACCELERATOR_GROUPS) if size < placement.group_size]
+    return [placement, *(placement._replace(group_size=size) for size in smaller)]

@@ -1,18 +1,22 @@
-"""The plan of a run, made before anything is compiled: its parts, their devices, and what they need."""
+"""The plan of a run: its parts, their devices, and what they need."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import jax
 
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
-from ddpg_jax.population.assembly import make_setup
-from ddpg_jax.population.programs import Placement, train_state_shapes
+from ddpg_jax.population.assembly import make_hyperparameters, make_setup
+from ddpg_jax.population.programs import Memory, Placement, compiled_memory, train_state_shapes
 from ddpg_jax.processes.team import ALONE, Team
 from ddpg_jax.runs.checkpoint import KEEP
+from ddpg_jax.runs.course import MAX_CHUNK
 from ddpg_jax.runs.estimates import available_memory, estimate_seconds, format_bytes, format_seconds, num_bytes
 from ddpg_jax.runs.options import Options
-from ddpg_jax.runs.placement import choose_placement
+from ddpg_jax.runs.placement import choose_placement, smaller_groups
 from ddpg_jax.runs.sweep import Point
 
 MAX_EVALUATIONS = 100_000
@@ -39,9 +43,11 @@ class Part:
     setup: Setup
     placement: Placement
     replay_bytes: int
-    """Memory of one agent's replay."""
+    """Size of one agent's replay."""
     parameter_bytes: int
-    """Memory of one agent's parameters, targets and moments."""
+    """Size of one agent's parameters, targets and moments."""
+    block: Memory
+    """What a block of agents takes of the devices."""
     available_bytes: int
     """Memory for agents: a share of what is free in all processes."""
     waves: tuple[range, ...]
@@ -55,7 +61,7 @@ class Part:
 
     @property
     def agent_bytes(self) -> int:
-        """Memory of one agent."""
+        """Size of one agent's arrays."""
         return self.replay_bytes + self.parameter_bytes
 
     @property
@@ -66,13 +72,18 @@ class Part:
     @property
     def wave_bytes(self) -> int:
         """Memory of the agents that train at the same time."""
-        return self.agent_bytes * self.wave_size
+        return self.block.states * self.placement.num_blocks(self.wave_size) + self.block.working
 
     @property
     def _counted(self) -> str:
         """What the estimate of the time counts: how long the step of another library's environment takes is unknown."""
         simulator = ":" in self.setup.environment.env_id
         return "an estimate without the simulator's own time" if simulator else "an estimate"
+
+    @property
+    def _working(self) -> str:
+        """What of the memory is needed in addition to the states."""
+        return f", of it {format_bytes(self.block.working)} while a block advances" if self.block.working else ""
 
     def lines(self) -> list[str]:
         """Returns memory, waves and time as text."""
@@ -81,7 +92,8 @@ class Part:
             f"memory: {format_bytes(self.agent_bytes)} per agent (replay {format_bytes(self.replay_bytes)}, "
             f"parameters, targets and moments {format_bytes(self.parameter_bytes)})",
             f"        {format_bytes(self.agent_bytes * len(self.agents))} for {len(self.agents):,} agents; "
-            f"{format_bytes(self.available_bytes)} available: {waves}, {format_bytes(self.wave_bytes)} at a time",
+            f"{format_bytes(self.available_bytes)} available: {waves}, {format_bytes(self.wave_bytes)} at a time"
+            f"{self._working}",
             f"time:   about {format_seconds(self.seconds)} of training ({self._counted})",
         ]
 
@@ -162,10 +174,11 @@ class Plan:
         return (*begun, *rest)
 
 
-def make_plan(options: Options, team: Team = ALONE) -> Plan:
+def make_plan(options: Options, team: Team = ALONE, say: Callable[[str], None] = lambda text: None) -> Plan:
     """Divides the agents into parts that each compile once, and plans each of them.
 
     Points with equal setups share a part, in which their agents stand side by side. All processes make the same plan.
+    On an accelerator this compiles the training program, which `say` is told before.
 
     Raises:
         ValueError: if this machine cannot run it.
@@ -186,32 +199,53 @@ def make_plan(options: Options, team: Team = ALONE) -> Plan:
             group_size=options.group_size,
             earlier_devices=options.earlier_devices,
         )
-        parts.append(plan_part(points[0].config, setup, placement, agents, name=name, team=team))
+        if placement.devices[0].platform != "cpu":
+            say("compiling the training program, to see how much memory it takes")
+        placements = (placement,) if options.group_size else smaller_groups(placement)
+        parts.append(plan_part(points[0].config, setup, placements, agents, name=name, team=team))
         first = agents.stop
     return Plan(tuple(point for points in by_setup.values() for point in points), tuple(parts))
 
 
 def plan_part(
-    config: Config, setup: Setup, placement: Placement, agents: range, *, name: str = "", team: Team = ALONE
+    config: Config,
+    setup: Setup,
+    placements: Sequence[Placement],
+    agents: range,
+    *,
+    name: str = "",
+    team: Team = ALONE,
 ) -> Part:
-    """Plans the agents of one setup; `config` is that of one of them.
+    """Plans the agents of one setup.
+
+    Args:
+        config: of one of the agents.
+        setup: of all of them.
+        placements: the first of them whose block fits into the memory is taken.
+        agents: their numbers.
+        name: of the part.
+        team: the processes of the run.
 
     Raises:
-        ValueError: if the memory is too small for one block of agents; it says which replay would fit.
+        ValueError: if the memory is too small for a block of any placement; it says which replay would fit.
     """
     state = train_state_shapes(setup)
     replay_bytes, parameter_bytes = num_bytes(state.replay), num_bytes(state.agent)
     saved_replay_bytes = replay_bytes * min(config.total_steps, config.replay_capacity) // config.replay_capacity
-    available = available_memory(placement, team)
-    block_bytes = placement.block_size * (replay_bytes + parameter_bytes)
-    if block_bytes > available:
-        rows = int((available / placement.block_size - parameter_bytes) * config.replay_capacity / replay_bytes)
+    available = available_memory(placements[0], team)
+    for placement in placements:
+        block = block_memory(config, setup, placement)
+        if sum(block) <= available:
+            break
+    else:
+        fixed = block.working + placement.block_size * parameter_bytes
+        rows = int((available - fixed) * config.replay_capacity / (sum(block) - fixed))
         fits = f"a replay_capacity of {rows:,} would fit" if rows >= config.batch_size else "no replay would fit"
         raise ValueError(
             f"replay_capacity is {config.replay_capacity:,}, but {placement.block_size} agents, the fewest that train "
-            f"at a time, would need {format_bytes(block_bytes)} of {format_bytes(available)} available; {fits}"
+            f"at a time, would need {format_bytes(sum(block))} of {format_bytes(available)} available; {fits}"
         )
-    size = min(len(agents), int(available // block_bytes) * placement.block_size)
+    size = min(len(agents), int((available - block.working) // block.states) * placement.block_size)
     return Part(
         name=name,
         agents=agents,
@@ -219,11 +253,26 @@ def plan_part(
         placement=placement,
         replay_bytes=replay_bytes,
         parameter_bytes=parameter_bytes,
+        block=block,
         available_bytes=available,
         waves=waves_of(agents, size),
         disk_bytes=len(agents) * POLICY_COPIES * num_bytes((state.agent.actor["params"], state.agent.critic["params"])),
         checkpoint_bytes=size * (parameter_bytes + saved_replay_bytes),
         seconds=estimate_seconds(config, setup, placement, len(agents), state.agent),
+    )
+
+
+def block_memory(config: Config, setup: Setup, placement: Placement) -> Memory:
+    """Returns what a block takes: on a CPU what its arrays hold, on an accelerator what the compiler says."""
+    if placement.devices[0].platform == "cpu":
+        state = train_state_shapes(setup)
+        return Memory(placement.block_size * (num_bytes(state.replay) + num_bytes(state.agent)), 0)
+    return compiled_memory(
+        setup,
+        placement,
+        max_steps=MAX_CHUNK,
+        num_starts=config.eval_episodes,
+        hyperparameters=jax.tree.structure(make_hyperparameters(config)),
     )
 
 

@@ -1,4 +1,4 @@
-"""From checked options to a session: nothing has been compiled, and nothing is left behind where it is refused."""
+"""From checked options to a session: nothing is left behind where it is refused."""
 
 import re
 import shutil
@@ -54,9 +54,9 @@ def open_session(options: Options, interruption: Interruption, started: float, t
         ValueError: if the run is not possible; the disk is then as it was.
     """
     require(options.log)
-    plan = make_plan(options, team)
-    options = replace(options, points=plan.points)
     console = _console(quiet=options.quiet or not team.is_first)
+    plan = make_plan(options, team, console.print)
+    options = replace(options, points=plan.points)
     if options.plan:
         announce(console, options, plan)
         console.print(*plan.lines(), sep="\n")
