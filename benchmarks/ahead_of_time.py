@@ -1,16 +1,20 @@
 """Compiles the programs of the presets for a device that is not there: `python benchmarks/ahead_of_time.py`.
 
-XLA compiles for a TPU on any machine that has `libtpu`; install it into an environment of its own:
+XLA compiles for a TPU wherever `libtpu` is installed, and for an NVIDIA GPU wherever JAX's plugin for CUDA is, also
+without CUDA itself. Install them into environments of their own:
 
     python -m venv ~/.cache/ddpg_jax/tpu
     ~/.cache/ddpg_jax/tpu/bin/pip install . "jax[tpu]==0.10.2"
     JAX_PLATFORMS=cpu ~/.cache/ddpg_jax/tpu/bin/python benchmarks/ahead_of_time.py
 
+    python -m venv ~/.cache/ddpg_jax/cuda
+    ~/.cache/ddpg_jax/cuda/bin/pip install . "jax==0.10.2" "jax-cuda12-plugin==0.10.2"
+    JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 ~/.cache/ddpg_jax/cuda/bin/python benchmarks/ahead_of_time.py --target h100
+
 For each preset and group size it records what the training program needs (memory of arguments, temporaries and at its
 peak), whether it copies an array of the replay's size, what a step of the loop launches, whether the loop's number of
-rounds is known, and the seconds to compile. Nothing is executed, so this says nothing about speed. With `--platform
-cuda`, `jax.export` only lowers the programs for CUDA. Writes
-`benchmarks/results/ahead_of_time_<topology>.json`, and the table in `benchmarks/README.md`.
+rounds is known, and the seconds to compile. Nothing is executed, so this says nothing about speed. Writes
+`benchmarks/results/ahead_of_time_<target>.json`, and the table in `benchmarks/README.md`.
 """
 
 import argparse
@@ -18,24 +22,37 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from hlo import learning_loop, replay_copies
 from jax.experimental import topologies
 from record import RESULTS, commit, describe_machine, fill_readme, load_average, record_line
 
-from ddpg_jax.algorithm import loop
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population import programs
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.presets import PRESETS
+from ddpg_jax.processes.devices import own_settings
 from ddpg_jax.runs.course import MAX_CHUNK
 
 MIB = 2**20
+
+TARGETS: dict[str, dict[str, str]] = {
+    "v5e": {"platform": "tpu", "topology_name": "v5e:2x2"},
+    "h100": {
+        "platform": "cuda",
+        "topology": "1x1x1",
+        "target_config": Path(__file__).with_name("h100.txtpb").read_text(),
+    },
+}
+"""The devices that can be compiled for: arguments of `get_topology_desc`."""
+
+PACKAGES = {"v5e": "libtpu", "h100": "jax-cuda12-plugin"}
+"""The package that compiles for a target."""
 
 
 def odd_capacity(config: Config) -> Config:
@@ -56,6 +73,7 @@ def training_program(config: Config, placement: programs.Placement) -> jax.stage
     return lowered["train"]
 
 
+@own_settings()
 def examine(preset: str, group_size: int, devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Compiles the training program of a preset; returns what it needs, or why it could not be compiled."""
     config = odd_capacity(PRESETS[preset])
@@ -87,15 +105,10 @@ def _first_lines(message: str) -> str:
     return re.sub(r"\s+", " ", message)[:300]
 
 
-def export_for(platform: str, preset: str) -> dict[str, Any]:
-    """Lowers an agent's training program for a platform with `jax.export`; nothing is compiled."""
-    config = PRESETS[preset]
-    setup = make_setup(config, make(config.env_id))
-    state = programs.train_state_shapes(setup)
-    scalars = jax.tree.map(lambda _: jax.ShapeDtypeStruct((), jnp.float32), make_hyperparameters(config))
-    train = jax.jit(partial(loop.train, setup=setup, max_steps=MAX_CHUNK))
-    exported = jax.export.export(train, platforms=[platform])(state, scalars, jax.ShapeDtypeStruct((), jnp.int32))
-    return {"preset": preset, "bytes_of_stablehlo": len(exported.mlir_module_serialized)}
+def devices_of(target: str) -> Sequence[jax.Device]:
+    """Returns the first device of a target, which need not be there."""
+    options = TARGETS[target]
+    return topologies.get_topology_desc(**options).devices[:1]
 
 
 def line_of(found: dict[str, Any]) -> str:
@@ -113,9 +126,9 @@ def line_of(found: dict[str, Any]) -> str:
 
 def table(record: dict[str, Any]) -> str:
     """Returns the record as Markdown."""
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     lines = [
-        f"{record['topology']}, one device, compiled without it (libtpu {record['versions']['libtpu']}, "
-        f"jax {record['versions']['jax']}): {record_line(record)}",
+        f"One {record['device']}, compiled without it ({versions}): {record_line(record)}",
         "",
         "| preset | agents at a time | arguments, MiB | temporaries, MiB | peak, MiB | copies of the replay "
         "| operations per step | compilation, s |",
@@ -127,8 +140,7 @@ def table(record: dict[str, Any]) -> str:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--platform", choices=["tpu", "cuda"], default="tpu", help="of the devices (default: tpu)")
-    parser.add_argument("--topology", default="v5e:2x2", help="the TPUs that are compiled for (default: v5e:2x2)")
+    parser.add_argument("--target", choices=list(TARGETS), default="v5e", help="the device (default: v5e)")
     parser.add_argument("--only", nargs="*", choices=list(PRESETS), default=list(PRESETS),
                         help="presets (default: all)")  # fmt: skip
     parser.add_argument("--groups", nargs="*", type=int, default=list(programs.ACCELERATOR_GROUPS),
@@ -140,32 +152,25 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Compiles, prints and writes."""
     options = parse()
-    if options.platform == "cuda":
-        print(json.dumps([export_for("cuda", preset) for preset in options.only], indent=1))
-        return
-    from importlib.metadata import version
-
-    topology = topologies.get_topology_desc(platform=options.platform, topology_name=options.topology)
+    devices = devices_of(options.target)
     load, found = [load_average()], []
     for preset in options.only:
         for group_size in options.groups:
-            found.append(examine(preset, group_size, topology.devices[:1]))
+            found.append(examine(preset, group_size, devices))
             print(line_of(found[-1]), flush=True)
     record = {
-        "topology": options.topology,
+        "device": devices[0].device_kind,
         "machine": describe_machine(),
-        "versions": {"jax": jax.__version__, "libtpu": version("libtpu")},
+        "versions": {"jax": jax.__version__, PACKAGES[options.target]: version(PACKAGES[options.target])},
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "load_average": [*load, load_average()],
         "programs": found,
     }
-    slug = re.sub(r"[^a-z0-9]+", "_", options.topology.lower())
-    path = RESULTS / f"ahead_of_time_{slug}.json" if options.out is None else options.out
-    with open(path, "w") as file:
-        file.write(json.dumps(record, indent=1) + "\n")
+    path = RESULTS / f"ahead_of_time_{options.target}.json" if options.out is None else Path(options.out)
+    path.write_text(json.dumps(record, indent=1) + "\n")
     if options.out is None:
-        fill_readme("ahead-of-time", table(record))
+        fill_readme(f"ahead-of-time-{options.target}", table(record))
 
 
 if __name__ == "__main__":

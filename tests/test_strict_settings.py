@@ -9,6 +9,8 @@ import pytest
 
 import ddpg_jax
 from ddpg_jax.algorithm import evaluation, loop
+from ddpg_jax.population.programs import Placement, lower_programs
+from ddpg_jax.processes.devices import own_settings
 
 SETTINGS = {
     "rank_promotion=raise": lambda: jax.numpy_rank_promotion("raise"),
@@ -81,3 +83,14 @@ def test_training_from_python_does_not_depend_on_any_setting():
             other, other_history = ddpg_jax.train(tiny("pendulum"), num_agents=2)
         assert differences(other.variables, policy.variables) == [], name
         assert np.array_equal(other_history.metrics.eval_return, history.metrics.eval_return), name
+
+
+def test_products_are_float32_on_every_device():
+    """A TPU or a GPU would round their operands, by default or where the caller says so."""
+    setup = ddpg_jax.make_setup(tiny("pendulum"), ddpg_jax.make("Pendulum-v1"))
+    placement = Placement((jax.devices()[0],), 2)
+    with jax.default_matmul_precision("bfloat16"), own_settings():
+        text = lower_programs(setup, placement, max_steps=40, num_starts=2)["train"].as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) > 20
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)

@@ -108,10 +108,13 @@ OWN_SETTINGS: dict[str, Any] = {
     "jax_disable_jit": False,
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
+    "jax_default_matmul_precision": "highest",
 }
 """JAX's settings that are not taken from the environment or the caller: a run's bits must not depend on them.
 
-Keys of the implementation "rbg", for example, depend on their place under `vmap`, and so on the size of a group.
+Products of float32 are computed as such on every device; by default a TPU would round their operands to bfloat16, and
+an NVIDIA GPU to TF32. On a CPU this changes no bit. Keys of the implementation "rbg" depend on their place under `vmap`,
+and so on the size of a group.
 """
 
 
