@@ -113,8 +113,8 @@ OWN_SETTINGS: dict[str, Any] = {
 """JAX's settings that are not taken from the environment or the caller: a run's bits must not depend on them.
 
 Products of float32 are computed as such on every device; by default a TPU would round their operands to bfloat16, and
-an NVIDIA GPU to TF32. On a CPU this changes no bit. Keys of the implementation "rbg" depend on their place under `vmap`,
-and so on the size of a group.
+an NVIDIA GPU to TF32. On a CPU this changes no bit. Keys of the implementation "rbg" depend on their place under
+`vmap`, and so on the size of a group.
 """
 
 
