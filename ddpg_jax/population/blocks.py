@@ -37,7 +37,7 @@ def spread(tree: Any, shardings: Any) -> Any:
     def put(sharding: Any, x: Any) -> jax.Array:
         if is_key(x):
             return jax.random.wrap_key_data(put(sharding, jax.random.key_data(x)))
-        if isinstance(sharding, Format):
+        if isinstance(sharding, Format):  # which the function below does not know with several processes
             return jax.device_put(put(sharding.sharding, x), sharding)
         return jax.make_array_from_process_local_data(sharding, np.asarray(x))
 
