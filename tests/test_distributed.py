@@ -100,6 +100,20 @@ def test_two_processes_leave_what_one_would_have(alone, tmp_path):
 
 
 @pytest.mark.slow
+def test_environments_on_the_host_are_divided_among_processes(tmp_path):
+    """Five agents in groups of four: one of three processes only fills up."""
+    run = (
+        "--env-id", "gymnasium:Pendulum-v1", "--hidden-sizes", "8", "--batch-size", "8", "--learning-starts", "20",
+        "--replay-capacity", "100", "--total-steps", "300", "--eval-every", "150", "--eval-episodes", "2",
+        "--final-episodes", "4", "--seeds", "5", "--quiet",
+    )  # fmt: skip
+    for flags in (("--out", "alone"), ("--out", "three", "--distributed", "--num-processes", 3)):
+        outcome = execute(*flags, folder=tmp_path, config=run)
+        assert (outcome.status, outcome.err) == (0, "")
+    assert_same(tmp_path / "three", tmp_path / "alone")
+
+
+@pytest.mark.slow
 def test_page_shows_what_its_commands_do(tmp_path):
     spec = importlib.util.spec_from_file_location("run_console", REPOSITORY / "docs/run_console.py")
     run_console = importlib.util.module_from_spec(spec)

@@ -87,7 +87,8 @@ class HostPopulation(Population):
             seeds = on_host(state.environment.seed)[:agents].reshape(-1)
             # A resumed run begins other episodes than the run that it continues.
             observations = environments.reset((seeds.astype(np.uint64) + int(state.step)) % 2**32)
-            begun = spread(self._filled(index, observations).reshape(state.observation.shape), self._programs.stacked)
+            own = self._filled(index, observations).reshape(-1, *state.observation.shape[1:])
+            begun = spread(own, self._programs.stacked)
             self.states[index], action = self._programs.begin(state, begun, self._hyperparameters[index])
             self._actions.append(action)
 
