@@ -14,10 +14,12 @@ without CUDA itself. Install them into environments of their own:
 For each preset and group size it records what the training program needs (memory of arguments, temporaries and at its
 peak), whether it copies an array of the replay's size, what a step of the loop launches, whether the loop's number of
 rounds is known, and the seconds to compile. Nothing is executed, so this says nothing about speed. Writes
-`benchmarks/results/ahead_of_time_<target>.json`, and the table in `benchmarks/README.md`.
+`benchmarks/results/ahead_of_time_<target>.json`, and the table in `benchmarks/README.md`; with `--only` and `--groups`
+these keep the other programs.
 """
 
 import argparse
+import itertools
 import json
 import re
 import time
@@ -150,27 +152,27 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Compiles, prints and writes."""
+    """Compiles and prints; writes after each program, beside those that the record has."""
     options = parse()
     devices = devices_of(options.target)
-    load, found = [load_average()], []
-    for preset in options.only:
-        for group_size in options.groups:
-            found.append(examine(preset, group_size, devices))
-            print(line_of(found[-1]), flush=True)
-    record = {
-        "device": devices[0].device_kind,
-        "machine": describe_machine(),
-        "versions": {"jax": jax.__version__, PACKAGES[options.target]: version(PACKAGES[options.target])},
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "load_average": [*load, load_average()],
-        "programs": found,
-    }
     path = RESULTS / f"ahead_of_time_{options.target}.json" if options.out is None else Path(options.out)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    if options.out is None:
-        fill_readme(f"ahead-of-time-{options.target}", table(record))
+    earlier = json.loads(path.read_text())["programs"] if path.exists() else []
+    programs, load = {(each["preset"], each["group_size"]): each for each in earlier}, load_average()
+    for preset, group_size in itertools.product(options.only, options.groups):
+        programs[preset, group_size] = {**examine(preset, group_size, devices), "commit": commit()}
+        print(line_of(programs[preset, group_size]), flush=True)
+        record = {
+            "device": devices[0].device_kind,
+            "machine": describe_machine(),
+            "versions": {"jax": jax.__version__, PACKAGES[options.target]: version(PACKAGES[options.target])},
+            "commit": commit(),
+            "date": time.strftime("%Y-%m-%d"),
+            "load_average": [load, load_average()],
+            "programs": [programs[key] for key in sorted(programs, key=lambda key: (list(PRESETS).index(key[0]), key))],
+        }
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        if options.out is None:
+            fill_readme(f"ahead-of-time-{options.target}", table(record))
 
 
 if __name__ == "__main__":
