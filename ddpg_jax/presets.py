@@ -162,7 +162,7 @@ D4PG = Config(
     random_steps=1_000,
     n_step=5,
     critic_atoms=51,
-    value_min=-1_500.0,
+    value_min=-1_000.0,
     value_max=0.0,
     # N(0, 0.3) in units of half the action's range.
     noise="gaussian",
