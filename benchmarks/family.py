@@ -46,7 +46,7 @@ SMALL = (
 TASKS = {
     "pendulum": Task(("--preset", "pendulum", "--seed", "4"), ("-2000", "0"), -150.0),
     "mountain_car": Task(("--preset", "mountain_car", "--seed", "4"), ("-50", "100"), 85.0),
-    "cartpole_swingup": Task(("--env-id", "playground:CartpoleSwingup", *SMALL), ("0", "100"), 500.0),
+    "cartpole_swingup": Task(("--env-id", "playground:CartpoleSwingup", *SMALL), ("0", "100"), 200.0),
     "reacher_easy": Task(("--env-id", "playground:ReacherEasy", *SMALL), ("0", "100"), 500.0),
 }
 
