@@ -1,7 +1,7 @@
 """Compiles the programs of the presets for a device that is not there: `python benchmarks/ahead_of_time.py`.
 
-XLA compiles for a TPU wherever `libtpu` is installed, and for an NVIDIA GPU wherever JAX's plugin for CUDA is, also
-without CUDA itself. Install them into environments of their own:
+XLA compiles for a TPU wherever `libtpu` is installed, and for an NVIDIA GPU wherever JAX's plugin for CUDA and CUDA's
+assembler `ptxas` are (a toolkit in /usr/local, for example). Install them into environments of their own:
 
     python -m venv ~/.cache/ddpg_jax/tpu
     ~/.cache/ddpg_jax/tpu/bin/pip install . "jax[tpu]==0.10.2"
