@@ -112,11 +112,17 @@ def row(name: str, result: dict[str, Any], before: dict[str, Any], ddpg: dict[st
     reached = np.isfinite(first)
     median = f"{np.median(np.where(reached, first, np.inf)):,.0f}" if reached.mean() > 0.5 else "never"
     solved = "" if result["num_solved"] is None else f"{result['num_solved']} of {len(final)}"
-    speed = result["updates_per_second"]
+    speed, base = result["updates_per_second"], ddpg["updates_per_second"]
+    updates = "–" if was_disturbed(result) or was_disturbed(ddpg) else f"{speed:,.0f} ({speed / base:.2f})"
     return (
         f"| {name} | {float(iqm(final)):.1f} [{low:.1f}, {high:.1f}] | {final.min():.1f} | {solved} | {better} "
-        f"| {median} | {int(reached.sum())} | {speed:,.0f} ({speed / ddpg['updates_per_second']:.2f}) |"
+        f"| {median} | {int(reached.sum())} | {updates} |"
     )
+
+
+def was_disturbed(result: dict[str, Any]) -> bool:
+    """Returns whether other work ran beside a run, so that its speed says nothing."""
+    return max(result["load_average"]) > result["machine"]["cores"] + 0.5
 
 
 def tables(name: str) -> str:
