@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from typing import Literal, get_args, get_origin, get_type_hints
 from unittest import mock
