@@ -111,6 +111,7 @@ def advanced(layout) -> tuple[set, list]:
     return found | order(population), [*returns, *jax.tree.leaves(population.agents(lambda agent: agent))]
 
 
+@pytest.mark.slow
 def test_a_layout_changes_no_bit_and_outlasts_a_restored_state():
     (before, plain), (after, laid_out) = advanced(None), advanced(AGENTS_FASTEST)
     assert (before, after) == ({(0, 1, 2)}, {(1, 2, 0)})
