@@ -28,7 +28,7 @@ def setup_of(config: Config):
     return make_setup(config, make("Pendulum-v1"))
 
 
-def planned(placements, available: int, needed: dict[int, Memory], num_agents: int = 1_000) -> plan.Part:
+def planned(placements, available: int, needed: dict[int, Memory | None], num_agents: int = 1_000) -> plan.Part:
     """Plans agents whose blocks need so much memory, by the size of their groups."""
     with (
         mock.patch.object(plan, "available_memory", return_value=available),
@@ -60,6 +60,25 @@ def test_a_block_that_does_not_fit_is_refused_with_what_would():
     needed = {256: Memory(200 * MiB, 100 * MiB), 32: Memory(40 * MiB, 10 * MiB)}
     with pytest.raises(ValueError, match=r"but 32 agents, the fewest that train at a time, would need 50.0 MiB of 49"):
         planned(smaller_groups(on("gpu", 256)), 49 * MiB, needed)
+
+
+def test_a_group_that_cannot_be_compiled_does_not_fit():
+    needed = {256: None, 32: Memory(40 * MiB, 10 * MiB)}
+    assert planned(smaller_groups(on("tpu", 256)), 50 * MiB, needed).placement.group_size == 32
+    with pytest.raises(ValueError, match=r"but 32 agents, the fewest .* need more memory than a device has"):
+        planned([on("tpu", 32)], 50 * MiB, {32: None})
+
+
+@pytest.mark.parametrize(("message", "outcome"), [("RESOURCE_EXHAUSTED: of HBM", None), ("INTERNAL: a bug", "raised")])
+def test_only_too_little_memory_is_taken_for_it(monkeypatch, message, outcome):
+    monkeypatch.setattr(programs, "_compile", mock.Mock(side_effect=jax.errors.JaxRuntimeError(message)))
+    compiled_memory.cache_clear()
+    placement = Placement((jax.devices()[0],), 1)
+    try:
+        found = compiled_memory(setup_of(SMALL), placement, max_steps=10, num_starts=2)
+    except jax.errors.JaxRuntimeError:
+        found = "raised"
+    assert found == outcome
 
 
 def test_a_cpu_is_planned_without_compiling():

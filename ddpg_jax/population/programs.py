@@ -12,7 +12,7 @@ part of the same blocks; the programs contain no communication.
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -222,18 +222,24 @@ class Memory(NamedTuple):
     """In addition while it advances; one block does so at a time."""
 
 
+@cache
 def compiled_memory(
     setup: Setup, placement: Placement, *, max_steps: int, num_starts: int, hyperparameters: Any = PLAIN
-) -> Memory:
+) -> Memory | None:
     """Returns what the compiled training program takes (see `compile_programs` for the arguments).
 
     An accelerator fills up arrays to its own measures and keeps intermediate results, so that this can be several times
-    what the arrays hold.
+    what the arrays hold. None: it is more than a device has, and a TPU's compiler refuses such a program.
     """
     lowered = lower_programs(
         setup, placement, max_steps=max_steps, num_starts=num_starts, hyperparameters=hyperparameters
     )
-    found: Any = _compile(lowered["train"], placement.devices[0].platform).memory_analysis()
+    try:
+        found: Any = _compile(lowered["train"], placement.devices[0].platform).memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
     held = found.argument_size_in_bytes
     new = found.temp_size_in_bytes + max(0, found.output_size_in_bytes - found.alias_size_in_bytes)
     working = max(new, found.peak_memory_in_bytes - held)

@@ -235,16 +235,10 @@ def plan_part(
     available = available_memory(placements[0], team)
     for placement in placements:
         block = block_memory(config, setup, placement)
-        if sum(block) <= available:
+        if block is not None and sum(block) <= available:
             break
     else:
-        fixed = block.working + placement.block_size * parameter_bytes
-        rows = int((available - fixed) * config.replay_capacity / (sum(block) - fixed))
-        fits = f"a replay_capacity of {rows:,} would fit" if rows >= config.batch_size else "no replay would fit"
-        raise ValueError(
-            f"replay_capacity is {config.replay_capacity:,}, but {placement.block_size} agents, the fewest that train "
-            f"at a time, would need {format_bytes(sum(block))} of {format_bytes(available)} available; {fits}"
-        )
+        raise ValueError(_too_large(config, placement, block, parameter_bytes, available))
     size = min(len(agents), int((available - block.working) // block.states) * placement.block_size)
     return Part(
         name=name,
@@ -262,8 +256,25 @@ def plan_part(
     )
 
 
-def block_memory(config: Config, setup: Setup, placement: Placement) -> Memory:
-    """Returns what a block takes: on a CPU what its arrays hold, on an accelerator what the compiler says."""
+def _too_large(config: Config, placement: Placement, block: Memory | None, parameter_bytes: int, available: int) -> str:
+    """Says why a block does not fit, and which replay would where that is known."""
+    refused = (
+        f"replay_capacity is {config.replay_capacity:,}, but {placement.block_size} agents, the fewest that train at a "
+        f"time, would need "
+    )
+    if block is None:
+        return f"{refused}more memory than a device has: a smaller replay or smaller networks may fit"
+    fixed = block.working + placement.block_size * parameter_bytes
+    rows = int((available - fixed) * config.replay_capacity / (sum(block) - fixed))
+    fits = f"a replay_capacity of {rows:,} would fit" if rows >= config.batch_size else "no replay would fit"
+    return f"{refused}{format_bytes(sum(block))} of {format_bytes(available)} available; {fits}"
+
+
+def block_memory(config: Config, setup: Setup, placement: Placement) -> Memory | None:
+    """Returns what a block takes: on a CPU what its arrays hold, on an accelerator what the compiler says.
+
+    None: more than a device has.
+    """
     if placement.devices[0].platform == "cpu":
         state = train_state_shapes(setup)
         return Memory(placement.block_size * (num_bytes(state.replay) + num_bytes(state.agent)), 0)
