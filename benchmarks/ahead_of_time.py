@@ -8,7 +8,8 @@ assembler `ptxas` are (a toolkit in /usr/local, for example). Install them into 
     JAX_PLATFORMS=cpu ~/.cache/ddpg_jax/tpu/bin/python benchmarks/ahead_of_time.py
 
     python -m venv ~/.cache/ddpg_jax/cuda
-    ~/.cache/ddpg_jax/cuda/bin/pip install . "jax==0.10.2" "jax-cuda12-plugin==0.10.2"
+    ~/.cache/ddpg_jax/cuda/bin/pip install . "jax==0.10.2"
+    ~/.cache/ddpg_jax/cuda/bin/pip install --no-deps jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2
     JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 ~/.cache/ddpg_jax/cuda/bin/python benchmarks/ahead_of_time.py --target h100
 
 For each preset and group size it records what the training program needs (memory of arguments, temporaries and at its

@@ -2,9 +2,9 @@
 
 Climbs a ladder of changes, each on top of those before, and tries each of them alone on DDPG, with the same 32 seeds in
 pairs. Runs the command once for each entry of LADDER and ALONE, except those whose results exist already (`--again`
-runs all), keeps the results in `benchmarks/results/family/`, and writes the tables of `docs/family.md`. On two cores,
-`pendulum` and `mountain_car` take about a quarter of an hour each, the others, which need the extra `playground`, up to
-an hour.
+runs all), keeps the results in `benchmarks/results/family/`, and writes the tables of `docs/family.md`. On two cores
+`pendulum` takes about a quarter of an hour. `cartpole_swingup` and `reacher_easy` need the extra `playground`; the
+first took more than an hour beside other work.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from record import commit, describe_machine, load_average
+from record import BUSY_LOAD, commit, describe_machine, load_average
 
 from ddpg_jax.results.statistics import iqm, iqm_interval, probability_of_improvement, steps_until
 
@@ -122,7 +122,7 @@ def row(name: str, result: dict[str, Any], before: dict[str, Any], ddpg: dict[st
 
 def was_disturbed(result: dict[str, Any]) -> bool:
     """Returns whether other work ran beside a run, so that its speed says nothing."""
-    return max(result["load_average"]) > result["machine"]["cores"] + 0.5
+    return max(result["load_average"]) > result["machine"]["cores"] + BUSY_LOAD
 
 
 def tables(name: str) -> str:

@@ -48,6 +48,11 @@ def flat(tree) -> Tensors:
     return {name: np.asarray(value) for name, value in flatten_dict(tree, sep="/").items()}
 
 
+def critic_of(params: Tensors, k: int) -> Tensors:
+    """Returns the parameters of critic k, of an ensemble's with a leading axis."""
+    return {name.removeprefix("critic/"): tensor[k] for name, tensor in params.items()}
+
+
 def unstacked(batches: Transition) -> Iterable[Transition]:
     """Yields the minibatches in float64."""
     return (Transition(*(field[i].astype(np.float64) for field in batches)) for i in range(len(batches.reward)))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from parity_data import pendulum_batches
-from parity_numpy import Tensors, actor_and_critic, perturbed, unstacked
+from parity_numpy import Tensors, actor_and_critic, critic_of, perturbed, unstacked
 
 from ddpg_jax.algorithm import agent
 from ddpg_jax.algorithm.types import AgentState, Transition
@@ -45,12 +45,12 @@ def sb3_tensors(network) -> list[Tensors]:
 def our_tensors(state: AgentState) -> dict[str, list[Tensors]]:
     """Returns the package's weights in the form of `sb3_tensors`, by Stable-Baselines3's names."""
     actor, critic = actor_and_critic(state)
-
-    def each_critic(params: Tensors) -> list[Tensors]:
-        return [{name.removeprefix("critic/"): value[k] for name, value in params.items()} for k in range(2)]
-
-    return {"actor": [actor.params], "actor_target": [actor.target],
-            "critic": each_critic(critic.params), "critic_target": each_critic(critic.target)}  # fmt: skip
+    return {
+        "actor": [actor.params],
+        "actor_target": [actor.target],
+        "critic": [critic_of(critic.params, k) for k in range(2)],
+        "critic_target": [critic_of(critic.target, k) for k in range(2)],
+    }
 
 
 def sb3_agent(state: AgentState, torch, sb3):

@@ -10,6 +10,7 @@ from parity_numpy import (
     Net,
     actor_and_critic,
     adam,
+    critic_of,
     dense,
     dense_back,
     gradient_error,
@@ -59,11 +60,6 @@ def act(p, observation):
 
 def value(p, observation, action):
     return forward(p, MLP[1], np.concatenate([observation, action], axis=1))[1][:, 0]
-
-
-def critic_of(params, k):
-    """The parameters of critic k, of an ensemble's with a leading axis."""
-    return {name.removeprefix("critic/"): tensor[k] for name, tensor in params.items()}
 
 
 def stacked(each):
