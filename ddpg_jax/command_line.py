@@ -64,7 +64,9 @@ def read(flags: Sequence[Flag], arguments: Sequence[str], program: str, descript
     sections: dict[str, dict[str, Any]] = {}
     for flag in flags:
         sections.setdefault(flag.section, {})[flag.name] = _for_tyro(flag)
-    command_line = _typed_dict("CommandLine", {name: _section(name, fields) for name, fields in sections.items()})
+    boxes = {name: _section(name, fields) for name, fields in sections.items()}
+    # A single section's flags stand beside --help, in the box that has no name.
+    command_line = boxes["options"] if [*boxes] == ["options"] else _typed_dict("CommandLine", boxes)
     no_comments = (tyro.conf.HelptextFromCommentsOff,)  # which saves the search for them in all sources
     given, unknown = tyro.cli(
         command_line,
@@ -76,7 +78,11 @@ def read(flags: Sequence[Flag], arguments: Sequence[str], program: str, descript
     )
     if unknown:
         raise ValueError(_unknown(unknown[0], [flag.name for flag in flags]))
-    words = {name: value for section in given.values() for name, value in section.items()}
+    words = (
+        given
+        if command_line is boxes.get("options")
+        else {name: value for box in given.values() for name, value in box.items()}
+    )
     for flag in flags:
         if _is(POSITIONAL, flag):
             _move_to(flag, words, flags)

@@ -256,7 +256,7 @@ ANNOTATIONS: dict[str, Any] = annotations(Config)
 """The types and domains of the fields, by their names."""
 
 SECTIONS = {
-    "env_id": "Task", "hidden_sizes": "Networks", "actor_lr": "Optimisation", "noise": "Exploration",
+    "env_id": "Task", "hidden_sizes": "Network", "actor_lr": "Optimisation", "noise": "Exploration",
     "eval_every": "Evaluation",
 }  # fmt: skip
 """The sections of `--help`, each with its first field."""

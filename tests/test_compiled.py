@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import command
 import jax
 import jax.numpy as jnp
 import pytest
@@ -43,6 +44,14 @@ def test_training_copies_no_replay_and_launches_no_more_than_recorded(preset):
 def test_a_copy_outside_of_loops_is_noticed():
     program = jax.jit(lambda rows: rows[::-1]).lower(jnp.zeros((CAPACITY, 6))).compile()
     assert len(replay_copies(program.as_text(), CAPACITY, in_loops=False)) == 1
+
+
+def test_a_run_compiles_its_three_programs_and_few_others(tmp_path):
+    run = command.execute("--seeds", 2, folder=tmp_path, under=("env", "JAX_LOG_COMPILES=1"))
+    compiled = [line for line in run.err.splitlines() if "Finished XLA compilation of" in line]
+    assert run.status == 0
+    assert sum("jit(on_device)" in line for line in compiled) == 3
+    assert len(compiled) <= 9  # each takes some hundredths of a second, and there were 53 of them
 
 
 if __name__ == "__main__":  # records them: PYTHONPATH=benchmarks python tests/test_compiled.py

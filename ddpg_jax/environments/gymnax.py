@@ -66,7 +66,7 @@ def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
         new = jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype).reshape(old.shape), new, state)
         return new, Step(jnp.ravel(observation), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
 
-    observation_size = jax.eval_shape(reset, jax.random.key(0))[1].shape[0]
+    observation_size = jax.eval_shape(lambda: reset(jax.random.key(0)))[1].shape[0]
     known = pendulum.evaluation(env, reset) if name == pendulum.ENV_ID and not arguments else {}
     return Environment(
         env_id=env_id,

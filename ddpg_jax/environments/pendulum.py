@@ -6,7 +6,6 @@ from importlib import resources
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.algorithm.environment import State
@@ -47,11 +46,14 @@ def evaluation(env: Any, reset: Callable[[PRNGKey], tuple[State, jax.Array]]) ->
         reset: the `Environment`'s, for all that a start state holds besides the two angles.
     """
 
-    def starts(num: int) -> tuple[State, jax.Array]:
-        theta, theta_dot = (jnp.asarray(values, jnp.float32) for values in start_states(num))
-        template, _ = jax.vmap(reset)(jax.random.split(jax.random.key(0), num))
+    @jax.jit  # one program, where each operation on its own would be compiled as one
+    def placed(theta: jax.Array, theta_dot: jax.Array) -> tuple[State, jax.Array]:
+        template, _ = jax.vmap(reset)(jax.random.split(jax.random.key(0), len(theta)))
         state = template.replace(theta=theta, theta_dot=theta_dot)
         return state, jax.vmap(env.get_obs)(state)
+
+    def starts(num: int) -> tuple[State, jax.Array]:
+        return placed(*(values.astype(np.float32) for values in start_states(num)))
 
     return {"starts": starts, **optimum()}
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Format
 
@@ -24,8 +23,12 @@ IN_FLIGHT = 4
 
 def agent_keys(seed: int, seeds: np.ndarray) -> jax.Array:
     """Returns the keys [N] of agents: the root key with the number of each folded in, so that they are independent."""
-    root = jax.random.key(seed)
-    return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(seeds))
+    return _folded_in(jax.random.key(seed), np.asarray(seeds))
+
+
+@jax.jit
+def _folded_in(root: jax.Array, numbers: jax.Array) -> jax.Array:
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(numbers)
 
 
 def spread(tree: Any, shardings: Any) -> Any:

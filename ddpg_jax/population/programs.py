@@ -117,7 +117,9 @@ def choose_group_size(num_agents: int, platform: str, *, on_host: bool = False) 
 
 def train_state_shapes(setup: Setup) -> TrainState:
     """Returns the shapes and dtypes of an agent's training state."""
-    return jax.eval_shape(partial(loop.init, setup=setup), jax.random.key(0), _hyperparameter_shapes(PLAIN))
+    return jax.eval_shape(
+        lambda scalars: loop.init(jax.random.key(0), scalars, setup=setup), _hyperparameter_shapes(PLAIN)
+    )
 
 
 PLAIN = jax.tree.structure(make_hyperparameters(Config()))

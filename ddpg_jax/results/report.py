@@ -36,6 +36,7 @@ def result_rows(summary: Summary) -> list[tuple[str, str]]:
         rows.append(("updates", f"{summary.updates_per_agent:,} per agent"))
     rows.append(("compilation", f"{summary.compile_seconds:.1f} s"))
     rows.append(("training", f"{summary.train_seconds:.1f} s, {summary.updates_per_second:,.0f} updates/s"))
+    rows.append(("evaluation", f"{summary.evaluation_seconds:.1f} s"))
     share = summary.checkpoint_seconds / summary.wall_seconds
     rows.append(("checkpoints", f"{summary.checkpoint_seconds:.1f} s, {100 * share:.1f}% of the run"))
     rows.append(("whole run", f"{summary.wall_seconds:.1f} s on {summary.device}"))

@@ -152,9 +152,9 @@ def _read_flags(arguments: Sequence[str], defaults: Options) -> dict[str, Any]:
     if helps:
         given = _read_flags(others, defaults) if others else {}
         defaults = _with_preset(given.get("preset", Options.preset))
-    sections = {"preset": "Run", "sweep": "Sweep", "distributed": "Several processes"}
+    sections = {"preset": "Run", "sweep": "Sweep", "distributed": "Process"}
     own = flags_of(Options, sections, defaults)
-    first = [flag for flag in own if flag.section != "Several processes"]
+    first = [flag for flag in own if flag.section != "Process"]
     flags = [*first, *flags_of(Config, SECTIONS, defaults.config), *own[len(first) :]]
     described = "\n".join(f"  {name}: {descriptions(presets)[name.upper()]}" for name in PRESETS)
     return read(flags, arguments, PROGRAM, f"{inspect.cleandoc(Options.__doc__ or '')}\n\nPresets:\n{described}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 
@@ -314,5 +315,5 @@ def _environment(config: Config) -> Environment:
                 f"states of evaluations of {config.env_id}"
             )
         if environment.starts is not None:
-            environment.starts(getattr(config, name))  # refuses more than there are
+            jax.eval_shape(partial(environment.starts, getattr(config, name)))  # refuses more than there are
     return environment

@@ -9,7 +9,7 @@ import numpy as np
 
 from ddpg_jax.algorithm.evaluation import GreedyEpisodes
 from ddpg_jax.algorithm.types import TrainState
-from ddpg_jax.population.blocks import Population, agent_keys, on_host
+from ddpg_jax.population.blocks import Population, agent_keys, is_key, on_host
 from ddpg_jax.population.host import make_population
 from ddpg_jax.population.programs import Programs
 from ddpg_jax.results.history import History, Metrics
@@ -227,7 +227,7 @@ class Wave:
             if any(self.session.team.gather(self.session.interruption.number is not None)):
                 raise Stopped(self.history.env_steps)  # the trained agents have been saved
             index = np.arange(first, first + size).clip(max=num - 1)
-            episodes.append(self.population.evaluate(jax.tree.map(lambda x, i=index: x[i], starts)))
+            episodes.append(self.population.evaluate(jax.tree.map(partial(_rows, index), starts)))
         return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :num], *episodes)
 
     def _newly_diverged(self, chunk_start: int | None = None) -> dict[int, Divergence]:
@@ -242,6 +242,11 @@ class Wave:
     def _report_diverged(self, diverged: dict[int, Divergence]) -> None:
         for agent in sorted(diverged):
             self.session.progress.diverged(agent, diverged[agent])
+
+
+def _rows(index: np.ndarray, array: jax.Array) -> Any:
+    """Returns rows of an array, taken on the host, where nothing is compiled for them; keys stay on the device."""
+    return array[index] if is_key(array) else np.asarray(array)[index]
 
 
 def _saved_states(checkpoint: Checkpoint, agents: range, positions: np.ndarray, like: TrainState) -> TrainState:
