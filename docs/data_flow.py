@@ -1,6 +1,7 @@
 """Draws `images/data_flow.png`: the path of the data through a run, and through one step of an agent."""
 
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 
@@ -41,61 +42,71 @@ def row(axes: Axes, y: float, parts: list[tuple[str, str]], flows: list[str], co
             arrow(axes, (LEFT + GAP * (i - 1) + WIDTH / 2, y), (LEFT + GAP * i - WIDTH / 2, y), flows[i - 1])
 
 
-def main() -> None:
-    """Draws the picture and writes it."""
-    figure, axes = plt.subplots(figsize=(13.6, 6.9))
-    axes.set_xlim(-0.2, 15.8)
-    axes.set_ylim(0.6, 8.6)
-    axes.axis("off")
+def note(axes: Axes, x: float, y: float, text: str, align: Literal["left", "center", "right"] = "left") -> None:
+    """Draws a line of small text, aligned at x."""
+    axes.text(x, y, text, ha=align, va="center", fontsize=8.5, style="italic", color=INK)
 
+
+def draw_run(axes: Axes) -> None:
+    """Draws the path from the command line to the run folder."""
     axes.text(0, 8.25, "A run, on the host", fontsize=12, weight="bold", color=INK)
-    run = [
+    parts = [
         ("Command line", "run.py, runs/options.py\npreset, flags"),
         ("Config", "config.py, presets.py\nchecked values, no JAX"),
         ("Plan", "runs/plan.py\nparts, memory, waves"),
         ("Programs", "population/\nfor a block of agents"),
         ("Run folder", "runs/, results/\ntables, policies, figures"),
     ]
-    row(axes, 7.3, run, ["words", "values", "Setup", "results"], HOST)
-
-    axes.add_patch(FancyBboxPatch((0, 0.85), 15.6, 5.0, boxstyle="round,pad=0.02", fc="#fffaf2", ec=FRAME, ls="--"))
-    axes.text(
-        0.2,
-        5.5,
-        "One step of every agent in a block, compiled: algorithm/loop.py",
-        fontsize=12,
-        weight="bold",
-        color=INK,
-    )
+    row(axes, 7.3, parts, ["words", "values", "Setup", "results"], HOST)
     arrow(axes, (10.6, 6.78), (10.6, 5.9))
-    axes.text(10.45, 6.3, "chunk of steps", ha="right", va="center", fontsize=8.5, style="italic", color=INK)
+    note(axes, 10.45, 6.3, "chunk of steps", "right")
     arrow(axes, (11.4, 5.9), (11.4, 6.78))
-    axes.text(11.55, 6.3, "log [N, steps], states", ha="left", va="center", fontsize=8.5, style="italic", color=INK)
+    note(axes, 11.55, 6.3, "log [N, steps], states")
 
-    acting = [
+
+def draw_acting(axes: Axes) -> None:
+    """Draws the frame of a compiled step, and its first row: from the state to a minibatch."""
+    axes.add_patch(FancyBboxPatch((0, 0.85), 15.6, 5.0, boxstyle="round,pad=0.02", fc="#fffaf2", ec=FRAME, ls="--"))
+    title = "One step of every agent in a block, compiled: algorithm/loop.py"
+    axes.text(0.2, 5.5, title, fontsize=12, weight="bold", color=INK)
+    parts = [
         ("TrainState", "types.py\nall that is carried"),
         ("Act", "agent.py, noise.py\nline 8: a = μ(s) + noise"),
         ("Execute", "environment.py\nline 9: r, s'"),
         ("Store", "replay.py\nline 10: (s, a, r, d, s')"),
         ("Sample", "replay.py\nline 11: minibatch [B]"),
     ]
-    row(axes, 4.3, acting, ["s", "a", "r, d, s'", "rows"], CORE)
-    learning = [
+    row(axes, 4.3, parts, ["s", "a", "r, d, s'", "rows"], CORE)
+
+
+def draw_learning(axes: Axes) -> None:
+    """Draws the second row, from right to left: from a minibatch to the next state."""
+    parts = [
         ("Targets", "agent.py\nline 15: θ' moves by τ"),
         ("Actor", "losses.py, agent.py\nline 14: policy gradient"),
         ("Critic", "losses.py, agent.py\nline 13: (y − Q(s, a))²"),
         ("TD target", "losses.py\nline 12: y = r + γ d Q'"),
     ]
-    for i, part in enumerate(learning):
+    for i, part in enumerate(parts):
         x = LEFT + GAP * i
         box(axes, x, 1.75, *part, CORE)
         if i:
             arrow(axes, (x - WIDTH / 2, 1.75), (x - GAP + WIDTH / 2, 1.75), ("μ", "Q", "y")[i - 1])
     arrow(axes, (LEFT + 4 * GAP, 3.78), (LEFT + 3 * GAP + WIDTH / 2, 1.75), bend=-0.25)
     arrow(axes, (LEFT, 2.27), (LEFT, 3.78))
-    axes.text(LEFT + 0.15, 3.0, "the next step", ha="left", va="center", fontsize=8.5, style="italic", color=INK)
-    again = "lines 4–6: a new episode begins where one ended (loop.py)"
-    axes.text(7.8, 3.0, again, ha="center", va="center", fontsize=8.5, style="italic", color=INK)
+    note(axes, LEFT + 0.15, 3.0, "the next step")
+    note(axes, 7.8, 3.0, "lines 4–6: a new episode begins where one ended (loop.py)", "center")
+
+
+def main() -> None:
+    """Draws the picture and writes it."""
+    figure, axes = plt.subplots(figsize=(13.6, 6.9))
+    axes.set_xlim(-0.2, 15.8)
+    axes.set_ylim(0.6, 8.6)
+    axes.axis("off")
+    draw_run(axes)
+    draw_acting(axes)
+    draw_learning(axes)
     figure.savefig(Path(__file__).parent / "images" / "data_flow.png", dpi=110, bbox_inches="tight", facecolor="white")
 
 
