@@ -51,7 +51,7 @@ def test_a_run_compiles_its_three_programs_and_few_others(tmp_path):
     compiled = [line for line in run.err.splitlines() if "Finished XLA compilation of" in line]
     assert run.status == 0
     assert sum("jit(on_device)" in line for line in compiled) == 3
-    assert len(compiled) <= 9  # each takes some hundredths of a second, and there were 53 of them
+    assert len(compiled) <= 10  # each takes some hundredths of a second, and there were 53 of them
 
 
 if __name__ == "__main__":  # records them: PYTHONPATH=benchmarks python tests/test_compiled.py
