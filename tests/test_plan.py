@@ -12,8 +12,9 @@ from ddpg_jax.algorithm import loop
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.programs import Placement
+from ddpg_jax.population.programs import Placement, train_state_shapes
 from ddpg_jax.runs import plan
+from ddpg_jax.runs.estimates import update_flops
 
 MiB = 2**20
 
@@ -32,6 +33,14 @@ def test_agents_are_planned_with_their_replay_and_their_parameters():
     state = loop.init(jax.random.key(0), make_hyperparameters(config), setup=make_setup(config, make("Pendulum-v1")))
     parameters = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state.agent))
     assert found.agent_bytes == parameters + 5_000 * 36 + 4
+
+
+@pytest.mark.parametrize(("num_critics", "passes"), [(1, 6), (3, 18)])
+def test_operations_of_all_critics_are_counted(num_critics, passes):
+    """Pendulum has 3 observations and 1 action: kernels 3 x 8 and 8 x 1, of a critic 4 x 8 and 8 x 1."""
+    setup = make_setup(Config(hidden_sizes=(8,), num_critics=num_critics), make("Pendulum-v1"))
+    agent = train_state_shapes(setup).agent
+    assert update_flops(agent, 10) == 2 * 10 * (4 * 32 + passes * 40)
 
 
 @pytest.mark.parametrize(("num_agents", "available"), [(1, 40), (7, 40), (100, 40), (1_000, 200)])

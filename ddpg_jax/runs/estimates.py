@@ -62,7 +62,8 @@ def update_flops(agent: Any, batch_size: int) -> int:
     """
 
     def entries(params: Any) -> int:
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params) if len(leaf.shape) == 2)
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        return sum(math.prod(leaf.shape) for path, leaf in leaves if path[-1].key == "kernel")  # [K, …] of K critics
 
     return 2 * batch_size * (4 * entries(agent.actor["params"]) + 6 * entries(agent.critic["params"]))
 
