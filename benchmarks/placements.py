@@ -4,8 +4,7 @@ For each preset and number of agents, every sensible pair of `--devices` and `--
 turns, together with what the command chooses. A pair is left out where it would only fill up: more agents in a block
 than there are. Replays are full of transitions that the agents have gathered, and have at most 20,000 rows. Writes
 `benchmarks/results/placements.json`, and the table in `benchmarks/README.md`. With `--groups 1 4 --repeats
-3`, five presets take about 8 minutes on two cores. `--only paper td3 d4pg --out
-benchmarks/results/placements_large.json` makes the second table.
+3`, five presets take about 8 minutes on two cores.
 """
 
 import argparse
@@ -137,8 +136,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
                         help="numbers of agents (default: 1 2 4 8 9 32)")  # fmt: skip
     parser.add_argument("--groups", nargs="*", type=int, default=[1, 2, 4, 8], help="group sizes (default: 1 2 4 8)")
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats (default: 5)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "placements.json",
-                        help="where the record goes; its name is that of the table (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="where the record goes, *.json (default: in benchmarks/results)")
     return parser.parse_args(arguments)
 
 
@@ -161,9 +159,10 @@ def main() -> None:
         "load_average": [*load, load_average()],
         "presets": presets,
     }
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    (options.out or RESULTS / "placements.json").write_text(json.dumps(record, indent=1) + "\n")
     print(table(record))
-    fill_readme(options.out.stem.replace("_", "-"), table(record))
+    if options.out is None:
+        fill_readme("placements", table(record))
 
 
 if __name__ == "__main__":
