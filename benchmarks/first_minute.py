@@ -28,6 +28,8 @@ STAGES = {
 }
 """Stages of a run, by the names that `summary.json` gives to their seconds."""
 
+REST = "start-up, figures and the rest"
+
 CACHES = ("empty", "filled")
 
 
@@ -46,7 +48,7 @@ def run_once(checkout: Path, cache: Path, flags: list[str]) -> dict[str, Any]:
     stages = {stage: summary[name] for stage, name in STAGES.items()}
     return {
         **stages,
-        "start-up, figures and the rest": seconds - sum(stages.values()),
+        REST: seconds - sum(stages.values()),
         "whole command": seconds,
         "solved": summary["final_shortfall"]["num_solved"],
     }
@@ -54,7 +56,7 @@ def run_once(checkout: Path, cache: Path, flags: list[str]) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Runs all checkouts in turns; returns the record."""
-    checkouts = {commit_of(path): path for path in (*options.against, HERE.parent)}
+    checkouts = {commit(path): path for path in (*options.against, HERE.parent)}
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {name: {state: [] for state in CACHES} for name in checkouts}
     before = load_average()
     for repeat in range(1, options.repeats + 1):
@@ -74,12 +76,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def commit_of(checkout: Path) -> str:
-    """Returns the short name of a checkout's commit."""
-    command = ["git", "rev-parse", "--short=8", "HEAD"]
-    return subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def table(record: dict[str, Any]) -> str:
     """Returns the table of the medians."""
     columns = [(name, state) for name in record["runs"] for state in CACHES]
@@ -89,7 +85,7 @@ def table(record: dict[str, Any]) -> str:
         f"| stage | {' | '.join(f'{name}, {state} cache' for name, state in columns)} |",
         "|---" * (1 + len(columns)) + "|",
     ]
-    for stage in (*STAGES, "start-up, figures and the rest", "whole command", "solved"):
+    for stage in (*STAGES, REST, "whole command", "solved"):
         values = [statistics.median(run[stage] for run in record["runs"][name][state]) for name, state in columns]
         digits = 0 if stage == "solved" else 1
         lines.append(f"| {stage} | {' | '.join(f'{value:.{digits}f}' for value in values)} |")

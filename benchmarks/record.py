@@ -36,17 +36,17 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def commit() -> str:
+def commit(checkout: Path = HERE.parent) -> str:
     """Returns the commit that is measured, and whether the package has uncommitted changes."""
     try:
-        head = _git("rev-parse", "--short=12", "HEAD")
-        return head + (" with changes" if _git("status", "--porcelain", "--", "ddpg_jax") else "")
+        head = _git(checkout, "rev-parse", "--short=12", "HEAD")
+        return head + (" with changes" if _git(checkout, "status", "--porcelain", "--", "ddpg_jax") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=HERE.parent, capture_output=True, text=True, check=True)
+def _git(checkout: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

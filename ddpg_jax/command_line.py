@@ -65,8 +65,8 @@ def read(flags: Sequence[Flag], arguments: Sequence[str], program: str, descript
     for flag in flags:
         sections.setdefault(flag.section, {})[flag.name] = _for_tyro(flag)
     boxes = {name: _section(name, fields) for name, fields in sections.items()}
-    # A single section's flags stand beside --help, in the box that has no name.
-    command_line = boxes["options"] if [*boxes] == ["options"] else _typed_dict("CommandLine", boxes)
+    single = [*boxes] == ["options"]  # whose flags stand beside --help, in the box that has no name
+    command_line = boxes["options"] if single else _typed_dict("CommandLine", boxes)
     no_comments = (tyro.conf.HelptextFromCommentsOff,)  # which saves the search for them in all sources
     given, unknown = tyro.cli(
         command_line,
@@ -78,11 +78,7 @@ def read(flags: Sequence[Flag], arguments: Sequence[str], program: str, descript
     )
     if unknown:
         raise ValueError(_unknown(unknown[0], [flag.name for flag in flags]))
-    words = (
-        given
-        if command_line is boxes.get("options")
-        else {name: value for box in given.values() for name, value in box.items()}
-    )
+    words = given if single else {name: value for box in given.values() for name, value in box.items()}
     for flag in flags:
         if _is(POSITIONAL, flag):
             _move_to(flag, words, flags)

@@ -222,12 +222,14 @@ class Wave:
     def _final_episodes(self, starts: Any) -> GreedyEpisodes:
         """Runs greedy episodes [N, S] from S start states, by the program that evaluates `eval_episodes` at a time."""
         num, size = len(starts[1]), self.session.config.eval_episodes
+        # Rows are taken on the host, where nothing is compiled for them; keys can only be indexed by JAX.
+        starts = jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), starts)
         episodes = []
         for first in range(0, num, size):
             if any(self.session.team.gather(self.session.interruption.number is not None)):
                 raise Stopped(self.history.env_steps)  # the trained agents have been saved
             index = np.arange(first, first + size).clip(max=num - 1)
-            episodes.append(self.population.evaluate(jax.tree.map(partial(_rows, index), starts)))
+            episodes.append(self.population.evaluate(jax.tree.map(lambda x, i=index: x[i], starts)))
         return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :num], *episodes)
 
     def _newly_diverged(self, chunk_start: int | None = None) -> dict[int, Divergence]:
@@ -242,11 +244,6 @@ class Wave:
     def _report_diverged(self, diverged: dict[int, Divergence]) -> None:
         for agent in sorted(diverged):
             self.session.progress.diverged(agent, diverged[agent])
-
-
-def _rows(index: np.ndarray, array: jax.Array) -> Any:
-    """Returns rows of an array, taken on the host, where nothing is compiled for them; keys stay on the device."""
-    return array[index] if is_key(array) else np.asarray(array)[index]
 
 
 def _saved_states(checkpoint: Checkpoint, agents: range, positions: np.ndarray, like: TrainState) -> TrainState:
