@@ -68,16 +68,15 @@ def replay_copies(text: str, capacity: int, *, in_loops: bool) -> list[str]:
 
 
 def learning_loop(text: str) -> Loop:
-    """Returns the loop that launches most: the one that learns."""
+    """Returns the loop that launches most apart from loops within it: a round of it is a step that learns."""
     parts = computations(text)
-    loops = []
-    for line in text.splitlines():
-        if body := re.search(r"body=%?([\w.\-]+)", line):
-            launches = Counter(
-                each.opcode for each in _run_by(parts, [body[1]], enter=_calls) if each.opcode not in FREE
-            )
-            loops.append(Loop(launches, "known_trip_count" in line))
-    return max(loops, key=lambda loop: loop.launches.total())
+    lines = {body[1]: line for line in text.splitlines() if (body := re.search(r"body=%?([\w.\-]+)", line))}
+
+    def launches(body: str, enter: Callable[[Instruction], bool]) -> Counter[str]:
+        return Counter(each.opcode for each in _run_by(parts, [body], enter=enter) if each.opcode not in FREE)
+
+    body = max(lines, key=lambda name: launches(name, lambda each: _calls(each) and each.opcode != "while").total())
+    return Loop(launches(body, _calls), "known_trip_count" in lines[body])
 
 
 def _run_by(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import loop, replay
+from ddpg_jax.algorithm import draws, loop, replay
 from ddpg_jax.algorithm.environment import Environment, Step
 from ddpg_jax.algorithm.types import Replay, TrainState
 from ddpg_jax.config import Config
@@ -107,9 +107,12 @@ def explored(config: Config, environment: Environment, num_steps: int, *, seed: 
     setup = make_setup(config, environment)
     hyperparameters = make_hyperparameters(config)
     setup = loop.Setup(setup.environment, algorithm or setup.algorithm, setup.exploration, replay_capacity=num_steps)
-    explore = partial(loop.explore, hyperparameters=hyperparameters, setup=setup)
+
+    def explore(state, _):
+        return loop.explore(state, draws.of_next_step(state, setup=setup), hyperparameters, setup=setup)
+
     start = loop.init(jax.random.key(seed), hyperparameters, setup=setup)
-    run = jax.jit(lambda state: jax.lax.scan(lambda state, _: explore(state), state, length=num_steps))
+    run = jax.jit(lambda state: jax.lax.scan(explore, state, length=num_steps))
     state, outcome = run(start)
     return stored(state.replay, setup.environment.action_size), state, jax.device_get(outcome)
 

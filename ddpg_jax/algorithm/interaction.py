@@ -4,13 +4,14 @@ Between the two lies line 9, the environment's own step: in the compiled program
 (`outside.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ddpg_jax.algorithm import agent, noise
+from ddpg_jax.algorithm.draws import InteractionDraws
 from ddpg_jax.algorithm.environment import Environment, Step
 from ddpg_jax.algorithm.setup import Setup
 from ddpg_jax.algorithm.types import Episode, Hyperparameters, PRNGKey, TrainState, Transition
@@ -48,19 +49,17 @@ class Ended(NamedTuple):
 
 
 def choose(
-    keys: Sequence[PRNGKey], place: Place, *, state: TrainState, hyperparameters: Hyperparameters, setup: Setup
+    draws: InteractionDraws, place: Place, *, state: TrainState, hyperparameters: Hyperparameters, setup: Setup
 ) -> Choice:
-    """Selects the action a_t = mu(s_t) + N_t (line 8). The keys, of the noise and of random actions, are consumed."""
-    noise_key, *random_key = keys
+    """Selects the action a_t = mu(s_t) + N_t (line 8)."""
     exploration, process = setup.exploration, hyperparameters.noise
-    noise_value = noise.step(noise_key, place.noise, process)
+    noise_value = noise.after(place.noise, draws.shock, process)
     unit = noise.scale(process, episode_of_agent(state, setup)) * jnp.asarray(exploration.noise_unit, jnp.float32)
     greedy = agent.act(state.agent, place.observation, algorithm=setup.algorithm)
     chosen = greedy.astype(jnp.float32) + unit * noise_value
     low, high = (jnp.asarray(bound, jnp.float32) for bound in (setup.environment.low, setup.environment.high))
-    for key in random_key:
-        uniform = jax.random.uniform(key, low.shape, jnp.float32, low, high)
-        chosen = jnp.where(state.step < exploration.random_steps, uniform, chosen)
+    if draws.action is not None:
+        chosen = jnp.where(state.step < exploration.random_steps, draws.action, chosen)
     executed = jnp.clip(chosen, low, high)
     return Choice(executed, executed if exploration.clip_stored_action else chosen, noise_value)
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import agent, noise, replay
+from ddpg_jax.algorithm import agent, draws, noise, replay
+from ddpg_jax.algorithm.draws import InteractionDraws, StepDraws, UpdateDraws
 from ddpg_jax.algorithm.interaction import Ended, Place, begin_lazily, choose, conclude, episode_of_agent
 from ddpg_jax.algorithm.setup import Exploration as Exploration
 from ddpg_jax.algorithm.setup import Setup as Setup
@@ -25,6 +26,9 @@ from ddpg_jax.algorithm.types import (
     Transition,
     UpdateInfo,
 )
+
+DRAWN_AT_ONCE = 125
+"""Steps whose random numbers are drawn together (measured: fewer take longer for each step)."""
 
 
 class Outcome(NamedTuple):
@@ -83,37 +87,56 @@ def train(
         The state afterwards, and a log [max_steps, F] with one row per step and one column per number in a `StepLog`
         (`unpack_log` reads it); rows from num_steps on are 0.
     """
-    first_step = state.step
-    no_update = UpdateInfo(*(jnp.float32(0) for _ in UpdateInfo._fields))
-
-    def one_step(i: jax.Array, carry: tuple[TrainState, jax.Array], learns: bool) -> tuple[TrainState, jax.Array]:
-        state, log = carry
-        now = decayed(hyperparameters, episode_of_agent(state, setup))  # of the episode that this step may end
-        state, outcome = explore(state, hyperparameters, setup=setup)
-        state, info = learn_again(state, now, first_step + i, setup=setup) if learns else (state, no_update)
-        return state, write_row(log, i, outcome, info)
-
     num_columns = len(UpdateInfo._fields) + len(Outcome._fields) * setup.num_envs
     carry = (state, jnp.zeros((max_steps, num_columns), jnp.float32))
     gathering = jnp.clip(setup.first_update - 1 - state.step, 0, num_steps)
-    carry = jax.lax.fori_loop(0, gathering, partial(one_step, learns=False), carry)
-    return jax.lax.fori_loop(gathering, num_steps, partial(one_step, learns=True), carry)
+    loop = partial(_steps, hyperparameters=hyperparameters, setup=setup)
+    return loop(gathering, num_steps, loop(0, gathering, carry, learns=False), learns=True)
 
 
-def explore(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup) -> tuple[TrainState, Outcome]:
-    """Acts with noise, executes and stores (lines 8 to 10), and begins an episode where one ended (lines 4 to 6).
+def _steps(
+    first: jax.Array | int,
+    last: jax.Array,
+    carry: tuple[TrainState, jax.Array],
+    *,
+    learns: bool,
+    hyperparameters: Hyperparameters,
+    setup: Setup,
+) -> tuple[TrainState, jax.Array]:
+    """Makes the steps of a chunk from `first` up to `last`; their random numbers are drawn for some steps at once."""
+    no_update = UpdateInfo(*(jnp.float32(0) for _ in UpdateInfo._fields))
 
-    The state's key is replaced.
-    """
-    key, keys, step_key, reset_key = split_keys(state.key, setup)
-    state = state._replace(agent=setup.exploration.observe(state.agent, state.observation), key=key)
+    def one_step(
+        i: jax.Array, carry: tuple[TrainState, jax.Array], *, drawn: StepDraws, start: jax.Array
+    ) -> tuple[TrainState, jax.Array]:
+        state, log = carry
+        now = decayed(hyperparameters, episode_of_agent(state, setup))  # of the episode that this step may end
+        own = draws.at(drawn, i - start)
+        state, outcome = explore(state, own, hyperparameters, setup=setup)
+        state, info = learn_again(state, own, now, setup=setup) if learns else (state, no_update)
+        return state, write_row(log, i, outcome, info)
+
+    def some_steps(part: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+        start = first + part * DRAWN_AT_ONCE
+        drawn = draws.of_next_steps(carry[0], DRAWN_AT_ONCE, setup=setup)
+        step = partial(one_step, drawn=drawn, start=start)
+        return jax.lax.fori_loop(start, jnp.minimum(start + DRAWN_AT_ONCE, last), step, carry)
+
+    return jax.lax.fori_loop(0, (last - first + DRAWN_AT_ONCE - 1) // DRAWN_AT_ONCE, some_steps, carry)
+
+
+def explore(
+    state: TrainState, drawn: StepDraws, hyperparameters: Hyperparameters, *, setup: Setup
+) -> tuple[TrainState, Outcome]:
+    """Acts with noise, executes and stores (lines 8 to 10), and begins an episode where one ended (lines 4 to 6)."""
+    state = state._replace(agent=setup.exploration.observe(state.agent, state.observation))
     interact = partial(_interact, state=state, hyperparameters=hyperparameters, setup=setup)
-    place, transition, ended = over_envs(interact, setup)((*keys, step_key, reset_key), place_of(state))
+    place, transition, ended = over_envs(interact, setup)(drawn.interaction, place_of(state))
     return stored(state, place, transition, setup), outcome_of(ended)
 
 
 def _interact(
-    keys: tuple[PRNGKey, ...],
+    drawn: InteractionDraws,
     place: Place,
     *,
     state: TrainState,
@@ -121,33 +144,19 @@ def _interact(
     setup: Setup,
 ) -> tuple[Place, Transition, Ended]:
     """Makes a step in one environment of the agent; returns what `conclude` returns."""
-    *choice_keys, step_key, reset_key = keys
-    choice = choose(choice_keys, place, state=state, hyperparameters=hyperparameters, setup=setup)
+    choice = choose(drawn, place, state=state, hyperparameters=hyperparameters, setup=setup)
     # Line 9: execute a_t, observe reward r_t and new state s_{t+1}.
-    environment_state, step = setup.environment.step(step_key, place.environment, choice.executed)
+    environment_state, step = setup.environment.step(drawn.step_key, place.environment, choice.executed)
 
     def begin(ended: jax.Array) -> tuple[Any, jax.Array]:
-        return begin_lazily(ended, reset_key, (environment_state, step.observation), setup.environment)
+        return begin_lazily(ended, drawn.reset_key, (environment_state, step.observation), setup.environment)
 
     return conclude(place, choice, step, begin, hyperparameters=hyperparameters, setup=setup)
 
 
-def split_keys(key: PRNGKey, setup: Setup) -> tuple[PRNGKey, tuple[PRNGKey, ...], PRNGKey, PRNGKey]:
-    """Returns the keys of a step: the next step's, those of the choice of an action, of the step and of a reset."""
-    num_keys = 5 if setup.exploration.random_steps else 4
-    key, noise_key, step_key, reset_key, *random_key = jax.random.split(key, num_keys)
-    return key, (noise_key, *random_key), step_key, reset_key
-
-
 def over_envs(function: Callable[..., Any], setup: Setup) -> Callable[..., Any]:
-    """Returns a function of keys and further trees for all environments of an agent, from that for one of them."""
-    if setup.num_envs == 1:
-        return function
-
-    def each(keys: tuple[PRNGKey, ...], *trees: Any) -> Any:
-        return jax.vmap(function)(tuple(jax.random.split(key, setup.num_envs) for key in keys), *trees)
-
-    return each
+    """Returns a function of trees for all environments of an agent, from that for one of them."""
+    return function if setup.num_envs == 1 else jax.vmap(function)
 
 
 def place_of(state: TrainState) -> Place:
@@ -168,36 +177,38 @@ def outcome_of(ended: Ended) -> Outcome:
 
 def learn_again(
     state: TrainState,
+    drawn: StepDraws,
     hyperparameters: Hyperparameters,
-    step: jax.Array,
     *,
     setup: Setup,
     learns: jax.Array | bool = True,
 ) -> tuple[TrainState, UpdateInfo]:
-    """Makes the updates that belong to a step, counted from 0, if the agent learns; returns the sums of their reports.
+    """Makes the updates that belong to the latest step, if the agent learns; returns the sums of their reports.
 
-    The step and `learns` are the same for agents that advance together.
+    `learns` is the same for agents that advance together.
     """
-    if learns is True and setup.train_every == setup.updates_per_train == 1:
-        return learn(state, hyperparameters, setup=setup)
+    if learns is True and setup.updates_once_per_step:
+        return learn(state, draws.of_update(drawn, jnp.int32(0), state, setup=setup), hyperparameters, setup=setup)
+    step = state.step - 1  # counted from 0
     num_updates = jnp.where((step % setup.train_every == 0) & learns, setup.updates_per_train, 0)
 
-    def once_more(_: jax.Array, carry: tuple[TrainState, UpdateInfo]) -> tuple[TrainState, UpdateInfo]:
-        state, info = learn(carry[0], hyperparameters, setup=setup)
+    def once_more(number: jax.Array, carry: tuple[TrainState, UpdateInfo]) -> tuple[TrainState, UpdateInfo]:
+        own = draws.of_update(drawn, number, carry[0], setup=setup)
+        state, info = learn(carry[0], own, hyperparameters, setup=setup)
         return state, jax.tree.map(jnp.add, carry[1], info)
 
     no_update = UpdateInfo(*(jnp.float32(0) for _ in UpdateInfo._fields))
     return jax.lax.fori_loop(0, num_updates, once_more, (state, no_update))
 
 
-def learn(state: TrainState, hyperparameters: Hyperparameters, *, setup: Setup) -> tuple[TrainState, UpdateInfo]:
-    """Samples a minibatch and updates the agent once (lines 11 to 15). The state's key is replaced."""
-    key, sample_key, update_key = jax.random.split(state.key, 3)
+def learn(
+    state: TrainState, drawn: UpdateDraws, hyperparameters: Hyperparameters, *, setup: Setup
+) -> tuple[TrainState, UpdateInfo]:
+    """Reads a minibatch and updates the agent once (lines 11 to 15)."""
     # Line 11: sample a random minibatch of transitions.
-    indices = replay.choose(sample_key, state.replay, setup.batch_size, setup.sampler)
-    batch = setup.reader(state.replay, indices, setup.environment.action_size, hyperparameters)
-    new, info = agent.update(update_key, state.agent, batch, algorithm=setup.algorithm, hyperparameters=hyperparameters)
-    return state._replace(agent=new, key=key), info
+    batch = setup.reader(state.replay, drawn.rows, setup.environment.action_size, hyperparameters)
+    new, info = agent.update(drawn.key, state.agent, batch, algorithm=setup.algorithm, hyperparameters=hyperparameters)
+    return state._replace(agent=new), info
 
 
 def decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparameters:

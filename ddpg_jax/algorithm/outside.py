@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import agent, noise
+from ddpg_jax.algorithm import agent, draws, noise
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.environment import HostSteps, Step
 from ddpg_jax.algorithm.interaction import Choice, Ended, Place, choose, conclude, episode_of_agent
-from ddpg_jax.algorithm.loop import decayed, learn_again, outcome_of, over_envs, place_of, split_keys, stored, to_row
+from ddpg_jax.algorithm.loop import decayed, learn_again, outcome_of, over_envs, place_of, stored, to_row
 from ddpg_jax.algorithm.setup import Setup
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters, PRNGKey, TrainState, Transition
 
@@ -69,11 +69,11 @@ def step(
     now = decayed(hyperparameters, episode_of_agent(state, setup))
     received = received[0] if setup.num_envs == 1 else received
     take = partial(_take, hyperparameters=hyperparameters, setup=setup)
-    each = take if setup.num_envs == 1 else jax.vmap(take)
-    place, transition, ended = each(place_of(state), received)
+    place, transition, ended = over_envs(take, setup)(place_of(state), received)
     learns = state.step >= setup.first_update - 1
+    drawn = draws.of_next_step(state, setup=setup)
     state = stored(state, place, transition, setup)
-    state, info = learn_again(state, now, state.step - 1, setup=setup, learns=learns)
+    state, info = learn_again(state, drawn, now, setup=setup, learns=learns)
     state, action = _choose(state, hyperparameters, setup)
     return state, action, to_row(outcome_of(ended), info)
 
@@ -94,10 +94,9 @@ def pack(results: HostSteps) -> np.ndarray:
 
 def _choose(state: TrainState, hyperparameters: Hyperparameters, setup: Setup) -> tuple[TrainState, jax.Array]:
     """Chooses the next action (line 8), which waits in the state; returns it, too, as [E, A]."""
-    key, keys, *_ = split_keys(state.key, setup)
-    state = state._replace(agent=setup.exploration.observe(state.agent, state.observation), key=key)
+    state = state._replace(agent=setup.exploration.observe(state.agent, state.observation))
     select = partial(choose, state=state, hyperparameters=hyperparameters, setup=setup)
-    choice = over_envs(select, setup)(keys, place_of(state))
+    choice = over_envs(select, setup)(draws.of_next_step(state, setup=setup).interaction, place_of(state))
     state = state._replace(environment=state.environment._replace(choice=choice))
     return state, choice.executed.reshape(setup.num_envs, -1)
 

@@ -54,12 +54,12 @@ def add_all(replay: Replay, transitions: Transition) -> Replay:
 
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
     """Returns a minibatch [B, ...] of the transitions added so far, of which there must be one; consumes the key."""
-    return read(replay, choose(key, replay, batch_size, sampler), action_size)
+    return read(replay, sampler(key, batch_size, size_after(replay, 0)), action_size)
 
 
-def choose(key: PRNGKey, replay: Replay, batch_size: int, sampler: Sampler) -> jax.Array:
-    """Returns the rows [B] of a minibatch, of those added so far; consumes the key."""
-    return sampler(key, batch_size, jnp.minimum(replay.added, replay.rows.shape[0]))
+def size_after(replay: Replay, num: jax.Array | int) -> jax.Array:
+    """Returns the number of transitions that the replay holds once so many more have been added."""
+    return jnp.minimum(replay.added + num, replay.rows.shape[0])
 
 
 def read(

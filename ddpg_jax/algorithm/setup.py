@@ -58,3 +58,8 @@ class Setup:
     """Updates each time."""
     num_envs: int = 1
     """E, the environments that the agent steps side by side; each step of the loop adds a transition of each."""
+
+    @property
+    def updates_once_per_step(self) -> bool:
+        """Whether every step has exactly one update, once learning has begun."""
+        return self.train_every == self.updates_per_train == 1

@@ -155,7 +155,7 @@ class TrainState(NamedTuple):
     episode: Episode
     """Counters of the episode that is running."""
     key: PRNGKey
-    """[] the source of the next step's random numbers; every step replaces it."""
+    """[] the source of all random numbers of its training, with the number of each step folded in (`draws.py`)."""
     step: jax.Array
     """[] int32: steps of the training loop so far; agents that advance together share it."""
 
