@@ -70,7 +70,7 @@ def replay_copies(text: str, capacity: int, *, in_loops: bool) -> list[str]:
 def learning_loop(text: str) -> Loop:
     """Returns the loop that launches most apart from loops within it: a round of it is a step that learns."""
     parts = computations(text)
-    lines = {body[1]: line for line in text.splitlines() if (body := re.search(r"body=%?([\w.\-]+)", line))}
+    lines = {found[1]: line for line in text.splitlines() if (found := re.search(r"body=%?([\w.\-]+)", line))}
 
     def launches(body: str, enter: Callable[[Instruction], bool]) -> Counter[str]:
         return Counter(each.opcode for each in _run_by(parts, [body], enter=enter) if each.opcode not in FREE)

@@ -29,7 +29,7 @@ from ddpg_jax.results.summary import WaveResult
 from ddpg_jax.runs.array_files import read_arrays, write_arrays
 from ddpg_jax.runs.state_arrays import require_fit
 
-FORMAT = 3
+FORMAT = 4
 """Version of a checkpoint's content; all others are refused."""
 
 KEEP = 2
