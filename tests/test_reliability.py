@@ -306,7 +306,7 @@ def test_run_with_checkpoints_of_an_older_format_is_refused_in_one_line(stopped,
     outcome = main("--resume", folder)
     assert outcome.status == 2
     assert outcome.err.startswith(
-        f"error: checkpoint {folder}/checkpoints/7 has format 2, older than 3: resume it with the version that wrote it"
+        f"error: checkpoint {folder}/checkpoints/7 has format 2, older than 4: resume it with the version that wrote it"
     )
     assert len(outcome.err.splitlines()) == 1
 
