@@ -323,7 +323,7 @@ def test_checkpoint_of_another_run_is_named(tmp_path):
 def test_checkpoint_of_a_newer_format_is_named(tmp_path):
     with mock.patch.object(checkpoint, "FORMAT", 4):
         save(Checkpoints(tmp_path, every=1.0), 10)
-    with pytest.raises(ValueError, match="has format 4, newer than 3"):
+    with pytest.raises(ValueError, match="has format 5, newer than 4"):
         Checkpoints(tmp_path, every=1.0).load(1, config_of)
 
 
@@ -332,7 +332,7 @@ def test_checkpoint_of_an_older_format_is_named(tmp_path, name, version):
     """Both were written by Orbax, in folders; the older one had all of it in a folder called `default`."""
     (tmp_path / "1" / name).mkdir(parents=True)
     (tmp_path / "1" / name / "_METADATA").write_text("{}")
-    with pytest.raises(ValueError, match=f"has format {version}, older than 3: resume it with the version that wrote"):
+    with pytest.raises(ValueError, match=f"has format {version}, older than 4: resume it with the version that wrote"):
         Checkpoints(tmp_path, every=1.0).load(1, config_of)
 
 

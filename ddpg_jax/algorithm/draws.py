@@ -82,7 +82,10 @@ def of_update(draws: StepDraws, number: jax.Array, state: TrainState, *, setup: 
 
 
 def _of_step(key: PRNGKey, step: jax.Array, size: jax.Array, *, setup: Setup) -> StepDraws:
-    """Returns the random numbers of a step; its updates choose among `size` rows. A key of its own is folded out."""
+    """Returns the random numbers of a step, whose updates choose among `size` rows.
+
+    The agent's key is not consumed: each step has a key of its own, the agent's with the step's number folded in.
+    """
     interaction_key, learning_key = jax.random.split(jax.random.fold_in(key, step))
     interaction = partial(_of_interaction, setup=setup)
     if setup.num_envs > 1:
@@ -104,6 +107,6 @@ def _of_interaction(key: PRNGKey, *, setup: Setup) -> InteractionDraws:
 
 
 def _of_update(key: PRNGKey, number: jax.Array | int, size: jax.Array, setup: Setup) -> UpdateDraws:
-    """Returns the random numbers of an update; its own key is folded out of that of the step's updates."""
+    """Returns the random numbers of an update, whose key is that of the step's updates with its number folded in."""
     rows_key, update_key = jax.random.split(jax.random.fold_in(key, number))
     return UpdateDraws(setup.sampler(rows_key, setup.batch_size, size), update_key)
