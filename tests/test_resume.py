@@ -321,14 +321,21 @@ def test_checkpoint_of_another_run_is_named(tmp_path):
 
 
 def test_checkpoint_of_a_newer_format_is_named(tmp_path):
-    with mock.patch.object(checkpoint, "FORMAT", 4):
+    with mock.patch.object(checkpoint, "FORMAT", 5):
         save(Checkpoints(tmp_path, every=1.0), 10)
     with pytest.raises(ValueError, match="has format 5, newer than 4"):
         Checkpoints(tmp_path, every=1.0).load(1, config_of)
 
 
+def test_checkpoint_with_older_random_numbers_is_named(tmp_path):
+    with mock.patch.object(checkpoint, "FORMAT", 3):
+        save(Checkpoints(tmp_path, every=1.0), 10)
+    with pytest.raises(ValueError, match="has format 3, older than 4: resume it with the version that wrote it"):
+        Checkpoints(tmp_path, every=1.0).load(1, config_of)
+
+
 @pytest.mark.parametrize(("name", "version"), [("default", 1), ("run", 2)])
-def test_checkpoint_of_an_older_format_is_named(tmp_path, name, version):
+def test_checkpoint_in_folders_is_named(tmp_path, name, version):
     """Both were written by Orbax, in folders; the older one had all of it in a folder called `default`."""
     (tmp_path / "1" / name).mkdir(parents=True)
     (tmp_path / "1" / name / "_METADATA").write_text("{}")

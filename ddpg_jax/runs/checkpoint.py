@@ -209,15 +209,9 @@ class Checkpoints:
         """Returns what belongs to the whole run; raises ValueError as `load`."""
         for name, version in OLDER_FORMATS.items():
             if (path / name).is_dir():
-                raise ValueError(
-                    f"checkpoint {path} has format {version}, older than {FORMAT}: resume it with the version that "
-                    f"wrote it"
-                )
+                _check_format(path, version)
         arrays, description = _read(path, path / f"{RUN}.safetensors")
-        if description["format"] > FORMAT:
-            raise ValueError(
-                f"checkpoint {path} has format {description['format']}, newer than {FORMAT}: update ddpg_jax"
-            )
+        _check_format(path, description["format"])
         for field, value in description["run"].items():
             if field in self._run and value != self._run[field]:
                 raise ValueError(
@@ -280,6 +274,16 @@ def _files(path: Path, kind: str, agents: range) -> list[tuple[Path, range]]:
             if max(there.start, agents.start) < min(there.stop, agents.stop):
                 found.append((file, there))
     return sorted(found, key=lambda pair: pair[1].start)
+
+
+def _check_format(path: Path, version: int) -> None:
+    """Refuses a checkpoint of another format; with an older one, a run would go on with other random numbers."""
+    if version < FORMAT:
+        raise ValueError(
+            f"checkpoint {path} has format {version}, older than {FORMAT}: resume it with the version that wrote it"
+        )
+    if version > FORMAT:
+        raise ValueError(f"checkpoint {path} has format {version}, newer than {FORMAT}: update ddpg_jax")
 
 
 def _read(checkpoint: Path, file: Path) -> tuple[dict[str, np.ndarray], Any]:
