@@ -90,8 +90,9 @@ def train(
     num_columns = len(UpdateInfo._fields) + len(Outcome._fields) * setup.num_envs
     carry = (state, jnp.zeros((max_steps, num_columns), jnp.float32))
     gathering = jnp.clip(setup.first_update - 1 - state.step, 0, num_steps)
-    loop = partial(_steps, hyperparameters=hyperparameters, setup=setup)
-    return loop(gathering, num_steps, loop(0, gathering, carry, learns=False), learns=True)
+    steps = partial(_steps, hyperparameters=hyperparameters, setup=setup)
+    carry = steps(0, gathering, carry, learns=False)
+    return steps(gathering, num_steps, carry, learns=True)
 
 
 def _steps(
