@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+from ddpg_jax.algorithm.types import is_key
 from ddpg_jax.config import Config
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population import programs
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.blocks import Population, agent_keys, is_key
+from ddpg_jax.population.blocks import Population, agent_keys
 from ddpg_jax.population.programs import AGENTS_FASTEST, Memory, Placement, compile_programs, compiled_memory
 from ddpg_jax.runs import plan
 from ddpg_jax.runs.placement import smaller_groups

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm import noise, replay
+from ddpg_jax.algorithm import replay
 from ddpg_jax.algorithm.setup import Setup
-from ddpg_jax.algorithm.types import PRNGKey, TrainState
+from ddpg_jax.algorithm.types import PRNGKey, TrainState, is_key
 
 
 class InteractionDraws(NamedTuple):
@@ -66,7 +66,7 @@ def at(drawn: StepDraws, index: jax.Array | int) -> StepDraws:
     """Returns the random numbers of one of several steps [num, ...]."""
 
     def one_of(numbers: jax.Array) -> jax.Array:
-        if not jnp.issubdtype(numbers.dtype, jax.dtypes.prng_key):
+        if not is_key(numbers):
             return numbers[index]
         # As data: taken from the keys themselves in each round of a loop, JAX's checks would count them as used again.
         return jax.random.wrap_key_data(jax.random.key_data(numbers)[index])
@@ -103,7 +103,7 @@ def _of_interaction(key: PRNGKey, *, setup: Setup) -> InteractionDraws:
     action = None
     if setup.exploration.random_steps:
         action = jax.random.uniform(action_key, low.shape, jnp.float32, low, high)
-    return InteractionDraws(noise.shock(shock_key, len(low)), action, step_key, reset_key)
+    return InteractionDraws(jax.random.normal(shock_key, low.shape, jnp.float32), action, step_key, reset_key)
 
 
 def _of_update(key: PRNGKey, number: jax.Array | int, size: jax.Array, setup: Setup) -> UpdateDraws:

@@ -206,7 +206,7 @@ def learn(
     state: TrainState, drawn: UpdateDraws, hyperparameters: Hyperparameters, *, setup: Setup
 ) -> tuple[TrainState, UpdateInfo]:
     """Reads a minibatch and updates the agent once (lines 11 to 15)."""
-    # Line 11: sample a random minibatch of transitions.
+    # Line 11: sample a random minibatch of transitions, whose rows have been drawn (`draws.py`).
     batch = setup.reader(state.replay, drawn.rows, setup.environment.action_size, hyperparameters)
     new, info = agent.update(drawn.key, state.agent, batch, algorithm=setup.algorithm, hyperparameters=hyperparameters)
     return state._replace(agent=new), info

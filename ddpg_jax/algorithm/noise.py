@@ -39,11 +39,6 @@ def step(key: PRNGKey, value: jax.Array, process: NoiseProcess) -> jax.Array:
     return after(value, jax.random.normal(key, value.shape, value.dtype), process)
 
 
-def shock(key: PRNGKey, num_actions: int) -> jax.Array:
-    """Returns the standard normal numbers [A] of a step, for `after`. The key is consumed."""
-    return jax.random.normal(key, (num_actions,), jnp.float32)
-
-
 def after(value: jax.Array, shock: jax.Array, process: NoiseProcess) -> jax.Array:
     """Returns the process's next value [A] after the given one [A], for its standard normal numbers [A]."""
     return process.coefficient * value + process.drift + process.innovation * shock

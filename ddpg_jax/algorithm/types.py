@@ -21,6 +21,11 @@ Variables: TypeAlias = dict[str, Any]
 normalisation, and "moments", the mean and the variance of observations."""
 
 
+def is_key(leaf: Any) -> bool:
+    """Returns whether an array holds random keys, which are saved and moved as their data."""
+    return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
 class Transition(NamedTuple):
     """One step of an environment, or, with a leading axis B, a minibatch of them."""
 

@@ -11,7 +11,7 @@ from jax.experimental.layout import Format
 from ddpg_jax.algorithm import replay
 from ddpg_jax.algorithm.evaluation import GreedyEpisodes
 from ddpg_jax.algorithm.loop import unpack_log
-from ddpg_jax.algorithm.types import AgentState, Hyperparameters, StepLog, TrainState, Transition
+from ddpg_jax.algorithm.types import AgentState, Hyperparameters, StepLog, TrainState, Transition, is_key
 from ddpg_jax.population.programs import Programs
 
 PORTION_BYTES = 64 * 2**20
@@ -63,11 +63,6 @@ def _parts(array: jax.Array) -> list[jax.Array]:
         return [array.addressable_data(0)]
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return [shard.data for shard in shards]
-
-
-def is_key(leaf: Any) -> bool:
-    """Returns whether an array holds random keys, which are saved and moved as their data."""
-    return bool(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 class Population:

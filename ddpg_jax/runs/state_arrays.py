@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.population.blocks import is_key, on_host
+from ddpg_jax.algorithm.types import is_key
+from ddpg_jax.population.blocks import on_host
 
 REPLAY = ".replay.rows"
 """Name of the replay's array, of which a checkpoint holds only the rows that have been written."""

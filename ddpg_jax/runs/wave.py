@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from ddpg_jax.algorithm.evaluation import GreedyEpisodes
-from ddpg_jax.algorithm.types import TrainState
-from ddpg_jax.population.blocks import Population, agent_keys, is_key, on_host
+from ddpg_jax.algorithm.types import TrainState, is_key
+from ddpg_jax.population.blocks import Population, agent_keys, on_host
 from ddpg_jax.population.host import make_population
 from ddpg_jax.population.programs import Programs
 from ddpg_jax.results.history import History, Metrics
