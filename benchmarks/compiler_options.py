@@ -3,8 +3,11 @@
 `python benchmarks/compiler_options.py` starts two processes for each preset: one compiles as the command does, the
 other with XLA's own defaults. They take turns, each training one chunk at a time. The gain is the median of the ratios
 of neighbouring chunks. The trained agents of both are compared byte for byte. Then it does the same on one device, with
-one thread for it, and with a thread for each core as XLA has. The result goes to
-`results/compiler_options.json` and into the README. The benchmark takes about eight minutes on two cores.
+one thread for it, and with a thread for each core as XLA has. The result goes to `results/compiler_options.json` and
+into the README. The benchmark takes about eight minutes on two cores.
+
+`--only products` compares Eigen's products with XLA's own choice, in all presets, whether the command would choose them
+or not. These change the last digits. The result goes to `results/compiler_products.json` and into the README.
 """
 
 import argparse
@@ -23,8 +26,11 @@ import numpy as np
 from record import RESULTS, commit, describe_machine, fill_readme, load_average, record_line, warn_if_busy
 from trainers import Machine, compile_trainer, new_population
 
-from ddpg_jax.population import programs
+from ddpg_jax.environments.registry import make
+from ddpg_jax.population import compiler
+from ddpg_jax.population.assembly import make_setup
 from ddpg_jax.population.blocks import Population
+from ddpg_jax.population.programs import train_state_shapes
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
 from ddpg_jax.runs.course import MAX_CHUNK
@@ -34,7 +40,9 @@ WITHOUT = {"XLA_FLAGS": devices.LOOP_OPTION.rpartition("=")[0] + "=1024"}
 ONE_THREAD = {"PJRT_NPROC": "1"}
 """XLA itself has a thread for each core."""
 PRESETS_COMPARED = ("keras", "paper", "pendulum", "gist")
-TURN_SECONDS = 0.5
+ALL_PRESETS = tuple(name for name in PRESETS if name != "gist_corrected")
+"""One of the two gists: they differ only in their noise."""
+TURN_SECONDS = 0.25
 """Approximate length of a turn."""
 
 
@@ -62,7 +70,7 @@ class TrainingProcess:
         self._process.communicate()
 
 
-def serve(preset: str, num_devices: int | None, *, with_options: bool) -> None:
+def serve(preset: str, num_devices: int | None, *, with_options: bool, products: str) -> None:
     """Runs in a training process: trains as many steps as each line of its input says, and prints the seconds.
 
     For the line "digest" it prints the digest of the agents instead.
@@ -70,7 +78,11 @@ def serve(preset: str, num_devices: int | None, *, with_options: bool) -> None:
     devices.prepare(num_devices)
     jax.config.update("jax_enable_compilation_cache", False)
     if not with_options:
-        programs.CPU_OPTIONS.clear()
+        compiler.CPU_OPTIONS.clear()
+    if products == "ynnpack":
+        compiler.EIGEN_PRODUCTS.clear()
+    elif products == "eigen":
+        compiler.CPU_OPTIONS.update(compiler.EIGEN_PRODUCTS)
     machine = Machine(tuple(jax.devices()), None, lambda: 0.0, "")
     trainer = compile_trainer(PRESETS[preset], machine)
     agents = new_population(trainer, 2 * trainer.programs.placement.block_size)
@@ -97,6 +109,17 @@ def compare_options(preset: str, rounds: int) -> dict[str, Any]:
     return compare(
         TrainingProcess(*flags, environment={}), TrainingProcess(*flags, "--without", environment=WITHOUT), rounds
     )
+
+
+def compare_products(preset: str, rounds: int) -> dict[str, Any]:
+    """Compares Eigen's products with XLA's own choice."""
+    flags = "--preset", preset, "--products"
+    found = compare(
+        TrainingProcess(*flags, "eigen", environment={}), TrainingProcess(*flags, "ynnpack", environment={}), rounds
+    )
+    shapes = train_state_shapes(make_setup(PRESETS[preset], make(PRESETS[preset].env_id))).agent
+    params = shapes.actor["params"], shapes.critic["params"]
+    return found | {"chosen": compiler.cpu_options(params) != compiler.CPU_OPTIONS}
 
 
 def compare_threads(preset: str, rounds: int) -> dict[str, Any]:
@@ -144,6 +167,21 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def products_table(record: dict[str, Any]) -> str:
+    """Returns the table of what Eigen's products gain for `benchmarks/README.md`."""
+    found = record["results"]
+    gains = [_cells(each)[0] for each in found.values()]
+    lines = [
+        f"Median of {record['rounds']} ratios of neighbouring chunks (quartiles): {record_line(record)}",
+        "",
+        f"| | {' | '.join(f'`{preset}`' for preset in found)} |",
+        f"|---|{'---|' * len(found)}",
+        f"| speed with Eigen's products, relative to XLA's choice | {' | '.join(gains)} |",
+        f"| chosen by the package | {' | '.join('yes' if each['chosen'] else 'no' for each in found.values())} |",
+    ]
+    return "\n".join(lines)
+
+
 def _cells(found: dict[str, Any]) -> list[str]:
     low, high = found["quartiles"]
     return [f"{found['gain']:.3f} ({low:.3f}–{high:.3f})", "yes" if found["equal"] else "NO"]
@@ -156,27 +194,33 @@ def main() -> int:
     parser.add_argument("--preset", choices=list(PRESETS), help=argparse.SUPPRESS)
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--without", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=RESULTS / "compiler_options.json", help="where the record goes")
+    parser.add_argument("--products", choices=["eigen", "ynnpack", "chosen"], default="chosen", help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=["options", "products"], default="options", help="what to compare")
+    parser.add_argument("--out", type=Path, help="where the record goes (default: in results/)")
     options = parser.parse_args()
     if options.preset:
-        serve(options.preset, options.devices, with_options=not options.without)
+        serve(options.preset, options.devices, with_options=not options.without, products=options.products)
         return 0
     warn_if_busy()
     load = [load_average()]
-    record = {
+    record: dict[str, Any] = {
         "machine": describe_machine(),
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "rounds": options.rounds,
-        "results": {preset: compare_options(preset, options.rounds) for preset in PRESETS_COMPARED},
-        "threads": {preset: compare_threads(preset, options.rounds) for preset in PRESETS_COMPARED},
     }
+    if options.only == "products":
+        record["results"] = {preset: compare_products(preset, options.rounds) for preset in ALL_PRESETS}
+    else:
+        record["results"] = {preset: compare_options(preset, options.rounds) for preset in PRESETS_COMPARED}
+        record["threads"] = {preset: compare_threads(preset, options.rounds) for preset in PRESETS_COMPARED}
     record["load_average"] = [*load, load_average()]
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(table(record))
-    if options.out == parser.get_default("out"):
-        fill_readme("compiler-options", table(record))
-    return int(not all(found["equal"] for found in record["results"].values()))
+    shown = products_table(record) if options.only == "products" else table(record)
+    print(shown)
+    (options.out or RESULTS / f"compiler_{options.only}.json").write_text(json.dumps(record, indent=1) + "\n")
+    if options.out is None:
+        fill_readme(f"compiler-{options.only}", shown)
+    return int(options.only == "options" and not all(found["equal"] for found in record["results"].values()))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 
+from ddpg_jax.algorithm import averaging
 from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.algorithm.types import Hyperparameters
 from ddpg_jax.config import Config
@@ -73,7 +74,7 @@ def train(
     for _ in course(population, history, setup.environment.evaluation_starts(config.eval_episodes)):
         pass
     note_diverged(population, history, history.metrics.eval_return[-1, :, None])
-    variables = population.agents(lambda agent: agent.actor)
+    variables = population.agents(averaging.policy)
     environment, diverged = setup.environment, tuple(sorted(history.diverged))
     policy = Policy(environment.env_id, environment.observation_size, setup.algorithm.actor, variables, diverged)
     return policy, history

@@ -170,6 +170,9 @@ class Config:
     """Store the action as it was executed, clipped to the bounds, instead of before clipping."""
 
     # Evaluation
+    average_tau: Annotated[float, DECAY] = 1.0
+    """Step of an average of the actor's weights towards the actor after each update; the average is evaluated and
+    exported in the actor's place. 1: no average."""
     eval_every: Annotated[int, COUNT] = 500
     """Environment steps per agent between evaluations."""
     eval_episodes: Annotated[int, COUNT] = 64
@@ -257,6 +260,6 @@ ANNOTATIONS: dict[str, Any] = annotations(Config)
 
 SECTIONS = {
     "env_id": "Task", "hidden_sizes": "Network", "actor_lr": "Optimisation", "noise": "Exploration",
-    "eval_every": "Evaluation",
+    "average_tau": "Evaluation",
 }  # fmt: skip
 """The sections of `--help`, each with its first field."""

@@ -145,12 +145,13 @@ TD3 = Config(
     noise_sigma=0.1,
     noise_scale=0.5,
     noise_relative=True,
+    average_tau=0.0005,
     eval_every=1_000,
 )
 """Fujimoto et al. 2018, arXiv 1802.09477: twin critics, a delayed actor, smoothed targets."""
 
 D4PG = Config(
-    total_steps=10_000,
+    total_steps=20_000,
     hidden_sizes=(300, 200),
     critic_hidden_sizes=(400, 300),
     actor_lr=1e-3,
@@ -158,8 +159,9 @@ D4PG = Config(
     tau=0.005,
     batch_size=256,
     replay_capacity=1_000_000,
-    learning_starts=1_000,
-    random_steps=1_000,
+    learning_starts=4_000,
+    random_steps=4_000,
+    num_envs=4,
     n_step=5,
     critic_atoms=51,
     value_min=-1_000.0,
@@ -169,8 +171,10 @@ D4PG = Config(
     noise_sigma=0.3,
     noise_scale=0.5,
     noise_relative=True,
+    average_tau=0.001,
+    eval_every=2_000,
 )
-"""Barth-Maron et al. 2018, arXiv 1804.08617, without its distributed actors: a categorical critic, 5-step returns."""
+"""Barth-Maron et al. 2018, arXiv 1804.08617, with four actors in step: a categorical critic, 5-step returns."""
 
 PRESETS: dict[str, Config] = {
     "pendulum": PENDULUM,

@@ -85,6 +85,7 @@ DOMAINS = {
     "critic_l2": [FROM_ZERO, NOT_FINITE, NOT_A_NUMBER],
     "gamma": [FRACTION, NOT_FINITE, NOT_A_NUMBER],
     "tau": [DECAY, NOT_FINITE, NOT_A_NUMBER],
+    "average_tau": [DECAY, NOT_FINITE, NOT_A_NUMBER],
     "batch_size": [COUNT, NOT_WHOLE],
     "replay_capacity": [COUNT, NOT_WHOLE, ([63], "at least batch_size, 64")],
     "sample_with_replacement": [TRUTH],

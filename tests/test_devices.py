@@ -13,7 +13,7 @@ import pytest
 from toy_environments import follow, small_config
 
 from ddpg_jax import api
-from ddpg_jax.population import programs
+from ddpg_jax.population import compiler, programs
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.blocks import Population, agent_keys
 from ddpg_jax.population.programs import Placement
@@ -77,33 +77,55 @@ class Recording:
 
 
 def test_this_xla_knows_the_options(lowered):
-    assert lowered.compile(compiler_options=programs.CPU_OPTIONS)(0.0) == 0.0
+    options = compiler.CPU_OPTIONS | compiler.EIGEN_PRODUCTS
+    assert lowered.compile(compiler_options=options)(0.0) == 0.0
 
 
 def test_an_option_that_xla_does_not_know_is_left_out(lowered, monkeypatch):
-    monkeypatch.setattr(programs, "CPU_OPTIONS", {"xla_cpu_an_option_that_is_gone": True})
-    assert programs._compile(lowered, "cpu")(0.0) == 0.0
+    monkeypatch.setattr(compiler, "CPU_OPTIONS", {"xla_cpu_an_option_that_is_gone": True})
+    assert compiler.compiled(lowered, "cpu", ())(0.0) == 0.0
 
 
 def test_another_error_is_not_taken_for_an_unknown_option():
     program = Recording("RESOURCE_EXHAUSTED: out of memory")
     with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"):
-        programs._compile(program, "cpu")
-    assert program.asked == [programs.CPU_OPTIONS]
+        compiler.compiled(program, "cpu", ())
+    assert program.asked == [compiler.CPU_OPTIONS]
 
 
 def test_options_of_the_cpu_are_for_the_cpu():
     program = Recording()
-    assert programs._compile(program, "gpu") == "compiled"
+    assert compiler.compiled(program, "gpu", kernels(64)) == "compiled"
     assert program.asked == [None]
+
+
+def kernels(*widths):
+    return [jax.ShapeDtypeStruct((3, width), jnp.float32) for width in widths]
+
+
+@pytest.mark.parametrize(
+    ("widths", "by_eigen"),
+    [((128, 64, 1), True), ((400, 300, 1), True), ((8, 8, 1), False), ((16, 32), True), ((64, 256, 1), False)],
+)
+def test_products_are_eigens_but_for_narrow_and_colliding_layers(widths, by_eigen):
+    options = compiler.cpu_options(kernels(*widths))
+    assert options == compiler.CPU_OPTIONS | (compiler.EIGEN_PRODUCTS if by_eigen else {})
+
+
+@pytest.mark.parametrize(("width", "by_eigen"), [(64, True), (256, False)])
+def test_training_program_has_the_products_that_its_networks_call_for(width, by_eigen):
+    config = small_config(hidden_sizes=(width, width))
+    placement = Placement(tuple(jax.devices()[:1]), 1)
+    made = programs.compile_programs(make_setup(config, follow()), placement, max_steps=4, num_starts=1)
+    assert ("__ynn_fusion" in made.train.as_text()) != by_eigen
 
 
 def test_options_change_no_bit_of_what_is_trained(monkeypatch):
     config = small_config(hidden_sizes=(32, 32), critic_l2=0.1)
     hyperparameters = jax.tree.map(lambda x: np.full(1, x, np.float32), make_hyperparameters(config))
     found = []
-    for options in (programs.CPU_OPTIONS, {}):
-        monkeypatch.setattr(programs, "CPU_OPTIONS", options)
+    for options in (compiler.CPU_OPTIONS, {}):
+        monkeypatch.setattr(compiler, "CPU_OPTIONS", options)
         placement = Placement(tuple(jax.devices()[:1]), 1)
         compiled = programs.compile_programs(make_setup(config, follow()), placement, max_steps=40, num_starts=1)
         agents = Population(compiled, agent_keys(0, np.arange(1)), hyperparameters)

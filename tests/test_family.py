@@ -447,7 +447,7 @@ def test_step_that_is_not_finite_is_counted_over_all_environments():
 SWITCHES = (
     "--num-critics", 2, "--policy-delay", 2, "--target-noise", 0.2, "--n-step", 3, "--normalize-observations",
     "--max-grad-norm", 1.0, "--random-steps", 15, "--reward-scale", 0.1, "--critic-atoms", 11, "--value-min", -100,
-    "--value-max", 0, "--num-envs", 4, "--record-every", 1,
+    "--value-max", 0, "--num-envs", 4, "--average-tau", 0.1, "--record-every", 1,
 )  # fmt: skip
 """All of them at once."""
 

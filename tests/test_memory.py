@@ -72,7 +72,7 @@ def test_a_group_that_cannot_be_compiled_does_not_fit():
 
 @pytest.mark.parametrize(("message", "outcome"), [("RESOURCE_EXHAUSTED: of HBM", None), ("INTERNAL: a bug", "raised")])
 def test_only_too_little_memory_is_taken_for_it(monkeypatch, message, outcome):
-    monkeypatch.setattr(programs, "_compile", mock.Mock(side_effect=jax.errors.JaxRuntimeError(message)))
+    monkeypatch.setattr(programs, "compiled", mock.Mock(side_effect=jax.errors.JaxRuntimeError(message)))
     compiled_memory.cache_clear()
     placement = Placement((jax.devices()[0],), 1)
     try:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm import agent
+from ddpg_jax.algorithm import agent, averaging
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.algorithm.types import AgentState
@@ -26,12 +26,12 @@ def greedy_episodes(
     """Runs one greedy episode from each of S start states.
 
     Args:
-        state: an agent.
+        state: an agent; where it has an average of its actor, that acts.
         starts: environment states and observations with a leading axis S, as `Environment.evaluation_starts` returns.
         environment: the task; a random one is given the same keys for every agent.
         algorithm: the one with which `state` was made.
     """
-    num = starts[1].shape[0]
+    num, state = starts[1].shape[0], state._replace(actor=averaging.policy(state))
     low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (environment.low, environment.high))
 
     def going_on(carry: tuple[jax.Array, Any, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:

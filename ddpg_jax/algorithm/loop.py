@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import agent, draws, noise, replay
+from ddpg_jax.algorithm import agent, averaging, draws, noise, replay
 from ddpg_jax.algorithm.draws import InteractionDraws, StepDraws, UpdateDraws
 from ddpg_jax.algorithm.interaction import Ended, Place, begin_lazily, choose, conclude, episode_of_agent
 from ddpg_jax.algorithm.setup import Exploration as Exploration
@@ -47,8 +47,9 @@ def init(key: PRNGKey, hyperparameters: Hyperparameters, *, setup: Setup) -> Tra
     # Lines 4 to 6: begin the first episode.
     state, observation = _starts(reset_key, setup)
     example = jnp.zeros(environment.observation_size, jnp.float32)
+    new = agent.init(agent_key, example, algorithm=setup.algorithm)
     return TrainState(
-        agent=agent.init(agent_key, example, algorithm=setup.algorithm),
+        agent=averaging.begin(new) if setup.average_actor else new,
         # Line 3: initialise the replay.
         replay=replay.init(setup.replay_capacity, environment.observation_size, environment.action_size),
         noise=_for_each(noise.init(hyperparameters.noise, environment.action_size), setup),
@@ -209,7 +210,7 @@ def learn(
     # Line 11: sample a random minibatch of transitions, whose rows have been drawn (`draws.py`).
     batch = setup.reader(state.replay, drawn.rows, setup.environment.action_size, hyperparameters)
     new, info = agent.update(drawn.key, state.agent, batch, algorithm=setup.algorithm, hyperparameters=hyperparameters)
-    return state._replace(agent=new), info
+    return state._replace(agent=averaging.follow(new, hyperparameters)), info
 
 
 def decayed(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparameters:

@@ -29,6 +29,7 @@ def observe(state: AgentState, observation: jax.Array) -> AgentState:
         critic=replaced(state.critic),
         target_actor=replaced(state.target_actor),
         target_critic=replaced(state.target_critic),
+        average_actor=None if state.average_actor is None else replaced(state.average_actor),
     )
 
 

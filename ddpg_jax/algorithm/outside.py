@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import agent, draws, noise
+from ddpg_jax.algorithm import agent, averaging, draws, noise
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.environment import HostSteps, Step
 from ddpg_jax.algorithm.interaction import Choice, Ended, Place, choose, conclude, episode_of_agent
@@ -79,7 +79,11 @@ def step(
 
 
 def act(state: AgentState, observations: jax.Array, *, algorithm: Algorithm) -> jax.Array:
-    """Returns the greedy actions [S, A] float32 for observations [S, O], within their bounds."""
+    """Returns the greedy actions [S, A] float32 for observations [S, O], within their bounds.
+
+    Where the agent has an average of its actor, that acts.
+    """
+    state = state._replace(actor=averaging.policy(state))
     actions = agent.act(state, observations, algorithm=algorithm).astype(jnp.float32)
     low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (algorithm.actor.low, algorithm.actor.high))
     return jnp.clip(actions, low, high)

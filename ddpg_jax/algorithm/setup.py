@@ -56,6 +56,8 @@ class Setup:
     """Steps between updates: those numbered 1, 1 + train_every, … train."""
     updates_per_train: int = 1
     """Updates each time."""
+    average_actor: bool = False
+    """Evaluate and export an average of the actor's weights (`averaging.py`)."""
     num_envs: int = 1
     """E, the environments that the agent steps side by side; each step of the loop adds a transition of each."""
 

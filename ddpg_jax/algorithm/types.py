@@ -88,6 +88,8 @@ class Hyperparameters(NamedTuple):
     """The largest size of that noise, in the same units."""
     reward_scale: jax.Array | float | None = None
     """Factor on the rewards that the critic learns from; None: no factor."""
+    average_tau: jax.Array | float | None = None
+    """Step of the average of the actor's weights towards them; None: no average. The loop takes it, not `update`."""
 
 
 class AgentState(NamedTuple):
@@ -107,6 +109,8 @@ class AgentState(NamedTuple):
     """Moments and counter of the critic's optimizer."""
     step: jax.Array
     """[] int32: updates so far."""
+    average_actor: Variables | None = None
+    """Variables of the average of the actor (`averaging.py`); None: there is none."""
 
 
 class UpdateInfo(NamedTuple):

@@ -47,6 +47,7 @@ def make_setup(config: Config, environment: Environment) -> Setup:
         first_update=config.loop_steps(config.first_update),
         train_every=config.train_every,
         updates_per_train=config.updates_per_train,
+        average_actor=config.average_tau < 1,
         num_envs=config.num_envs,
     )
 
@@ -117,6 +118,7 @@ def make_hyperparameters(config: Config) -> Hyperparameters:
         target_noise=config.target_noise or None,
         target_noise_clip=config.target_noise_clip if config.target_noise else None,
         reward_scale=None if config.reward_scale == 1 else config.reward_scale,
+        average_tau=None if config.average_tau == 1 else config.average_tau,
     )
 
 

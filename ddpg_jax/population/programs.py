@@ -26,6 +26,7 @@ from ddpg_jax.algorithm.loop import Setup
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Replay, TrainState
 from ddpg_jax.config import Config
 from ddpg_jax.population.assembly import make_hyperparameters
+from ddpg_jax.population.compiler import compiled
 
 _OWN: Any = 0
 _SHARED: Any = None
@@ -36,7 +37,7 @@ def _stacked(setup: Setup) -> TrainState:
 
     The counter of updates is shared where it decides what an update does, so that this is a branch also in a group.
     """
-    agent = _OWN if setup.algorithm.policy_delay == 1 else AgentState(*(_OWN,) * 6, step=_SHARED)
+    agent = _OWN if setup.algorithm.policy_delay == 1 else AgentState(*(_OWN,) * 6, step=_SHARED, average_actor=_OWN)
     return TrainState(
         agent=agent,
         replay=Replay(rows=_OWN, added=_SHARED),
@@ -47,13 +48,6 @@ def _stacked(setup: Setup) -> TrainState:
         key=_OWN,
         step=_SHARED,
     )
-
-
-CPU_OPTIONS: dict[str, bool | str] = {"xla_cpu_copy_insertion_use_region_analysis": True}
-"""Options of XLA's compiler on a CPU (measured: `benchmarks/README.md`).
-
-A closer analysis of which values are still needed saves copies of parameters that are about to be replaced.
-"""
 
 
 HOST_GROUP = 4
@@ -186,12 +180,18 @@ def compile_programs(
     lowered = lower_programs(
         setup, placement, max_steps=max_steps, num_starts=num_starts, hyperparameters=hyperparameters
     )
+    compile_one = _compiler_for(setup, placement)
     with ThreadPoolExecutor() as pool:  # XLA compiles without holding the interpreter
-        compiled = pool.map(partial(_compile, platform=placement.devices[0].platform), lowered.values())
-        programs = dict(zip(lowered, compiled, strict=True))
+        programs = dict(zip(lowered, pool.map(compile_one, lowered.values()), strict=True))
     shardings = _shardings_over(_mesh(placement))
     own_states = _laid_out(_shardings(_stacked(setup), shardings), placement)
     return Programs(placement, shardings[_OWN], shardings[_SHARED], own_states, **programs)
+
+
+def _compiler_for(setup: Setup, placement: Placement) -> Callable[[jax.stages.Lowered], jax.stages.Compiled]:
+    agent = train_state_shapes(setup).agent
+    params = agent.actor["params"], agent.critic["params"]
+    return partial(compiled, platform=placement.devices[0].platform, params=params)
 
 
 def lower_programs(
@@ -237,7 +237,7 @@ def compiled_memory(
         setup, placement, max_steps=max_steps, num_starts=num_starts, hyperparameters=hyperparameters
     )
     try:
-        found: Any = _compile(lowered["train"], placement.devices[0].platform).memory_analysis()
+        found: Any = _compiler_for(setup, placement)(lowered["train"]).memory_analysis()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -315,18 +315,6 @@ def _outside(setup: Setup, states: TrainState, scalars: Hyperparameters, *, num_
         "train": Function(train, (axes, 0, 0), (axes, 0, 0), (states, received, scalars), donated=(0,)),
         "evaluate": Function(act, (axes.agent, 0), 0, (states.agent, seen)),
     }
-
-
-def _compile(program: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
-    """Compiles a program with the options that help on a platform, if this version of XLA has them."""
-    if platform != "cpu":
-        return program.compile()
-    try:
-        return program.compile(compiler_options=CPU_OPTIONS)
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
-            raise
-        return program.compile()
 
 
 def _over_block(each: Function, mesh: Mesh, placement: Placement) -> Callable:

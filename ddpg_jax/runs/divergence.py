@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ddpg_jax.algorithm import averaging
 from ddpg_jax.algorithm.types import TrainState
 from ddpg_jax.population.blocks import Population, on_host, spread
 from ddpg_jax.results.history import History
@@ -50,8 +51,8 @@ def _with_entries(index: list[int], array: jax.Array, entries: np.ndarray) -> ja
 
 
 def actor_and_critic(state: TrainState) -> dict[str, Any]:
-    """Returns the variables of actor and critic [n, ...], on the host."""
-    return jax.tree.map(on_host, {"actor": state.agent.actor, "critic": state.agent.critic})
+    """Returns the variables of the actor that is evaluated and of the critic [n, ...], on the host."""
+    return jax.tree.map(on_host, {"actor": averaging.policy(state.agent), "critic": state.agent.critic})
 
 
 def environments_fault(population: Population, position: int, first_step: int, last_step: int) -> str | None:

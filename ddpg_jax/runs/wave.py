@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ddpg_jax.algorithm import averaging
 from ddpg_jax.algorithm.evaluation import GreedyEpisodes
 from ddpg_jax.algorithm.types import TrainState, is_key
 from ddpg_jax.population.blocks import Population, agent_keys, on_host
@@ -153,7 +154,7 @@ class Wave:
         note_diverged(self.population, history, reported.returns)
         for diverged in self.session.team.gather(self._newly_diverged()):
             self._report_diverged(diverged)
-        self._write_variables("policy", lambda state: jax.tree.map(on_host, state.agent.actor))
+        self._write_variables("policy", lambda state: jax.tree.map(on_host, averaging.policy(state.agent)))
         optimum = environment.optimal_returns
         best = np.full(num, np.nan) if optimum is None else np.asarray(optimum[:num])
         result = WaveResult(
