@@ -13,6 +13,7 @@ import pytest
 from toy_environments import aim, counter, explored, small_config
 
 from ddpg_jax.algorithm import agent, evaluation
+from ddpg_jax.algorithm.types import AgentState
 from ddpg_jax.environments.registry import make
 from ddpg_jax.population.assembly import make_algorithm
 
@@ -293,10 +294,11 @@ def test_greedy_return_ends_with_the_episode():
 
 def test_share_of_actions_at_bounds_counts_the_steps_of_the_episode():
     # The observations, and so the actions, are 0, 1, 2, 3; from 2 on they are the upper bound.
+    nobody = AgentState(*(None,) * 7)
     for environment, expected in [(counter(length=4, bound=2.0), 0.5), (counter(length=2, bound=2.0), 0.0)]:
         starts = environment.evaluation_starts(2)
         with mock.patch.object(agent, "act", lambda state, observation, algorithm: observation):
-            episodes = evaluation.greedy_episodes(None, starts, environment=environment, algorithm=None)
+            episodes = evaluation.greedy_episodes(nobody, starts, environment=environment, algorithm=None)
         assert episodes.share_at_bounds.tolist() == [expected, expected]
 
 

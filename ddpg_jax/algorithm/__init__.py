@@ -2,10 +2,10 @@
 
 `init`, `act` and `update` are pure functions on an `AgentState`. A loop of your own also needs the modules `replay`,
 `noise` and `losses`. The variants of the family are parts of an `Algorithm` or a `Setup`: `ensemble`, `categorical`,
-`smoothing`, `n_step` and `moments`.
+`smoothing`, `n_step`, `moments` and `averaging`.
 """
 
-from ddpg_jax.algorithm import categorical, ensemble, losses, moments, n_step, noise, replay, smoothing
+from ddpg_jax.algorithm import averaging, categorical, ensemble, losses, moments, n_step, noise, replay, smoothing
 from ddpg_jax.algorithm.agent import Algorithm, act, init, update
 from ddpg_jax.algorithm.types import (
     AgentState,
@@ -27,6 +27,7 @@ __all__ = [
     "Transition",
     "UpdateInfo",
     "act",
+    "averaging",
     "categorical",
     "ensemble",
     "init",
