@@ -1,5 +1,7 @@
 """Environments of MuJoCo Playground; the only file that knows the library."""
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -50,4 +52,5 @@ def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
 def _draw(env: Any, states: Sequence[Any]) -> Sequence[np.ndarray]:
     """Draws states as the model's first camera sees them, which follows a robot that moves away."""
     camera = env.mj_model.camera(0).name if env.mj_model.ncam else None
-    return env.render(list(states), height=240, width=320, camera=camera)
+    with contextlib.redirect_stderr(io.StringIO()):  # the library's progress bar does not say what it counts
+        return env.render(list(states), height=240, width=320, camera=camera)
