@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from command import main
 from toy_environments import follow, small_config, trained
 
@@ -83,3 +84,21 @@ def test_command_and_python_export_the_average(tmp_path):
 def test_policy_without_an_average_is_the_actor():
     _, states = advanced(small_config(), 2)
     assert averaging.policy(states[-1]) is states[-1].actor
+
+
+# What must be on together
+
+
+@pytest.mark.parametrize("field", ["average_tau", "target_noise", "target_noise_clip", "reward_scale"])
+def test_part_without_its_number_is_refused_by_name(field):
+    config = small_config(average_tau=0.1, target_noise=0.2, reward_scale=0.5)
+    hyperparameters = make_hyperparameters(config)._replace(**{field: None})
+    with pytest.raises(ValueError, match=f"^{field} is None, but must be a number"):
+        ddpg_jax.train(config, num_agents=1, setup=make_setup(config, follow()), hyperparameters=hyperparameters)
+
+
+def test_number_without_its_average_is_refused():
+    config = small_config()
+    hyperparameters = make_hyperparameters(config)._replace(average_tau=0.1)
+    with pytest.raises(ValueError, match=r"^average_tau is given, but the setup has no average"):
+        ddpg_jax.train(config, num_agents=1, setup=make_setup(config, follow()), hyperparameters=hyperparameters)

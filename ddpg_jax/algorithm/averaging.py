@@ -7,7 +7,7 @@ one is exponential). Training does not depend on it: the actor itself explores a
 
 import optax
 
-from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Variables
+from ddpg_jax.algorithm.types import AgentState, Hyperparameters, Variables, needed
 
 
 def begin(state: AgentState) -> AgentState:
@@ -16,12 +16,19 @@ def begin(state: AgentState) -> AgentState:
 
 
 def follow(state: AgentState, hyperparameters: Hyperparameters) -> AgentState:
-    """Returns the agent after an update with its average, if it has one, moved by `average_tau` towards its actor."""
+    """Returns the agent after an update with its average, if it has one, moved by `average_tau` towards its actor.
+
+    Raises:
+        ValueError: if there is an average without `average_tau`, or `average_tau` without an average.
+    """
     if state.average_actor is None:
+        if hyperparameters.average_tau is not None:
+            raise ValueError(
+                "average_tau is given, but the setup has no average: dataclasses.replace(setup, average_actor=True)"
+            )
         return state
-    return state._replace(
-        average_actor=optax.incremental_update(state.actor, state.average_actor, hyperparameters.average_tau)
-    )
+    average_tau = needed(hyperparameters, "average_tau")
+    return state._replace(average_actor=optax.incremental_update(state.actor, state.average_actor, average_tau))
 
 
 def policy(state: AgentState) -> Variables:

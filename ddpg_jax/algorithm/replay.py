@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm.types import Hyperparameters, PRNGKey, Replay, Transition
+from ddpg_jax.algorithm.types import Hyperparameters, PRNGKey, Replay, Transition, needed
 
 Sampler = Callable[[PRNGKey, int, jax.Array], jax.Array]
 """(key, batch_size, size []) -> indices [batch_size] below size. The key is consumed."""
@@ -80,7 +80,8 @@ class Rescaled:
     ) -> Transition:
         """Returns the transitions [B, ...] (see `Reader`)."""
         batch = self.reader(replay, indices, action_size, hyperparameters)
-        return batch._replace(reward=batch.reward * jnp.asarray(hyperparameters.reward_scale, batch.reward.dtype))
+        scale = jnp.asarray(needed(hyperparameters, "reward_scale"), batch.reward.dtype)
+        return batch._replace(reward=batch.reward * scale)
 
 
 def unpack(rows: Any, action_size: int) -> Transition:

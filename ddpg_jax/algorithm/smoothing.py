@@ -6,7 +6,7 @@ Fujimoto et al. 2018, section 5.3 (https://arxiv.org/abs/1802.09477).
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm.types import Hyperparameters, PRNGKey
+from ddpg_jax.algorithm.types import Hyperparameters, PRNGKey, needed
 
 
 def smooth(
@@ -24,11 +24,13 @@ def smooth(
         low: the bounds of the actions, A numbers each.
         high: the upper ones.
         hyperparameters: `target_noise` is sigma and `target_noise_clip` c, in units of half the range of an action.
+
+    Raises:
+        ValueError: if one of the two is None.
     """
     lower, upper = (jnp.asarray(bound, action.dtype)[None, :] for bound in (low, high))
     sigma, clip = (
-        jnp.asarray(scalar, action.dtype)
-        for scalar in (hyperparameters.target_noise, hyperparameters.target_noise_clip)
+        jnp.asarray(needed(hyperparameters, name), action.dtype) for name in ("target_noise", "target_noise_clip")
     )
     noise = sigma * jax.random.normal(key, action.shape, action.dtype)
     return jnp.clip(action + jnp.clip(noise, -clip, clip) * ((upper - lower) / 2), lower, upper)

@@ -92,6 +92,21 @@ class Hyperparameters(NamedTuple):
     """Step of the average of the actor's weights towards them; None: no average. The loop takes it, not `update`."""
 
 
+def needed(hyperparameters: Hyperparameters, name: str) -> jax.Array | float:
+    """Returns a hyperparameter that a part of the setup needs.
+
+    Raises:
+        ValueError: if it is None, that is, switched off.
+    """
+    value = getattr(hyperparameters, name)
+    if value is None:
+        raise ValueError(
+            f"{name} is None, but must be a number, because a part of the setup needs it: "
+            f"hyperparameters._replace({name}=...)"
+        )
+    return value
+
+
 class AgentState(NamedTuple):
     """Everything that `update` advances. The dtype of the parameters is the dtype of all computations."""
 
