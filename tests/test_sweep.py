@@ -332,6 +332,15 @@ def test_points_of_a_sweep_are_summarized_one_by_one():
     ]  # fmt: skip
 
 
+def test_titles_name_all_presets_of_a_sweep_over_them():
+    histories = [history_with([-150.0] * 6)]
+    names = ("pendulum", "td3", "d4pg")
+    presets = tuple(Point((("preset", name),), PRESETS[name]) for name in names)
+    several, one = (summary_of(histories, points, num_seeds=2) for points in (presets, TWO_POINTS))
+    assert (one.presets, one.subject) == ("preset pendulum", "pendulum on Pendulum-v1")
+    assert (several.presets, several.subject) == ("presets pendulum, td3 and d4pg", "Pendulum-v1")
+
+
 def test_agents_that_only_act_at_their_bounds_are_named():
     """Agent 4 has diverged; what it does is not told."""
     summary = summary_of([history_with([-150.0, -160.0, -170.0, -155.0, np.nan, -145.0])], TWO_POINTS)

@@ -41,7 +41,7 @@ def report_page(folder: Path, summary: Summary) -> str:
         summary: the run's results.
     """
     run = json.loads((folder / "config.json").read_text())
-    title = f"{summary.num_agents} DDPG agents on {summary.env_id}, preset {summary.preset}"
+    title = f"{summary.num_agents} DDPG agents on {summary.env_id}, {summary.presets}"
     parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_headline(summary))}</p>"]
     if summary.points:
         columns, rows = ranking(summary)

@@ -119,7 +119,7 @@ def conclusion(summary: Summary) -> str:
 
 def result_table(summary: Summary, folder: str) -> Table:
     """Returns the results of a finished run as a table for the terminal."""
-    title = f"{summary.num_agents} agents on {summary.env_id}, preset {summary.preset}"
+    title = f"{summary.num_agents} agents on {summary.env_id}, {summary.presets}"
     table = Table(title=title, show_header=False)
     table.add_column()
     table.add_column(overflow="fold")

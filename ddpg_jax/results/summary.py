@@ -127,6 +127,20 @@ class Summary:
         only = np.flatnonzero(self.per_agent_share_at_bounds == 1.0)
         return sorted({int(agent) for agent in only} - set(self.diverged_agents))
 
+    @property
+    def presets(self) -> str:
+        """What titles call the preset; where a sweep compares presets, all of them in the order of its points."""
+        swept = list(dict.fromkeys(str(point.values.get("preset", self.preset)) for point in self.points or ()))
+        if len(swept) < 2:
+            return f"preset {self.preset}"
+        return f"presets {', '.join(swept[:-1])} and {swept[-1]}"
+
+    @property
+    def subject(self) -> str:
+        """What figures show: preset and environment; only the environment where a sweep compares presets."""
+        is_one = self.presets == f"preset {self.preset}"
+        return f"{self.preset} on {self.env_id}" if is_one else self.env_id
+
     def ranked(self) -> list[PointSummary]:
         """The points of a sweep, the best first; an empty list in a run with one configuration."""
         return sorted(self.points or (), key=lambda point: point.rank)

@@ -32,7 +32,7 @@ def learning_curves(path: Path, histories: Sequence[History], summary: Summary) 
     ranked = summary.ranked()
     steps, returns = greedy_curves(histories)
     curves = returns.reshape(len(steps), len(ranked), -1)
-    title = f"{summary.preset} on {summary.env_id}: {len(ranked)} points x {curves.shape[2]} seeds"
+    title = f"{summary.subject}: {len(ranked)} points x {curves.shape[2]} seeds"
     y_label = "greedy return: IQM of a point's seeds"
     figure, axes = new_figure(title, "environment steps per agent", y_label, size=(10, 4.8))
     colors = colormaps["viridis"](np.linspace(0, 0.9, min(MOST_CURVES, len(ranked))))

@@ -149,7 +149,7 @@ def _draw(session: Session, histories: list[History], summary: Summary) -> None:
 
     A figure that cannot be drawn costs a note, not the results of the run.
     """
-    title = f"{summary.preset} on {summary.env_id}"
+    title = summary.subject
     figures: dict[str, Callable[[Path], None]] = {
         "learning_curve.png": lambda path: plots.learning_curve(path, histories, title, summary.eval_optimum),
         "training_returns.png": lambda path: plots.training_returns(path, histories, title, LAST_EPISODES),
