@@ -136,8 +136,8 @@ def tables(name: str) -> str:
     for rung in (rung for rung in LADDER if rung in there):
         lines.append(row(rung, there[rung], before, there["DDPG"], task))
         before = there[rung]
-    lines += ["", f"| alone on DDPG | {head.format('DDPG')}"]
-    lines += [row(change, there[change], there["DDPG"], there["DDPG"], task) for change in ALONE if change in there]
+    alone = [row(change, there[change], there["DDPG"], there["DDPG"], task) for change in ALONE if change in there]
+    lines += ["", f"| alone on DDPG | {head.format('DDPG')}", *alone] if alone else []
     one = there["DDPG"]
     machine = one["machine"]
     lines += ["", f"{machine['cpu']}, {machine['cores']} cores; commit {one['commit']}; {one['date']}; "
