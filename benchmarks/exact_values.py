@@ -3,8 +3,8 @@
 Trains actors and critics by the package's own `update`, but with the exact optimal values Q*(s, a) as the critic's
 targets, which dynamic programming gives: the reward of each transition is Q*, and gamma is 0. States and torques are
 uniformly random, without exploration, bootstrapping or correlated data. What then is missing to the optimum is due to
-the networks and to the number of updates alone. Writes `results/exact_values.json` and the table in
-`benchmarks/README.md`. It takes about 10 minutes on two cores.
+the networks, the number of updates and the choice of states alone. Writes `results/exact_values.json` and the table in
+`benchmarks/README.md`. It takes about 13 minutes on two cores.
 """
 
 import argparse
@@ -114,9 +114,7 @@ def shortfalls(state: AgentState, algorithm: Algorithm, starts: np.ndarray, best
 
 def measure(case: Case, seed: int, values: jax.Array) -> dict[str, Any]:
     """Trains the agents of a case; returns their shortfalls and the critics' errors on states of their own."""
-    config = PENDULUM.replace(
-        hidden_sizes=case.hidden_sizes, batch_size=case.batch_size, critic_lr=case.critic_lr, lr_decay=1.0
-    )
+    config = PENDULUM.replace(hidden_sizes=case.hidden_sizes, critic_lr=case.critic_lr)
     algorithm = make_setup(config, make("Pendulum-v1")).algorithm
     starts, best = shipped(1.0)
     assert best is not None

@@ -130,16 +130,18 @@ class Summary:
     @property
     def presets(self) -> str:
         """What titles call the preset; where a sweep compares presets, all of them in the order of its points."""
-        swept = list(dict.fromkeys(str(point.values.get("preset", self.preset)) for point in self.points or ()))
-        if len(swept) < 2:
-            return f"preset {self.preset}"
-        return f"presets {', '.join(swept[:-1])} and {swept[-1]}"
+        *others, last = names = self._preset_names()
+        return f"presets {', '.join(others)} and {last}" if len(names) > 1 else f"preset {last}"
 
     @property
     def subject(self) -> str:
         """What figures show: preset and environment; only the environment where a sweep compares presets."""
-        is_one = self.presets == f"preset {self.preset}"
-        return f"{self.preset} on {self.env_id}" if is_one else self.env_id
+        names = self._preset_names()
+        return self.env_id if len(names) > 1 else f"{names[0]} on {self.env_id}"
+
+    def _preset_names(self) -> list[str]:
+        values = [point.values for point in self.points or ()] or [{}]
+        return list(dict.fromkeys(str(each.get("preset", self.preset)) for each in values))
 
     def ranked(self) -> list[PointSummary]:
         """The points of a sweep, the best first; an empty list in a run with one configuration."""
