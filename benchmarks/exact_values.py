@@ -56,18 +56,13 @@ CASES = (
 )
 
 
-def observe(angle: jax.Array, velocity: jax.Array) -> jax.Array:
-    """Returns Pendulum's observations [..., 3]."""
-    return jnp.stack([jnp.cos(angle), jnp.sin(angle), velocity], axis=-1)
-
-
 def draw(key: PRNGKey, batch_size: int, values: jax.Array) -> Transition:
     """Returns uniformly random states and torques, with their exact optimal values as rewards."""
     low = jnp.array([-jnp.pi, -optimum.MAX_SPEED, -optimum.MAX_TORQUE])
     angle, velocity, torque = jax.random.uniform(key, (batch_size, 3), minval=low, maxval=-low).T
     after = optimum.step(angle, velocity, torque)
     exact = after[2] + GAMMA * optimum.interpolate(values, *after[:2])
-    observation = observe(angle, velocity)
+    observation = optimum.observe(angle, velocity)
     return Transition(observation, torque[:, None], exact, jnp.zeros(batch_size), observation)
 
 
@@ -103,7 +98,7 @@ def shortfalls(state: AgentState, algorithm: Algorithm, starts: np.ndarray, best
 
     def mean_return(choose: Callable[[jax.Array], jax.Array]) -> jax.Array:
         def step(place: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-            angle, velocity, reward = optimum.step(*place, choose(observe(*place)))
+            angle, velocity, reward = optimum.step(*place, choose(optimum.observe(*place)))
             return (angle, velocity), reward
 
         first = jnp.asarray(starts[:, 0], jnp.float32), jnp.asarray(starts[:, 1], jnp.float32)

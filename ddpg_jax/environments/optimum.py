@@ -39,6 +39,11 @@ def step(angle: Any, velocity: Any, torque: Any) -> tuple[jax.Array, jax.Array, 
     return angle + TIME_STEP * velocity, velocity, reward
 
 
+def observe(angle: jax.Array, velocity: jax.Array) -> jax.Array:
+    """Pendulum's observations [..., 3] of states of any shape: cosine and sine of the angle, and the velocity."""
+    return jnp.stack([jnp.cos(angle), jnp.sin(angle), velocity], axis=-1)
+
+
 def axes(shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
     """Angles and velocities of the points of a table of that shape: angles from -pi on, of which pi is the first."""
     angles = -jnp.pi + 2 * jnp.pi / shape[0] * jnp.arange(shape[0])

@@ -141,7 +141,7 @@ def learned_plane(scene: Scene, index: int) -> value_plots.Plane:
     actor, critic = jax.tree.map(lambda leaf: leaf[index], (snapshot.actors, snapshot.critics))
 
     def torque_at(angle: jax.Array, velocity: jax.Array) -> jax.Array:
-        return jnp.asarray(algorithm.actor.apply(actor, _observation(angle, velocity)))[:, 0]
+        return jnp.asarray(algorithm.actor.apply(actor, optimum.observe(angle, velocity)))[:, 0]
 
     @jax.jit
     def follow(angle: jax.Array, velocity: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -152,7 +152,9 @@ def learned_plane(scene: Scene, index: int) -> value_plots.Plane:
 
     points = _plane_points()
     torque = torque_at(*points)
-    value = algorithm.action_value(jnp.asarray(algorithm.critic.apply(critic, _observation(*points), torque[:, None])))
+    value = algorithm.action_value(
+        jnp.asarray(algorithm.critic.apply(critic, optimum.observe(*points), torque[:, None]))
+    )
     title = f"agent {scene.agents[index]} (median return): μ(s) and Q(s, μ(s))"
     return _plane_of(title, torque, value, follow(*_hanging_at_rest()))
 
@@ -181,10 +183,6 @@ def _plane_points() -> tuple[jax.Array, jax.Array]:
 
 def _hanging_at_rest() -> tuple[jax.Array, jax.Array]:
     return jnp.full(1, jnp.pi, jnp.float32), jnp.zeros(1, jnp.float32)
-
-
-def _observation(angle: jax.Array, velocity: jax.Array) -> jax.Array:
-    return jnp.stack([jnp.cos(angle), jnp.sin(angle), velocity], axis=-1)
 
 
 def _plane_of(title: str, torque: jax.Array, value: jax.Array, path: tuple[jax.Array, jax.Array]) -> value_plots.Plane:
