@@ -44,7 +44,9 @@ RUNS: dict[str, list[str]] = {
     "keras-bfloat16": ["--preset", "keras", "--seed", "1", "--matmul-dtype", "bfloat16"],
     "td3": ["--preset", "td3"],
     "d4pg": ["--preset", "d4pg"],
-    "mountain_car": ["--preset", "mountain_car", "--seed", "1"],
+    "mountain_car-root1": ["--preset", "mountain_car", "--seed", "1"],
+    "mountain_car-root2": ["--preset", "mountain_car", "--seed", "2"],
+    "mountain_car-root3": ["--preset", "mountain_car", "--seed", "3"],
 }
 """The flags of each result, in addition to `--seeds 32`."""
 

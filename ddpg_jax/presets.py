@@ -86,16 +86,19 @@ PAPER = Config(
 
 MOUNTAIN_CAR = Config(
     env_id="MountainCarContinuous-v0",
-    total_steps=20_000,
+    total_steps=25_000,
     hidden_sizes=(128, 64),
     critic_final_init=0.003,
     final_init_biases=True,
     actor_lr=1e-4,
     critic_lr=1e-3,
-    gamma=0.995,
+    # With a lower gamma, arriving a step earlier is worth more than the torque that this costs.
+    gamma=0.999,
+    n_step=5,
     tau=0.01,
     replay_capacity=20_000,
-    learning_starts=2_000,
+    # Noise alone reaches the goal about ten times or more before the first update.
+    learning_starts=5_000,
     # Noise that keeps its sign for about half a swing of the car, 20 steps, rocks it up to the goal by chance.
     noise_theta=0.05,
     noise_sigma=0.4,

@@ -19,7 +19,7 @@ import ddpg_jax
 from ddpg_jax.algorithm import loop
 
 RECORDED = Path(__file__).parent / "ddpg_programs.json"
-PRESETS = ("pendulum", "keras", "gist", "gist_corrected", "paper", "mountain_car")
+PRESETS = ("pendulum", "keras", "gist", "gist_corrected", "paper")
 
 
 def program(config: ddpg_jax.Config) -> str:
