@@ -31,6 +31,7 @@ RUNS: dict[str, list[str]] = {
     "pendulum-root1": ["--preset", "pendulum", "--seed", "1"],
     "pendulum-root2": ["--preset", "pendulum", "--seed", "2"],
     "pendulum-root3": ["--preset", "pendulum", "--seed", "3"],
+    "pendulum-1024": ["--preset", "pendulum", "--seed", "8", "--seeds", "1024"],
     "gist": ["--preset", "gist", "--seed", "1"],
     "gist_corrected": ["--preset", "gist_corrected", "--seed", "1"],
     "gist-bootstrapped": ["--preset", "gist", "--no-time-limit-terminal", "--seed", "1"],
@@ -48,7 +49,7 @@ RUNS: dict[str, list[str]] = {
     "mountain_car-root2": ["--preset", "mountain_car", "--seed", "2"],
     "mountain_car-root3": ["--preset", "mountain_car", "--seed", "3"],
 }
-"""The flags of each result, in addition to `--seeds 32`."""
+"""The flags of each result, after `--seeds 32`: a number of agents among them replaces this one."""
 
 CORRECTIONS: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("tutorial: bootstrap at the time limit instead of counting it as terminal", "keras-terminal", "keras-root1",
@@ -111,6 +112,25 @@ def draw(figure_name: str, names: tuple[str, ...]) -> None:
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", frameon=False)
     IMAGES.mkdir(parents=True, exist_ok=True)
+    figure.savefig(IMAGES / f"{figure_name}.png")
+
+
+def draw_shortfalls(figure_name: str, name: str) -> None:
+    """Draws how many agents of a result fall how far short of the optimum, on a logarithmic axis."""
+    summary = json.loads((RESULTS / f"{name}.json").read_text())
+    shortfalls, solved = np.array(summary["per_agent_final_shortfall"]), summary["solved_shortfall"]
+    figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    edges = np.arange(np.floor(shortfalls.min()), np.ceil(max(shortfalls.max(), solved)) + 0.5, 0.5)
+    axes.hist(shortfalls, bins=edges.tolist(), color=BLUE)
+    axes.axvline(solved, color="black", linestyle="--", linewidth=1, label=f"solved: at most {solved:g}")
+    axes.set(
+        yscale="log",
+        xlabel="mean return below the optimum's, 512 start states",
+        ylabel=f"agents of {len(shortfalls):,}",
+    )
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper right", frameon=False)
     figure.savefig(IMAGES / f"{figure_name}.png")
 
 
@@ -189,6 +209,8 @@ def main() -> None:
     for name, summary in summaries.items():
         if "final_shortfall" not in summary:
             print(environment_row(name, summary))
+    if "pendulum-1024" in there:
+        draw_shortfalls("preset_pendulum_1024", "pendulum-1024")
     for figure_name, names in COMPARISONS.items():
         if all(name in there for name in names):
             draw(figure_name, names)
