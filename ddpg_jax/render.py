@@ -1,10 +1,14 @@
 """`python -m ddpg_jax.render RUN_FOLDER`: pictures of what the agents of a finished run have learned."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.command_line import POSITIONAL, Alias, parse
@@ -75,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.out or options.run_folder
     try:
         scene, wanted = make_scene(options)
-        for name, data in [draw(picture, scene, options) for picture in wanted]:
+        for name, data in draw_all(wanted, scene, options):
             write_whole(folder / name, data)
             print(folder / name)
     except ValueError as error:
@@ -154,14 +158,34 @@ def _chosen_snapshots(options: Options, trained: Trained) -> Sequence[int]:
     return [there.index(env_steps) for env_steps in dict.fromkeys(options.snapshots)]
 
 
-def draw(picture: Picture, scene: Scene, options: Options) -> tuple[str, bytes]:
-    """Returns the file name and the bytes of a picture."""
+def draw_all(pictures: Sequence[Picture], scene: Scene, options: Options) -> list[tuple[str, bytes]]:
+    """Returns the file names and the bytes of pictures, and shows on a terminal how many are left, and for how long."""
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    total = sum(len(scene.snapshots) if picture == "film" else 1 for picture in pictures)
+    drawn = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("pictures", total=total)
+        for picture in pictures:
+            progress.update(task, description=f"drawing {picture}")
+            drawn.append(draw(picture, scene, options, partial(progress.advance, task)))
+    return drawn
+
+
+def draw(picture: Picture, scene: Scene, options: Options, advance: Callable[[], None]) -> tuple[str, bytes]:
+    """Returns the file name and the bytes of a picture; calls `advance` after it, or after each snapshot of a film."""
+    if picture == "film":
+        return "film.gif", draw_film(scene, advance)
+    named = _draw_one(picture, scene, options)
+    advance()
+    return named
+
+
+def _draw_one(picture: Picture, scene: Scene, options: Options) -> tuple[str, bytes]:
     if picture == "pendulums":
         return options.animation, draw_pendulums(scene, Path(options.animation).suffix)
     if picture == "state_plane":
         return "state_plane.png", draw_state_plane(scene)
-    if picture == "film":
-        return "film.gif", draw_film(scene)
     return "q_estimates.png", draw_q_estimates(scene)
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.pictures import trajectories
 from ddpg_jax.pictures.drawing import Scene
 from ddpg_jax.pictures.snapshots import Snapshot
@@ -35,51 +36,83 @@ def choose_renderer() -> None:
             os.environ.setdefault(name, value)
 
 
-def draw_film(scene: Scene) -> bytes:
+def draw_film(scene: Scene, drawn: Callable[[], None] = lambda: None) -> bytes:
     """Returns the bytes of a GIF: the first agent at each snapshot, side by side.
+
+    Args:
+        scene: whose environment can be drawn.
+        drawn: called after each snapshot's episode.
 
     Raises:
         ValueError: if the library cannot draw here; it says what is missing.
     """
-    every = -(-scene.environment.max_steps // MAX_FRAMES)
-    episode = _inside if scene.environment.outside is None else _outside
-    drawings = [episode(scene, snapshot, every) for snapshot in scene.snapshots]
-    try:
-        clips = [drawing() for drawing in drawings]
-    except Exception as error:  # of whatever library draws
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"only has film, but {scene.environment.env_id} cannot be drawn here: {reason}. MuJoCo draws with "
-            f"MUJOCO_GL=egl or MUJOCO_GL=osmesa, and the library of that name (on Debian libegl1 or libosmesa6)"
-        ) from error
+    episode = _episode_inside(scene) if scene.environment.outside is None else _episode_outside(scene)
+    clips = []
+    for snapshot in scene.snapshots:
+        clips.append(_drawn(scene.environment.env_id, episode(snapshot)))
+        drawn()
     steps = [snapshot.env_steps for snapshot in scene.snapshots]
     return _gif([_joined([clip[min(i, len(clip) - 1)] for clip in clips], steps) for i in range(max(map(len, clips)))])
 
 
-def _inside(scene: Scene, snapshot: Snapshot, every: int) -> Callable[[], Sequence[np.ndarray]]:
-    """Plays an episode of the first agent; returns what draws every n-th state of it."""
+def _drawn(env_id: str, draw: Callable[[], Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
+    """Returns the images of an episode.
+
+    Raises:
+        ValueError: if the library cannot draw here.
+    """
+    try:
+        return draw()
+    except Exception as error:  # of whatever library draws
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"only has film, but {env_id} cannot be drawn here: {reason}. MuJoCo draws with "
+            f"MUJOCO_GL=egl or MUJOCO_GL=osmesa, and the library of that name (on Debian libegl1 or libosmesa6)"
+        ) from error
+
+
+def _every(environment: Environment) -> int:
+    """Returns how many steps of an episode there are to an image."""
+    return -(-environment.max_steps // MAX_FRAMES)
+
+
+def _episode_inside(scene: Scene) -> Callable[[Snapshot], Callable[[], Sequence[np.ndarray]]]:
+    """Returns what plays an episode of a snapshot's first agent, and returns what draws every n-th state of it."""
     environment = scene.environment
-    played = trajectories.play(
-        Snapshot(snapshot.env_steps, *_first_agent((snapshot.actors, snapshot.critics))),
-        _first_agent(scene.starts(np.full((len(scene.agents), 1), scene.start or 0))),
-        environment=environment,
-        algorithm=scene.trained.algorithm,
-        num_steps=environment.max_steps,
-    )
-    length = int(trajectories.lengths(played, environment.max_steps)[0, 0])
-    states = [jax.tree.map(lambda leaf, t=t: leaf[t, 0, 0], played.state) for t in range(0, length, every)]
+    starts = _first_agent(scene.starts(np.full((len(scene.agents), 1), scene.start or 0)))
     assert environment.draw is not None
-    return partial(environment.draw, states)
+    draw = environment.draw
+
+    def episode(snapshot: Snapshot) -> Callable[[], Sequence[np.ndarray]]:
+        played = trajectories.play(
+            Snapshot(snapshot.env_steps, *_first_agent((snapshot.actors, snapshot.critics))),
+            starts,
+            environment=environment,
+            algorithm=scene.trained.algorithm,
+            num_steps=environment.max_steps,
+        )
+        length = int(trajectories.lengths(played, environment.max_steps)[0, 0])
+        states = jax.device_get(played.state)  # thousands of slices, each a computation of its own on a device
+        return partial(
+            draw, [jax.tree.map(lambda leaf, t=t: leaf[t, 0, 0], states) for t in range(0, length, _every(environment))]
+        )
+
+    return episode
 
 
-def _outside(scene: Scene, snapshot: Snapshot, every: int) -> Callable[[], Sequence[np.ndarray]]:
-    """Returns what plays an episode of the first agent on the host, and draws every n-th step of it."""
-    actor = jax.tree.map(lambda leaf: leaf[0], snapshot.actors)
+def _episode_outside(scene: Scene) -> Callable[[Snapshot], Callable[[], Sequence[np.ndarray]]]:
+    """Returns what returns what plays an episode of a snapshot's first agent on the host, and draws it."""
     apply = jax.jit(scene.trained.algorithm.actor.apply)
     states, _ = scene.environment.evaluation_starts((scene.start or 0) + 1)
     start = jax.tree.map(lambda leaf: leaf[-1:], states)
     assert scene.environment.outside is not None
-    return partial(scene.environment.outside.film, lambda seen: np.asarray(apply(actor, seen)), start, every)
+    film = scene.environment.outside.film
+
+    def episode(snapshot: Snapshot) -> Callable[[], Sequence[np.ndarray]]:
+        actor = jax.tree.map(lambda leaf: leaf[0], snapshot.actors)
+        return partial(film, lambda seen: np.asarray(apply(actor, seen)), start, _every(scene.environment))
+
+    return episode
 
 
 def _first_agent(tree: Any) -> Any:
