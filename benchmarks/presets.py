@@ -116,7 +116,7 @@ def draw(figure_name: str, names: tuple[str, ...]) -> None:
 
 
 def draw_shortfalls(figure_name: str, name: str) -> None:
-    """Draws how many agents of a result fall how far short of the optimum, on a logarithmic axis."""
+    """Draws how far short of the optimum the agents of a result fall, with the number of agents on a logarithmic axis."""
     summary = json.loads((RESULTS / f"{name}.json").read_text())
     shortfalls, solved = np.array(summary["per_agent_final_shortfall"]), summary["solved_shortfall"]
     figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
@@ -130,7 +130,8 @@ def draw_shortfalls(figure_name: str, name: str) -> None:
         ylabel=f"agents of {len(shortfalls):,}",
     )
     axes.grid(alpha=0.25)
-    axes.legend(loc="upper right", frameon=False)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="upper center", frameon=False)
     figure.savefig(IMAGES / f"{figure_name}.png")
 
 
