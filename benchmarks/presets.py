@@ -116,7 +116,7 @@ def draw(figure_name: str, names: tuple[str, ...]) -> None:
 
 
 def draw_shortfalls(figure_name: str, name: str) -> None:
-    """Draws how far short of the optimum the agents of a result fall, with the number of agents on a logarithmic axis."""
+    """Draws how many agents of a result fall how far short of the optimum, their number on a logarithmic axis."""
     summary = json.loads((RESULTS / f"{name}.json").read_text())
     shortfalls, solved = np.array(summary["per_agent_final_shortfall"]), summary["solved_shortfall"]
     figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
