@@ -2,8 +2,8 @@
 
 Runs the command once for each entry of RUNS, except those whose results exist already (`--again` runs all). Keeps
 `metrics.csv` and `summary.json` in `benchmarks/results/presets/`. From these it draws `docs/images/preset_*.png`, and
-prints the tables of `docs/presets.md`, `docs/environments.md` and `docs/performance.md`. All runs together take about
-an hour on two cores.
+prints the tables of `docs/presets.md`, `docs/environments.md` and `docs/performance.md`. All runs together take
+about two hours on two cores.
 """
 
 import argparse
