@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,9 @@ MAX_WIDTH = 256
 
 _HEADER = 22  # pixels
 
+Drawing = Callable[[], Sequence[np.ndarray]]
+"""Draws the images of an episode."""
+
 
 def choose_renderer() -> None:
     """Lets MuJoCo and pygame draw without a screen where there is none, unless the user says how they draw."""
@@ -46,23 +49,22 @@ def draw_film(scene: Scene, drawn: Callable[[], None] = lambda: None) -> bytes:
     Raises:
         ValueError: if the library cannot draw here; it says what is missing.
     """
-    episode = _episode_inside(scene) if scene.environment.outside is None else _episode_outside(scene)
     clips = []
-    for snapshot in scene.snapshots:
-        clips.append(_drawn(scene.environment.env_id, episode(snapshot)))
+    for drawing in _inside(scene) if scene.environment.outside is None else _outside(scene):
+        clips.append(_images(scene.environment.env_id, drawing))
         drawn()
     steps = [snapshot.env_steps for snapshot in scene.snapshots]
     return _gif([_joined([clip[min(i, len(clip) - 1)] for clip in clips], steps) for i in range(max(map(len, clips)))])
 
 
-def _drawn(env_id: str, draw: Callable[[], Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
+def _images(env_id: str, drawing: Drawing) -> Sequence[np.ndarray]:
     """Returns the images of an episode.
 
     Raises:
         ValueError: if the library cannot draw here.
     """
     try:
-        return draw()
+        return drawing()
     except Exception as error:  # of whatever library draws
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
@@ -76,14 +78,12 @@ def _every(environment: Environment) -> int:
     return -(-environment.max_steps // MAX_FRAMES)
 
 
-def _episode_inside(scene: Scene) -> Callable[[Snapshot], Callable[[], Sequence[np.ndarray]]]:
-    """Returns what plays an episode of a snapshot's first agent, and returns what draws every n-th state of it."""
+def _inside(scene: Scene) -> Iterator[Drawing]:
+    """Plays an episode of the first agent at each snapshot; yields what draws every n-th state of it."""
     environment = scene.environment
     starts = _first_agent(scene.starts(np.full((len(scene.agents), 1), scene.start or 0)))
     assert environment.draw is not None
-    draw = environment.draw
-
-    def episode(snapshot: Snapshot) -> Callable[[], Sequence[np.ndarray]]:
+    for snapshot in scene.snapshots:
         played = trajectories.play(
             Snapshot(snapshot.env_steps, *_first_agent((snapshot.actors, snapshot.critics))),
             starts,
@@ -92,27 +92,27 @@ def _episode_inside(scene: Scene) -> Callable[[Snapshot], Callable[[], Sequence[
             num_steps=environment.max_steps,
         )
         length = int(trajectories.lengths(played, environment.max_steps)[0, 0])
-        states = jax.device_get(played.state)  # thousands of slices, each a computation of its own on a device
-        return partial(
-            draw, [jax.tree.map(lambda leaf, t=t: leaf[t, 0, 0], states) for t in range(0, length, _every(environment))]
-        )
+        states = jax.device_get(
+            played.state
+        )  # a slice on a device is a computation of its own, and there are thousands
+        every_nth = range(0, length, _every(environment))
+        yield partial(environment.draw, [jax.tree.map(lambda leaf, t=t: leaf[t, 0, 0], states) for t in every_nth])
 
-    return episode
 
-
-def _episode_outside(scene: Scene) -> Callable[[Snapshot], Callable[[], Sequence[np.ndarray]]]:
-    """Returns what returns what plays an episode of a snapshot's first agent on the host, and draws it."""
+def _outside(scene: Scene) -> Iterator[Drawing]:
+    """Yields, for each snapshot, what plays an episode of the first agent on the host and draws every n-th step."""
     apply = jax.jit(scene.trained.algorithm.actor.apply)
     states, _ = scene.environment.evaluation_starts((scene.start or 0) + 1)
     start = jax.tree.map(lambda leaf: leaf[-1:], states)
     assert scene.environment.outside is not None
     film = scene.environment.outside.film
-
-    def episode(snapshot: Snapshot) -> Callable[[], Sequence[np.ndarray]]:
+    for snapshot in scene.snapshots:
         actor = jax.tree.map(lambda leaf: leaf[0], snapshot.actors)
-        return partial(film, lambda seen: np.asarray(apply(actor, seen)), start, _every(scene.environment))
+        yield partial(film, partial(_act, apply, actor), start, _every(scene.environment))
 
-    return episode
+
+def _act(apply: Callable[..., jax.Array], actor: Any, observations: np.ndarray) -> np.ndarray:
+    return np.asarray(apply(actor, observations))
 
 
 def _first_agent(tree: Any) -> Any:
