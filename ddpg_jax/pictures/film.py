@@ -92,9 +92,8 @@ def _inside(scene: Scene) -> Iterator[Drawing]:
             num_steps=environment.max_steps,
         )
         length = int(trajectories.lengths(played, environment.max_steps)[0, 0])
-        states = jax.device_get(
-            played.state
-        )  # a slice on a device is a computation of its own, and there are thousands
+        # On a device each of thousands of slices would be a computation of its own.
+        states = jax.device_get(played.state)
         every_nth = range(0, length, _every(environment))
         yield partial(environment.draw, [jax.tree.map(lambda leaf, t=t: leaf[t, 0, 0], states) for t in every_nth])
 
