@@ -43,8 +43,8 @@ SMALL = (
 )  # fmt: skip
 """DDPG with the other values of the preset `continuous`, and networks small enough for a ladder on two cores."""
 
-SHORT = (*SMALL, "--total-steps", "10000", "--eval-every", "1000")
-"""The same for a task that is learned sooner."""
+LONG = (*SMALL, "--total-steps", "30000", "--eval-every", "2500")
+"""The same with more steps, for a task on which learning can be followed further."""
 
 CAR = (
     "--preset", "mountain_car", "--n-step", "1", "--gamma", "0.995", "--learning-starts", "2000",
@@ -56,7 +56,7 @@ TASKS = {
     "pendulum": Task(("--preset", "pendulum", "--seed", "4"), ("-2000", "0"), -150.0),
     "mountain_car": Task(CAR, ("-50", "100"), 85.0),
     "cartpole_swingup": Task(("--env-id", "playground:CartpoleSwingup", *SMALL), ("0", "100"), 200.0),
-    "cartpole_balance": Task(("--env-id", "playground:CartpoleBalance", *SHORT), ("0", "100"), 900.0),
+    "cartpole_balance": Task(("--env-id", "playground:CartpoleBalance", *LONG), ("0", "100"), 900.0),
 }
 
 TWIN, DELAY, SMOOTH = ("--num-critics", "2"), ("--policy-delay", "2"), ("--target-noise", "0.2")
