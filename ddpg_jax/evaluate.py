@@ -157,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("error: Gymnasium is not installed: pip install gymnasium", file=sys.stderr)
         return 2
     print(report(options, returns, where, name))
+    if config.average_tau < 1:
+        print(f"of each agent, an average of its actor's weights has acted (average_tau {config.average_tau:g})")
     return 0
 
 

@@ -10,7 +10,7 @@ from command import main
 from toy_environments import follow, small_config, trained
 
 import ddpg_jax
-from ddpg_jax import load_policy
+from ddpg_jax import evaluate, load_policy
 from ddpg_jax.algorithm import averaging, loop, outside
 from ddpg_jax.algorithm.evaluation import greedy_episodes
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
@@ -70,7 +70,7 @@ def test_average_is_evaluated_in_the_actors_place():
     np.testing.assert_array_equal(*on_host)
 
 
-def test_command_and_python_export_the_average(tmp_path):
+def test_command_and_python_export_the_average(tmp_path, capsys):
     options = ("--total-steps", 60, "--average-tau", 0.05, "--seeds", 2)
     assert main("--out", tmp_path / "run", *options).status == 0
     config = ddpg_jax.runs.policy.policy_config(tmp_path / "run")
@@ -79,6 +79,8 @@ def test_command_and_python_export_the_average(tmp_path):
     seen = np.linspace(-1.0, 1.0, 12, dtype=np.float32).reshape(4, 3)
     np.testing.assert_array_equal(load_policy(tmp_path / "run")(seen), policy(seen))
     assert np.abs(np.asarray(policy(seen) - plain(seen))).max() > 1e-3
+    assert evaluate.main([str(tmp_path / "run"), "--episodes", "1"]) == 0
+    assert "an average of its actor's weights has acted (average_tau 0.05)" in capsys.readouterr().out
 
 
 def test_policy_without_an_average_is_the_actor():

@@ -1,5 +1,6 @@
 """JAX's settings: the core is clean under strict ones, and what `ddpg_jax.train` returns depends on none of them."""
 
+import contextlib
 from functools import partial
 
 import jax
@@ -12,11 +13,14 @@ from ddpg_jax.algorithm import evaluation, loop
 from ddpg_jax.population.programs import Placement, lower_programs
 from ddpg_jax.processes.devices import own_settings
 
-SETTINGS = {
-    "rank_promotion=raise": lambda: jax.numpy_rank_promotion("raise"),
-    "dtype_promotion=strict": lambda: jax.numpy_dtype_promotion("strict"),
-    "enable_x64": lambda: jax.enable_x64(True),
-}
+
+@contextlib.contextmanager
+def no_promotion():
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+SETTINGS = {"no_promotion": no_promotion, "enable_x64": lambda: jax.enable_x64(True)}
 OTHERS = {
     "threefry_partitionable=0": lambda: jax.threefry_partitionable(False),
     "disable_jit": lambda: jax.disable_jit(True),
