@@ -40,6 +40,7 @@ RUNS: dict[str, list[str]] = {
     "keras-textbook_noise": ["--preset", "keras", "--noise-dt", "1", "--total-steps", "10000", "--seed", "1"],
     "keras-terminal": ["--preset", "keras", "--time-limit-terminal", "--total-steps", "10000", "--seed", "1"],
     "paper": ["--preset", "paper", "--total-steps", "12000", "--seed", "1"],
+    "paper-long": ["--preset", "paper", "--total-steps", "300000", "--seed", "1", "--seeds", "8"],
     "pendulum-bfloat16-root1": ["--preset", "pendulum", "--seed", "1", "--matmul-dtype", "bfloat16"],
     "pendulum-bfloat16-root2": ["--preset", "pendulum", "--seed", "2", "--matmul-dtype", "bfloat16"],
     "keras-bfloat16": ["--preset", "keras", "--seed", "1", "--matmul-dtype", "bfloat16"],
@@ -78,17 +79,22 @@ COMPARISONS: dict[str, tuple[str, ...]] = {
 
 
 def run(name: str, flags: list[str], seeds: int) -> None:
-    """Trains, and keeps the files of the run folder that are needed."""
+    """Trains, and keeps the results."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "ddpg_jax.run", "--seeds", str(seeds), *flags, "--out", str(out)]
         subprocess.run(command, check=True)
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        shutil.copy(out / "metrics.csv", RESULTS / f"{name}.csv")
-        started = json.loads((out / "config.json").read_text())
-        summary = json.loads((out / "summary.json").read_text())
-        summary |= {"flags": flags} | {key: started[key] for key in ("group_size", "versions", "commit")}
-        (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+        keep(name, flags, out)
+
+
+def keep(name: str, flags: list[str], out: Path) -> None:
+    """Copies what is needed of a run folder."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    shutil.copy(out / "metrics.csv", RESULTS / f"{name}.csv")
+    started = json.loads((out / "config.json").read_text())
+    summary = json.loads((out / "summary.json").read_text())
+    summary |= {"flags": flags} | {key: started[key] for key in ("group_size", "versions", "commit")}
+    (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
 def learning_curve(name: str) -> tuple[np.ndarray, np.ndarray]:
