@@ -59,8 +59,8 @@ PACKAGES = {"v5e": "libtpu", "h100": "jax-cuda12-plugin"}
 
 
 def odd_capacity(config: Config) -> Config:
-    """Returns a configuration with one row less in its replay: a number that is no other array's size."""
-    return config.replace(replay_capacity=config.replay_capacity - 1)
+    """Returns a configuration with a few rows less in its replay: a number that is no other array's size."""
+    return config.replace(replay_capacity=config.replay_capacity - config.num_envs)
 
 
 def training_program(config: Config, placement: programs.Placement) -> jax.stages.Lowered:
