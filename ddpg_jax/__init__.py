@@ -16,13 +16,12 @@ __version__ = "0.1.0"
 _public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 _FORMERLY_HERE = ("AgentState", "Hyperparameters", "Replay", "TrainState", "Transition", "UpdateInfo",
-                  "act", "init", "make_algorithm", "update")  # fmt: skip
+                  "act", "init", "update")  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _FORMERLY_HERE:
         return _public_name(name)
     from ddpg_jax import algorithm
-    from ddpg_jax.population import assembly
 
-    return getattr(assembly if name == "make_algorithm" else algorithm, name)
+    return getattr(algorithm, name)

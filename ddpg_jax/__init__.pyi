@@ -5,6 +5,7 @@ from .algorithm.loop import Setup as Setup
 from .api import train as train
 from .config import Config as Config
 from .environments.registry import make as make
+from .population.assembly import make_algorithm as make_algorithm
 from .population.assembly import make_hyperparameters as make_hyperparameters
 from .population.assembly import make_setup as make_setup
 from .presets import PRESETS as PRESETS

@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(report(options, returns, where, name))
     if config.average_tau < 1:
-        print(f"of each agent, an average of its actor's weights has acted (average_tau {config.average_tau:g})")
+        print(f"each agent was evaluated with an average of its actor's weights (average_tau {config.average_tau:g})")
     return 0
 
 

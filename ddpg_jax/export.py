@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("error: flatbuffers is not installed: pip install 'ddpg_jax[export]'", file=sys.stderr)
         return 2
     print(f"{out}: {policy.num_agents} agent(s), observations [B, {policy.observation_size}] to actions")
+    print(f"read it with jax.export.deserialize(open({str(out)!r}, 'rb').read()).call(observations)")
     return 0
 
 

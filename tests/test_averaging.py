@@ -80,7 +80,7 @@ def test_command_and_python_export_the_average(tmp_path, capsys):
     np.testing.assert_array_equal(load_policy(tmp_path / "run")(seen), policy(seen))
     assert np.abs(np.asarray(policy(seen) - plain(seen))).max() > 1e-3
     assert evaluate.main([str(tmp_path / "run"), "--episodes", "1"]) == 0
-    assert "an average of its actor's weights has acted (average_tau 0.05)" in capsys.readouterr().out
+    assert "was evaluated with an average of its actor's weights (average_tau 0.05)" in capsys.readouterr().out
 
 
 def test_policy_without_an_average_is_the_actor():

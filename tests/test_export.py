@@ -24,20 +24,22 @@ OBSERVATIONS = np.random.default_rng(0).uniform(-1, 1, (7, 3)).astype(np.float32
 ALONE = """
 import sys
 import jax, jax.export, numpy as np
-exported = jax.export.deserialize(open(sys.argv[1], "rb").read())
 for size in (1, 7):
-    np.save(f"{sys.argv[2]}-{size}.npy", exported.call(np.load(sys.argv[3])[:size]))
+    observations = np.load(sys.argv[3])[:size]
+    np.save(f"{sys.argv[2]}-{size}.npy", eval(sys.argv[4]))
 assert not any(name.startswith(("ddpg_jax", "flax", "gymnax")) for name in sys.modules)
-assert set(exported.platforms) == {"cpu", "cuda"}
+assert set(jax.export.deserialize(open(sys.argv[1], "rb").read()).platforms) == {"cpu", "cuda"}
 """
 
 
 @pytest.mark.parametrize("agents", ["best", "all", "2"])
-def test_exported_policy_runs_without_this_package(run, tmp_path, agents):
+def test_exported_policy_runs_without_this_package_as_is_printed(run, tmp_path, agents, capsys):
     file, seen = tmp_path / "policy", tmp_path / "observations.npy"
     assert export.main([str(run), "--agents", agents, "--out", str(file)]) == 0
+    how_to_read = capsys.readouterr().out.partition("read it with ")[2]
     np.save(seen, OBSERVATIONS)
-    subprocess.run([sys.executable, "-c", ALONE, file, tmp_path / "actions", seen], check=True, cwd=tmp_path)
+    words = [sys.executable, "-c", ALONE, file, tmp_path / "actions", seen, how_to_read]
+    subprocess.run(words, check=True, cwd=tmp_path)
     expected = load_policy(run, int(agents) if agents.isdecimal() else agents)
     for size in (1, 7):
         np.testing.assert_allclose(

@@ -11,7 +11,7 @@ from ddpg_jax import algorithm
 
 PUBLIC = {
     "Algorithm", "Config", "Environment", "History", "PRESETS", "Policy", "Setup", "Step", "load_policy", "make",
-    "make_hyperparameters", "make_setup", "train", "use_all_cores",
+    "make_algorithm", "make_hyperparameters", "make_setup", "train", "use_all_cores",
 }  # fmt: skip
 
 FORMER_README = """

@@ -1,12 +1,25 @@
 """Algorithm 1 of the paper, lines 1 to 15; imports nothing of the package outside this folder.
 
 `init`, `act` and `update` are pure functions on an `AgentState`. A loop of your own also needs the modules `replay`,
-`noise` and `losses`. The variants of the family are parts of an `Algorithm` or a `Setup`: `ensemble`, `categorical`,
-`smoothing`, `n_step`, `moments` and `averaging`.
+`noise` and `losses`. An `Algorithm` is made of `networks` and `optimizers`. The variants of the family are parts of an
+`Algorithm` or a `Setup`: `ensemble`, `categorical`, `smoothing`, `n_step`, `moments` and `averaging`.
 """
 
-from ddpg_jax.algorithm import averaging, categorical, ensemble, losses, moments, n_step, noise, replay, smoothing
+from ddpg_jax.algorithm import (
+    averaging,
+    categorical,
+    ensemble,
+    losses,
+    moments,
+    n_step,
+    networks,
+    noise,
+    optimizers,
+    replay,
+    smoothing,
+)
 from ddpg_jax.algorithm.agent import Algorithm, act, init, update
+from ddpg_jax.algorithm.setup import Exploration
 from ddpg_jax.algorithm.types import (
     AgentState,
     Hyperparameters,
@@ -20,6 +33,7 @@ from ddpg_jax.algorithm.types import (
 __all__ = [
     "AgentState",
     "Algorithm",
+    "Exploration",
     "Hyperparameters",
     "NoiseProcess",
     "Replay",
@@ -34,7 +48,9 @@ __all__ = [
     "losses",
     "moments",
     "n_step",
+    "networks",
     "noise",
+    "optimizers",
     "replay",
     "smoothing",
     "update",

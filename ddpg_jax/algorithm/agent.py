@@ -113,10 +113,15 @@ def update(
         state: the agent before the update.
         batch: B transitions.
         algorithm: the one with which `state` was made.
-        hyperparameters: scalars; `noise` and `lr_decay` are not used here.
+        hyperparameters: scalars. `noise`, `lr_decay`, `reward_scale` and `average_tau` are not used here: the loop and
+            `Setup.reader` apply them.
 
     Returns:
-        The agent after the update, and the losses on this batch before it.
+        The agent after the update, and its losses on this batch (`UpdateInfo`).
+
+    Raises:
+        AssertionError: if the fields of the batch have other ranks, or not the same B.
+        ValueError: if a part of the algorithm needs a hyperparameter that is None.
     """
     chex.assert_rank(list(batch), [2, 2, 1, 1, 2])
     chex.assert_equal_shape_prefix(list(batch), 1)

@@ -53,7 +53,10 @@ def add_all(replay: Replay, transitions: Transition) -> Replay:
 
 
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
-    """Returns a minibatch [B, ...] of the transitions added so far, of which there must be one; consumes the key."""
+    """Returns a minibatch [B, ...] of the transitions added so far; consumes the key.
+
+    There must be at least one transition, and at least B of them for `without_replacement`.
+    """
     return read(replay, sampler(key, batch_size, size_after(replay, 0)), action_size)
 
 

@@ -44,7 +44,8 @@ class Transition(NamedTuple):
 class NoiseProcess(NamedTuple):
     """The AR(1) form of every noise here: x <- coefficient x + drift + innovation e, with standard normal e.
 
-    The noise adds scale decay^episode x to the action. The functions of `noise.py` make such processes.
+    The loop adds scale decay^episode x to the action, times `Exploration.noise_unit`. The functions of `noise.py` make
+    such processes.
     """
 
     coefficient: jax.Array | float
@@ -87,7 +88,7 @@ class Hyperparameters(NamedTuple):
     target_noise_clip: jax.Array | float | None = None
     """The largest size of that noise, in the same units."""
     reward_scale: jax.Array | float | None = None
-    """Factor on the rewards that the critic learns from; None: no factor."""
+    """Factor on the rewards that the critic learns from; None: no factor. `Setup.reader` applies it, not `update`."""
     average_tau: jax.Array | float | None = None
     """Step of the average of the actor's weights towards them; None: no average. The loop takes it, not `update`."""
 
@@ -129,7 +130,11 @@ class AgentState(NamedTuple):
 
 
 class UpdateInfo(NamedTuple):
-    """The report of an update, each [], measured on its minibatch before the parameters moved."""
+    """The report of an update, each [], measured on its minibatch.
+
+    `critic_loss` and `q_mean` are those of the critic before its step. `actor_loss` is that of the actor before its
+    step, by the critic after its own (`Algorithm.critic_first`) or before.
+    """
 
     critic_loss: jax.Array
     """Mean squared TD error; of several critics the sum, of a categorical one the cross-entropy."""

@@ -27,7 +27,8 @@ def make(env_id: str, env_args: Sequence[str] = ()) -> Environment:
         env_args: arguments of the environment, each NAME=VALUE.
 
     Raises:
-        ValueError: if there is no such environment, or its actions or observations are not bounded boxes of numbers.
+        ValueError: if there is no such environment, its library is not installed, its actions are not continuous and
+            bounded, or its episodes have no time limit.
     """
     return _make(env_id, tuple(env_args))
 

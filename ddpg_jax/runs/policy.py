@@ -39,7 +39,7 @@ class Policy:
     actor: Actor
     """The actor network of all agents."""
     variables: Any
-    """The actors' variables, a tree of arrays [N, ...]: `params`, and `batch_stats` where there are any."""
+    """The actors' variables, a tree of arrays [N, ...]: `params`; where there are any, `batch_stats` and `moments`."""
     diverged_agents: tuple[int, ...] = ()
     """The agents that diverged in training: do not use them."""
     best_agent: int | None = None
