@@ -176,17 +176,14 @@ def draw(picture: Picture, scene: Scene, options: Options, advance: Callable[[],
     """Returns the file name and the bytes of a picture; calls `advance` after it, or after each snapshot of a film."""
     if picture == "film":
         return "film.gif", draw_film(scene, advance)
-    named = _draw_one(picture, scene, options)
+    if picture == "pendulums":
+        named = options.animation, draw_pendulums(scene, Path(options.animation).suffix)
+    elif picture == "state_plane":
+        named = "state_plane.png", draw_state_plane(scene)
+    else:
+        named = "q_estimates.png", draw_q_estimates(scene)
     advance()
     return named
-
-
-def _draw_one(picture: Picture, scene: Scene, options: Options) -> tuple[str, bytes]:
-    if picture == "pendulums":
-        return options.animation, draw_pendulums(scene, Path(options.animation).suffix)
-    if picture == "state_plane":
-        return "state_plane.png", draw_state_plane(scene)
-    return "q_estimates.png", draw_q_estimates(scene)
 
 
 if __name__ == "__main__":
