@@ -47,7 +47,8 @@ def updates_per_second(checkout: Path, cache: Path, flags: tuple[str, ...]) -> f
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measures all cases; returns the record."""
     checkouts = {commit(path): path for path in (*options.against, HERE.parent)}
-    before, speeds = load_average(), {}
+    before = load_average()
+    speeds: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as cache:
         for case in options.only:
             speeds[case] = {name: [] for name in checkouts}

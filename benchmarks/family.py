@@ -52,8 +52,12 @@ CAR = (
 TASKS = {
     "pendulum": Task(("--preset", "pendulum", "--seed", "4"), ("-2000", "0"), -150.0),
     "mountain_car": Task(CAR, ("-50", "100"), 85.0),
-    "cartpole_swingup": Task(("--env-id", "playground:CartpoleSwingup", *SMALL, "--total-steps", "15000"), ("0", "100"), 200.0),
-    "cartpole_balance": Task(("--env-id", "playground:CartpoleBalance", *SMALL, "--total-steps", "30000"), ("0", "100"), 900.0),
+    "cartpole_swingup": Task(
+        ("--env-id", "playground:CartpoleSwingup", *SMALL, "--total-steps", "15000"), ("0", "100"), 200.0
+    ),
+    "cartpole_balance": Task(
+        ("--env-id", "playground:CartpoleBalance", *SMALL, "--total-steps", "30000"), ("0", "100"), 900.0
+    ),
 }
 
 TWIN, DELAY, SMOOTH = ("--num-critics", "2"), ("--policy-delay", "2"), ("--target-noise", "0.2")

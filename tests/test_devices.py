@@ -1,5 +1,6 @@
 """Tests the options that the command gives to XLA: XLA knows them, the user's come after them, no result changes."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -100,19 +101,27 @@ def test_options_of_the_cpu_are_for_the_cpu():
 
 
 def kernels(*widths):
-    return [jax.ShapeDtypeStruct((3, width), jnp.float32) for width in widths]
+    return [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in itertools.pairwise((3, *widths))]
 
 
 @pytest.mark.parametrize(
     ("widths", "by_eigen"),
-    [((128, 64, 1), True), ((400, 300, 1), True), ((8, 8, 1), False), ((16, 32), True), ((64, 256, 1), False)],
+    [
+        ((128, 64, 1), True),
+        ((400, 300, 1), True),
+        ((8, 8, 1), False),
+        ((16, 32), True),
+        ((64, 256, 1), False),
+        ((128, 128, 1), False),
+        ((128, 320, 1), True),
+    ],
 )
 def test_products_are_eigens_but_for_narrow_and_colliding_layers(widths, by_eigen):
     options = compiler.cpu_options(kernels(*widths))
     assert options == compiler.CPU_OPTIONS | (compiler.EIGEN_PRODUCTS if by_eigen else {})
 
 
-@pytest.mark.parametrize(("width", "by_eigen"), [(64, True), (256, False)])
+@pytest.mark.parametrize(("width", "by_eigen"), [(64, True), (128, False), (256, False)])
 def test_training_program_has_the_products_that_its_networks_call_for(width, by_eigen):
     config = small_config(hidden_sizes=(width, width))
     placement = Placement(tuple(jax.devices()[:1]), 1)

@@ -18,20 +18,26 @@ A closer analysis of which values are still needed saves copies of parameters th
 EIGEN_PRODUCTS: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """Options that leave no matrix product to YNNPACK: Eigen computes them all (measured: `benchmarks/README.md`)."""
 
-COLLIDING = 256
-"""Eigen is slow with rows of a multiple of this many numbers: a transposed kernel's share places in the cache."""
+COLLIDING = 128
+"""Eigen is slow where a kernel has a multiple of this many inputs and outputs, or twice as many outputs: the rows of
+the transposed kernel then share places in the cache."""
 
 
 def cpu_options(params: Any) -> Options:
     """Returns the compiler's options on a CPU for agents with these parameters, a tree of arrays or shapes.
 
     Eigen computes the products of most networks faster than YNNPACK does, which is XLA's choice. Not so with narrow
-    layers, and with layers that are a multiple of `COLLIDING` wide. Nothing but the networks decides, so that an
-    agent's bits do not depend on what it trains beside.
+    layers, and with kernels whose rows collide. Nothing but the networks decides, so that an agent's bits do not depend
+    on what it trains beside.
     """
-    widths = [leaf.shape[-1] for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
-    suits_eigen = max(widths, default=0) > NARROW and all(width % COLLIDING for width in widths)
+    kernels = [leaf.shape[-2:] for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+    widest = max((outputs for _, outputs in kernels), default=0)
+    suits_eigen = widest > NARROW and not any(_collides(*shape) for shape in kernels)
     return CPU_OPTIONS | EIGEN_PRODUCTS if suits_eigen else CPU_OPTIONS
+
+
+def _collides(inputs: int, outputs: int) -> bool:
+    return outputs % (2 * COLLIDING) == 0 or (inputs % COLLIDING == 0 and outputs % COLLIDING == 0)
 
 
 def compiled(program: jax.stages.Lowered, platform: str, params: Any) -> jax.stages.Compiled:
