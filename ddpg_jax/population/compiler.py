@@ -19,8 +19,8 @@ EIGEN_PRODUCTS: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """Options that leave no matrix product to YNNPACK: Eigen computes them all (measured: `benchmarks/README.md`)."""
 
 COLLIDING = 128
-"""Eigen is slow where a kernel has a multiple of this many inputs and outputs, or twice as many outputs: the rows of
-the transposed kernel then share places in the cache."""
+"""Eigen is slow where inputs and outputs of a kernel are multiples of this number, or its outputs a multiple of twice
+this number: the rows of the transposed kernel then share places in the cache (measured: `benchmarks/README.md`)."""
 
 
 def cpu_options(params: Any) -> Options:
