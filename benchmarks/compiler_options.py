@@ -1,4 +1,4 @@
-"""Measures the effect of the options that the command gives to XLA's compiler on a CPU, and of XLA's threads.
+"""Measures the effect of the options that the programs give to XLA's compiler on a CPU, and of XLA's threads.
 
 `python benchmarks/compiler_options.py` starts two processes for each preset: one compiles as the command does, the
 other with XLA's own defaults. They take turns, each training one chunk at a time. The gain is the median of the ratios
@@ -35,8 +35,6 @@ from ddpg_jax.presets import PRESETS
 from ddpg_jax.processes import devices
 from ddpg_jax.runs.course import MAX_CHUNK
 
-WITHOUT = {"XLA_FLAGS": devices.LOOP_OPTION.rpartition("=")[0] + "=1024"}
-"""XLA's own limit. It comes after the command's in `XLA_FLAGS`, so it takes precedence."""
 ONE_THREAD = {"PJRT_NPROC": "1"}
 """XLA itself has a thread for each core."""
 PRESETS_COMPARED = ("keras", "paper", "pendulum", "gist")
@@ -107,7 +105,7 @@ def compare_options(preset: str, rounds: int) -> dict[str, Any]:
     """Compares the compiler's options with XLA's own, on all devices."""
     flags = "--preset", preset
     return compare(
-        TrainingProcess(*flags, environment={}), TrainingProcess(*flags, "--without", environment=WITHOUT), rounds
+        TrainingProcess(*flags, environment={}), TrainingProcess(*flags, "--without", environment={}), rounds
     )
 
 

@@ -93,14 +93,6 @@ def devices_each(devices: int | None, earlier_devices: int | None, num_processes
     return devices // num_processes
 
 
-LOOP_OPTION = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=16384"
-"""Lets XLA on a CPU compile a loop that touches up to 16,384 bytes (by default 1,024) into one kernel.
-
-The drawing of a minibatch's random numbers is such a loop (measured: `benchmarks/README.md`). Versions of XLA without
-the option ignore it.
-"""
-
-
 OWN_SETTINGS: dict[str, Any] = {
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
@@ -146,8 +138,7 @@ def use_all_cores(num_devices: int | None = None) -> None:
     """Lets JAX see every usable core as a device, so that agents train side by side.
 
     Call it before JAX's first operation. It changes nothing if JAX has started with as many devices, so that a
-    notebook's cell can be executed again. The user's own `XLA_FLAGS` come after the one that is set here, so that they
-    have precedence; where they name a file of flags, they are left as they are.
+    notebook's cell can be executed again.
 
     Args:
         num_devices: the number of devices; None: one for each core that this process may use.
@@ -158,9 +149,6 @@ def use_all_cores(num_devices: int | None = None) -> None:
     import jax
 
     num_devices = num_devices or usable_cores()
-    flags = os.environ.get("XLA_FLAGS", "").strip()
-    if (not flags or flags.startswith("-")) and LOOP_OPTION not in flags:
-        os.environ["XLA_FLAGS"] = f"{LOOP_OPTION} {flags}"
     try:
         jax.config.update("jax_num_cpu_devices", num_devices)
     except RuntimeError as error:
