@@ -8,15 +8,13 @@ and one other checkout it takes about ten minutes on two cores.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from first_minute import summary_of_run
 from record import HERE, RESULTS, commit, describe_machine, fill_readme, load_average, record_line, warn_if_busy
 
 CASES: dict[str, tuple[str, ...]] = {
@@ -33,15 +31,7 @@ CASES: dict[str, tuple[str, ...]] = {
 def updates_per_second(checkout: Path, cache: Path, flags: tuple[str, ...]) -> float:
     """Trains in a process of its own; returns the updates of all agents per second of training."""
     steps = flags[flags.index("--total-steps") + 1]
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        subprocess.run(
-            [sys.executable, "-m", "ddpg_jax.run", *flags, "--eval-every", steps, "--quiet", "--out", str(out)],
-            cwd=checkout,
-            env=os.environ | {"PYTHONPATH": str(checkout), "XDG_CACHE_HOME": str(cache)},
-            check=True,
-        )
-        return float(json.loads((out / "summary.json").read_text())["updates_per_second"])
+    return float(summary_of_run(checkout, cache, [*flags, "--eval-every", steps, "--quiet"])["updates_per_second"])
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

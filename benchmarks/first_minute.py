@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ REST = "start-up, figures and the rest"
 CACHES = ("empty", "filled")
 
 
-def run_once(checkout: Path, cache: Path, flags: list[str]) -> dict[str, Any]:
-    """Runs the command once; returns the seconds of its stages, and how many agents solved the task."""
+def summary_of_run(checkout: Path, cache: Path, flags: Sequence[str]) -> dict[str, Any]:
+    """Runs a checkout's command with this cache of compiled programs; returns its summary, and its seconds in all."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"PYTHONPATH": str(checkout), "XDG_CACHE_HOME": str(cache)}
         out = Path(folder) / "run"
@@ -44,7 +45,13 @@ def run_once(checkout: Path, cache: Path, flags: list[str]) -> dict[str, Any]:
             cwd=checkout, env=environment, check=True, capture_output=True,
         )  # fmt: skip
         seconds = time.perf_counter() - start
-        summary = json.loads((out / "summary.json").read_text())
+        return {**json.loads((out / "summary.json").read_text()), "command_seconds": seconds}
+
+
+def run_once(checkout: Path, cache: Path, flags: Sequence[str]) -> dict[str, Any]:
+    """Runs the command once; returns the seconds of its stages, and how many agents solved the task."""
+    summary = summary_of_run(checkout, cache, flags)
+    seconds = summary["command_seconds"]
     stages = {stage: summary[name] for stage, name in STAGES.items()}
     return {
         **stages,
