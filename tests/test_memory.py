@@ -13,7 +13,14 @@ from ddpg_jax.environments.registry import make
 from ddpg_jax.population import programs
 from ddpg_jax.population.assembly import make_hyperparameters, make_setup
 from ddpg_jax.population.blocks import Population, agent_keys
-from ddpg_jax.population.programs import AGENTS_FASTEST, Memory, Placement, compile_programs, compiled_memory
+from ddpg_jax.population.programs import (
+    AGENTS_FASTEST,
+    ROWS_FASTEST,
+    Memory,
+    Placement,
+    compile_programs,
+    compiled_memory,
+)
 from ddpg_jax.runs import plan
 from ddpg_jax.runs.placement import smaller_groups
 
@@ -104,7 +111,7 @@ def test_the_compiler_counts_at_least_the_states():
 
 @pytest.mark.parametrize(
     ("platform", "size", "layout"),
-    [("tpu", 256, AGENTS_FASTEST), ("tpu", 32, None), ("gpu", 256, None), ("cpu", 256, None)],
+    [("tpu", 256, AGENTS_FASTEST), ("tpu", 32, ROWS_FASTEST), ("gpu", 256, None), ("cpu", 256, None)],
 )
 def test_agents_are_the_fastest_axis_where_they_fill_a_tpus_lanes(platform, size, layout):
     assert programs.replay_layout(on(platform, size)) == layout
@@ -132,21 +139,23 @@ def advanced(layout) -> tuple[set, list]:
 
 
 @pytest.mark.slow
-def test_a_layout_changes_no_bit_and_outlasts_a_restored_state():
-    (before, plain), (after, laid_out) = advanced(None), advanced(AGENTS_FASTEST)
-    assert (before, after) == ({(0, 1, 2)}, {(1, 2, 0)})
+@pytest.mark.parametrize("layout", [AGENTS_FASTEST, ROWS_FASTEST])
+def test_a_layout_changes_no_bit_and_outlasts_a_restored_state(layout):
+    (before, plain), (after, laid_out) = advanced(None), advanced(layout)
+    assert (before, after) == ({(0, 1, 2)}, {layout.major_to_minor})
     for ours, theirs in zip(plain, laid_out, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.slow
-def test_a_tpu_copies_no_replay_of_256_agents():
-    """Compiled for a v5e that is not there; with the layout that the device would choose there are two copies."""
+@pytest.mark.parametrize(("group_size", "copies"), [(256, 2), (32, 3)])
+def test_a_tpu_copies_no_replay(group_size, copies):
+    """Compiled for a v5e that is not there; with the layout that the device would choose the replay is copied."""
     pytest.importorskip("libtpu")
     from ahead_of_time import examine
     from jax.experimental import topologies
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[:1]
-    assert examine("keras", 256, devices)["replay_copies"] == []
+    assert examine("keras", group_size, devices)["replay_copies"] == []
     with mock.patch.object(programs, "replay_layout", return_value=None):
-        assert len(examine("keras", 256, devices)["replay_copies"]) == 2
+        assert len(examine("keras", group_size, devices)["replay_copies"]) == copies

@@ -169,7 +169,9 @@ def place_of(state: TrainState) -> Place:
 def stored(state: TrainState, place: Place, transition: Transition, setup: Setup) -> TrainState:
     """Returns the state one step later, with a transition of each environment stored (line 10)."""
     add = replay.add if setup.num_envs == 1 else replay.add_all
-    return state._replace(replay=add(state.replay, transition), step=state.step + 1, **place._asdict())
+    after = add(state.replay, transition)
+    after = after._replace(rows=setup.hold(after.rows))
+    return state._replace(replay=after, step=state.step + 1, **place._asdict())
 
 
 def outcome_of(ended: Ended) -> Outcome:

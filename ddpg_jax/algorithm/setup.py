@@ -46,6 +46,8 @@ class Setup:
     """Chooses the rows of the replay at which a minibatch begins."""
     reader: Reader = replay.read
     """Reads the transitions that begin at those rows."""
+    hold: Callable[[jax.Array], jax.Array] = replay.as_it_lies
+    """Holds the replay's rows [C, F], after a write, to an order in the device's memory; it changes no number."""
     batch_size: int = 64
     """B."""
     replay_capacity: int = 50_000

@@ -12,13 +12,14 @@ part of the same blocks; the programs contain no communication.
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.layout import Format, Layout
+from jax.experimental.layout import Format, Layout, with_layout_constraint
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddpg_jax.algorithm import evaluation, loop, outside
@@ -65,6 +66,13 @@ AGENTS_FASTEST = Layout(major_to_minor=(1, 2, 0))
 
 The loops use this layout where agents fill the lanes. Carried between calls in another one, the whole replay would be
 copied twice in each call (measured: `benchmarks/README.md`).
+"""
+
+ROWS_FASTEST = Layout(major_to_minor=(0, 2, 1))
+"""The replay [n, C, F] of a group in a TPU's memory, such that the same number of all rows of an agent lies together.
+
+The loop that learns uses this layout where agents do not fill the lanes. The loop that only gathers would use the other
+one, so that the replay would be copied between them; it is held to this one (`hold_rows_fastest`).
 """
 
 
@@ -198,6 +206,8 @@ def lower_programs(
     setup: Setup, placement: Placement, *, max_steps: int, num_starts: int, hyperparameters: Any = PLAIN
 ) -> dict[str, jax.stages.Lowered]:
     """Returns the programs of a run by the names of `Programs`, before XLA has compiled them (see there)."""
+    if replay_layout(placement) == ROWS_FASTEST:
+        setup = replace(setup, hold=hold_rows_fastest)
     mesh, n, axes = _mesh(placement), placement.block_size, _stacked(setup)
     scalars = _hyperparameter_shapes(hyperparameters, n)
     keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), n)))
@@ -283,8 +293,14 @@ def _laid_out(shardings: Any, placement: Placement) -> Any:
 
 def replay_layout(placement: Placement) -> Layout | None:
     """Returns how the replay lies in a device's memory; None: as the device chooses."""
-    fills_lanes = placement.group_size % LANES == 0
-    return AGENTS_FASTEST if placement.devices[0].platform == "tpu" and fills_lanes else None
+    if placement.devices[0].platform != "tpu":
+        return None
+    return AGENTS_FASTEST if placement.group_size % LANES == 0 else ROWS_FASTEST
+
+
+def hold_rows_fastest(rows: jax.Array) -> jax.Array:
+    """Returns the rows [C, F] of an agent's replay, held to `ROWS_FASTEST` in the compiled program."""
+    return with_layout_constraint(rows, Layout(major_to_minor=(1, 0)))
 
 
 def _inside(
