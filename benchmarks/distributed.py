@@ -3,7 +3,7 @@
 `python benchmarks/distributed.py` trains the same agents with `--devices 2` and with `--distributed --num-processes 2`,
 alternately. It compares the tables and the policies of both byte for byte, and computes the ratios of the seconds for
 training and for the whole command. The result goes to `benchmarks/results/distributed.json`. The benchmark takes about
-six minutes on two cores.
+ten minutes on two fast cores, and twenty on slow ones.
 """
 
 import argparse
@@ -28,9 +28,11 @@ RESULT = Path(__file__).parent / "results" / "distributed.json"
 
 RUNS = {
     "keras": ("--preset", "keras", "--seeds", "32", "--total-steps", "1000"),
+    "keras 64-64": ("--preset", "keras", "--hidden-sizes", "64", "64", "--seeds", "32", "--total-steps", "4000"),
     "pendulum": ("--preset", "pendulum", "--seeds", "32"),
+    "gist": ("--preset", "gist", "--seeds", "32", "--total-steps", "4000"),
 }
-"""The flags of each run, which trains for about twenty seconds."""
+"""The flags of each run, which trains for ten to forty seconds."""
 
 WAYS = {"one": ("--devices", "2"), "two": ("--distributed", "--num-processes", "2")}
 """The flags for one process and for two."""

@@ -110,11 +110,18 @@ def test_the_compiler_counts_at_least_the_states():
 
 
 @pytest.mark.parametrize(
-    ("platform", "size", "layout"),
-    [("tpu", 256, AGENTS_FASTEST), ("tpu", 32, ROWS_FASTEST), ("gpu", 256, None), ("cpu", 256, None)],
+    ("platform", "size", "capacity", "layout"),
+    [
+        ("tpu", 256, 100, AGENTS_FASTEST),
+        ("tpu", 32, 50_000, ROWS_FASTEST),
+        ("tpu", 32, 6_000, None),  # moved into fast memory, whatever its order outside
+        ("gpu", 256, 50_000, None),
+        ("cpu", 256, 50_000, None),
+    ],
 )
-def test_agents_are_the_fastest_axis_where_they_fill_a_tpus_lanes(platform, size, layout):
-    assert programs.replay_layout(on(platform, size)) == layout
+def test_a_tpu_keeps_the_order_that_its_loops_use(platform, size, capacity, layout):
+    setup = setup_of(SMALL.replace(replay_capacity=capacity))
+    assert programs.replay_layout(setup, on(platform, size)) == layout
 
 
 def order(population) -> set[tuple[int, ...]]:

@@ -75,6 +75,13 @@ The loop that learns uses this layout where agents do not fill the lanes. The lo
 one, so that the replay would be copied between them; it is held to this one (`hold_rows_fastest`).
 """
 
+LEAST_HELD = 8 * 2**20
+"""Bytes of a group's replay from which it is held to an order.
+
+A TPU moves a smaller one into its fast memory for a call. Held to an order outside of it, it would be moved there in
+every step (seen with `pendulum` and 32 agents, 6.6 MiB).
+"""
+
 
 class Placement(NamedTuple):
     """The devices of a block, and the number of agents on each."""
@@ -192,7 +199,7 @@ def compile_programs(
     with ThreadPoolExecutor() as pool:  # XLA compiles without holding the interpreter
         programs = dict(zip(lowered, pool.map(compile_one, lowered.values()), strict=True))
     shardings = _shardings_over(_mesh(placement))
-    own_states = _laid_out(_shardings(_stacked(setup), shardings), placement)
+    own_states = _laid_out(_shardings(_stacked(setup), shardings), replay_layout(setup, placement))
     return Programs(placement, shardings[_OWN], shardings[_SHARED], own_states, **programs)
 
 
@@ -206,7 +213,8 @@ def lower_programs(
     setup: Setup, placement: Placement, *, max_steps: int, num_starts: int, hyperparameters: Any = PLAIN
 ) -> dict[str, jax.stages.Lowered]:
     """Returns the programs of a run by the names of `Programs`, before XLA has compiled them (see there)."""
-    if replay_layout(placement) == ROWS_FASTEST:
+    layout = replay_layout(setup, placement)
+    if layout == ROWS_FASTEST:
         setup = replace(setup, hold=hold_rows_fastest)
     mesh, n, axes = _mesh(placement), placement.block_size, _stacked(setup)
     scalars = _hyperparameter_shapes(hyperparameters, n)
@@ -222,7 +230,7 @@ def lower_programs(
         rest = _inside(setup, states, scalars, max_steps=max_steps, num_starts=num_starts, num_devices=num_devices)
     else:
         rest = _outside(setup, states, scalars, num_starts=num_starts)
-    return {name: _lower(each, mesh, placement) for name, each in {"init": init, **rest}.items()}
+    return {name: _lower(each, mesh, placement, layout) for name, each in {"init": init, **rest}.items()}
 
 
 class Memory(NamedTuple):
@@ -258,13 +266,13 @@ def compiled_memory(
     return Memory(held * len(placement.devices), working * len(placement.devices))
 
 
-def _lower(each: Function, mesh: Mesh, placement: Placement) -> jax.stages.Lowered:
+def _lower(each: Function, mesh: Mesh, placement: Placement, layout: Layout | None) -> jax.stages.Lowered:
     """Returns the program of a function for a block."""
     shardings = _shardings_over(mesh)
     return jax.jit(
         _over_block(each, mesh, placement),
-        in_shardings=_laid_out(_shardings(_divided(each), shardings), placement),
-        out_shardings=_laid_out(_shardings(each.out_axes, shardings), placement),
+        in_shardings=_laid_out(_shardings(_divided(each), shardings), layout),
+        out_shardings=_laid_out(_shardings(each.out_axes, shardings), layout),
         donate_argnums=each.donated,
     ).lower(*each.arguments)
 
@@ -278,9 +286,8 @@ def _shardings_over(mesh: Mesh) -> dict[int | None, NamedSharding]:
     return {axis: NamedSharding(mesh, _spec(axis)) for axis in (_OWN, _SHARED)}
 
 
-def _laid_out(shardings: Any, placement: Placement) -> Any:
+def _laid_out(shardings: Any, layout: Layout | None) -> Any:
     """Returns the shardings of a program's values, with the layout of the replay where a training state is one."""
-    layout = replay_layout(placement)
 
     def with_layout(tree: Any) -> Any:
         if layout is None or not isinstance(tree, TrainState):
@@ -291,11 +298,14 @@ def _laid_out(shardings: Any, placement: Placement) -> Any:
     return jax.tree.map(with_layout, shardings, is_leaf=lambda tree: isinstance(tree, TrainState))
 
 
-def replay_layout(placement: Placement) -> Layout | None:
-    """Returns how the replay lies in a device's memory; None: as the device chooses."""
+def replay_layout(setup: Setup, placement: Placement) -> Layout | None:
+    """Returns how the replay of a group lies in a device's memory; None: as the device chooses."""
     if placement.devices[0].platform != "tpu":
         return None
-    return AGENTS_FASTEST if placement.group_size % LANES == 0 else ROWS_FASTEST
+    if placement.group_size % LANES == 0:
+        return AGENTS_FASTEST
+    rows: Any = train_state_shapes(setup).replay.rows
+    return ROWS_FASTEST if placement.group_size * rows.size * rows.dtype.itemsize >= LEAST_HELD else None
 
 
 def hold_rows_fastest(rows: jax.Array) -> jax.Array:
