@@ -3,7 +3,7 @@
 `python benchmarks/distributed.py` trains the same agents with `--devices 2` and with `--distributed --num-processes 2`,
 alternately. It compares the tables and the policies of both byte for byte, and computes the ratios of the seconds for
 training and for the whole command. The result goes to `benchmarks/results/distributed.json`. The benchmark takes about
-ten minutes on two fast cores, and twenty on slow ones.
+twenty minutes on two cores without AVX-512.
 """
 
 import argparse
