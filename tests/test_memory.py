@@ -124,6 +124,14 @@ def test_a_tpu_keeps_the_order_that_its_loops_use(platform, size, capacity, layo
     assert programs.replay_layout(setup, on(platform, size)) == layout
 
 
+@pytest.mark.parametrize(("layout", "held"), [(ROWS_FASTEST, 2), (AGENTS_FASTEST, 0), (None, 0)])
+def test_both_loops_are_held_to_the_order_of_rows(layout, held):
+    with mock.patch.object(programs, "replay_layout", return_value=layout):
+        placement = Placement((jax.devices()[0],), 2)
+        lowered = programs.lower_programs(setup_of(SMALL), placement, max_steps=20, num_starts=2)
+    assert lowered["train"].as_text().count("LayoutConstraint") == held  # one that gathers, one that also learns
+
+
 def order(population) -> set[tuple[int, ...]]:
     """The axes of the replays in memory, the slowest first."""
     return {state.replay.rows.format.layout.major_to_minor for state in population.states}
