@@ -310,7 +310,7 @@ def replay_layout(setup: Setup, placement: Placement) -> Layout | None:
 
 def hold_rows_fastest(rows: jax.Array) -> jax.Array:
     """Returns the rows [C, F] of an agent's replay, held to `ROWS_FASTEST` in the compiled program."""
-    return with_layout_constraint(rows, Layout(major_to_minor=(1, 0)))
+    return with_layout_constraint(rows, Layout(major_to_minor=(1, 0)))  # `vmap` puts the axis of the agents in front
 
 
 def _inside(
