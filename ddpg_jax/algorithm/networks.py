@@ -43,6 +43,21 @@ def _initializers(kind: str, fan_in: int) -> tuple[Initializer, Initializer]:
     )
 
 
+@jax.custom_jvp
+def relu(x: jax.Array) -> jax.Array:
+    """Returns max(x, 0) elementwise, whose derivative compiles to a faster kernel than that of `flax.linen.relu`."""
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (tangent,) = primals, tangents
+    # XLA on a CPU needs four times as long for a selection between a gradient as it lies in memory and 0 as for one
+    # between a computed value and 0 (measured: `benchmarks/README.md`). The product with 1 makes it one.
+    one = 1 + 0 * x  # of floats, so that XLA cannot leave it out
+    return relu(x), jnp.where(x > 0, tangent, 0) * one
+
+
 class Dense(nn.Module):
     """A linear layer along an axis of its input: the last axis, or the first one of an input [features, B]."""
 
@@ -83,7 +98,7 @@ class Hidden(nn.Module):
                 x = nn.LayerNorm()(x)
             elif self.normalization == "batch":
                 x = batch_norm(train)(x)
-            x = nn.relu(x)
+            x = relu(x)
             if self.dropout:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return x
