@@ -1,7 +1,8 @@
-"""With all switches of the DDPG family off, the program is the one from before there were any.
+"""With all switches of the DDPG family off, the program is that of plain DDPG.
 
-`ddpg_programs.json` has been recorded at the commit before the first switch (`python tests/test_switched_off.py` writes
-it). Equal input to XLA gives equal optimised programs and equal bits.
+`ddpg_programs.json` was recorded at the commit before the first switch, and again after each change to plain DDPG
+itself (`python tests/test_switched_off.py` writes it). Equal input to XLA gives equal optimised programs and equal
+bits.
 """
 
 import hashlib
