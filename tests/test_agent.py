@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -340,27 +339,6 @@ def test_networks_compute_their_layers_whether_narrow_or_wide(sizes):
     np.testing.assert_allclose(alone, values[0], rtol=1e-4, atol=1e-5)
     actions = jax.jit(algorithm.actor.apply)(actor, batch.observation)
     np.testing.assert_allclose(actions, numpy_actor(empty | state.actor["params"], batch.observation), rtol=1e-4)
-
-
-def test_relu_and_its_derivative_have_the_bits_of_flax():
-    x = jnp.array([-3e38, -2.0, -1e-40, -0.0, 0.0, 1e-40, 0.5, 3e38])
-    gradient = jnp.array([1.0, jnp.inf, -5.0, 2.0, -1e-40, 3.0, -0.7, 1e38])
-    values, backward = jax.vjp(networks.relu, x)
-    expected_values, expected_backward = jax.vjp(nn.relu, x)
-    assert values.tobytes() == expected_values.tobytes()
-    assert backward(gradient)[0].tobytes() == expected_backward(gradient)[0].tobytes()
-    tangent, expected = (jax.jvp(relu, (x,), (gradient,))[1] for relu in (networks.relu, nn.relu))
-    assert tangent.tobytes() == expected.tobytes()
-
-
-def test_relu_can_be_differentiated_twice_in_both_modes():
-    def function(x):
-        return jnp.sum(networks.relu(x) ** 3)
-
-    x = jnp.array([-2.0, 0.5, 3.0])
-    second = np.diag([0.0, 3.0, 18.0])
-    np.testing.assert_allclose(jax.hessian(function)(x), second)  # forward over reverse
-    np.testing.assert_allclose(jax.jacrev(jax.grad(function))(x), second)
 
 
 def kernel_shapes(params) -> dict[str, list[tuple[int, int]]]:
