@@ -1,6 +1,6 @@
-"""Deep Deterministic Policy Gradient: `init`, `act` and `update`, the paper's page.
+"""Deep Deterministic Policy Gradient as `init`, `act` and `update`: the page to read beside Algorithm 1 of the paper.
 
-The comments name the lines of Algorithm 1 (Lillicrap et al. 2015, https://arxiv.org/abs/1509.02971), counted from its
+Comments name the lines of Algorithm 1 (Lillicrap et al. 2015, https://arxiv.org/abs/1509.02971), counted from the
 first: 1-3 initialise, 4-6 begin an episode, 7 begins a step, 8-10 act, execute and store, 11-15 learn.
 This file has lines 1, 2 and 12 to 15, and the policy of line 8; `loop.py` has the loop around them.
 """
@@ -26,9 +26,9 @@ TargetAction = Callable[[PRNGKey, jax.Array, tuple[float, ...], tuple[float, ...
 
 @dataclass(frozen=True)
 class Algorithm:
-    """The parts of DDPG. Hashable: equal algorithms share one compilation.
+    """The parts of DDPG. To vary it, replace a part by another one with the same signature.
 
-    The algorithm is varied by exchanging a part for another one of the same signature.
+    Hashable: equal algorithms share one compilation.
     """
 
     actor: Actor
@@ -38,19 +38,21 @@ class Algorithm:
     optimizer: Optimizer = adam
     """(learning_rate, eps, l2) -> an Optax transformation, for the actor and for the critic."""
     critic_first: bool = True
-    """Let the actor's loss use the critic after its step. False: both steps start from the same critic."""
+    """The actor's loss uses the critic after its step (True) or before it (False)."""
     policy_delay: int = 1
-    """Move the actor and the targets at every so many updates of the critic."""
+    """Updates of the critic per update of the actor and the targets."""
     target_action: TargetAction | None = None
-    """Changes the target actor's action (`smoothing.smooth`). None: it is used as it is."""
+    """Changes the target actor's action (`smoothing.smooth`); None: no change."""
     td_target: Callable[..., jax.Array] = losses.td_target
-    """(reward [B], discount [B], next values, gamma as a keyword) -> the targets of the critic's values."""
+    """(reward [B], discount [B], next values, gamma as a keyword) -> the targets y."""
     critic_loss: Callable[[jax.Array, jax.Array], jax.Array] = losses.critic_loss
-    """(values, targets) -> the critic's loss []."""
+    """(values, targets y) -> the critic's loss []."""
     actor_loss: Callable[[jax.Array], jax.Array] = losses.actor_loss
     """(values of the actor's actions) -> the actor's loss []."""
     action_value: Callable[[jax.Array], jax.Array] = losses.action_value
-    """(the critic's output) -> Q(s, a) [B]; another one where the output is more than that (`losses.CriticForm`)."""
+    """(the critic's output) -> Q(s, a) [B]."""
+    clipped_share: Callable[..., jax.Array] | None = None
+    """(arguments of `td_target`) -> the fraction [] of the targets outside the critic's support; None: always 0."""
 
 
 @partial(jax.jit, static_argnames="algorithm")
@@ -59,8 +61,8 @@ def init(key: PRNGKey, observation: jax.Array, *, algorithm: Algorithm) -> Agent
 
     Args:
         key: consumed.
-        observation: an example [O]; only its size and dtype matter. The parameters get its dtype.
-        algorithm: its networks are initialised.
+        observation: an example [O], of which only size and dtype matter. The parameters get its dtype.
+        algorithm: holds the networks to initialise.
 
     Returns:
         A state whose `step` is 0.
@@ -73,7 +75,7 @@ def init(key: PRNGKey, observation: jax.Array, *, algorithm: Algorithm) -> Agent
     actor = dict(algorithm.actor.init(actor_key, observation))
     critic = dict(algorithm.critic.init(critic_key, observation, action))
     actor, critic = jax.tree.map(lambda x: x.astype(observation.dtype), (actor, critic))
-    optimizer = algorithm.optimizer(1.0, 1.0, 0.0)  # its state does not depend on these
+    optimizer = algorithm.optimizer(1.0, 1.0, 0.0)  # its first state does not depend on the three numbers
     return AgentState(
         actor=actor,
         critic=critic,
@@ -96,7 +98,7 @@ def act(state: AgentState, observation: jax.Array, *, algorithm: Algorithm) -> j
         algorithm: the one with which `state` was made.
 
     Returns:
-        [..., A] in the dtype of the parameters. Exploration noise is the caller's to add (`noise.py`).
+        [..., A] in the dtype of the parameters, without exploration noise (`noise.py`).
     """
     observation = jnp.asarray(observation, dtype_of(state.actor))
     return jnp.asarray(algorithm.actor.apply(state.actor, observation))
@@ -106,31 +108,31 @@ def act(state: AgentState, observation: jax.Array, *, algorithm: Algorithm) -> j
 def update(
     key: PRNGKey, state: AgentState, batch: Transition, *, algorithm: Algorithm, hyperparameters: Hyperparameters
 ) -> tuple[AgentState, UpdateInfo]:
-    """Updates critic, actor and targets once: lines 12 to 15, on any minibatch (line 11).
+    """Updates critic, actor and targets once (lines 12 to 15), on the minibatch of line 11.
 
     Args:
-        key: consumed (by dropout and by `target_action`, where there are any).
+        key: consumed, for dropout and for `target_action`.
         state: the agent before the update.
         batch: B transitions.
         algorithm: the one with which `state` was made.
-        hyperparameters: scalars. `noise`, `lr_decay`, `reward_scale` and `average_tau` are not used here: the loop and
-            `Setup.reader` apply them.
+        hyperparameters: scalars. `noise`, `lr_decay`, `reward_scale` and `ema_tau` are not used here, but by the loop
+            and by `Setup.reader`.
 
     Returns:
-        The agent after the update, and its losses on this batch (`UpdateInfo`).
+        The agent after the update, and its losses on this minibatch.
 
     Raises:
-        AssertionError: if the fields of the batch have other ranks, or not the same B.
-        ValueError: if a part of the algorithm needs a hyperparameter that is None.
+        AssertionError: if the fields of the batch have wrong ranks, or differ in B.
+        ValueError: if a part of the algorithm requires a hyperparameter that is None.
     """
     chex.assert_rank(list(batch), [2, 2, 1, 1, 2])
     chex.assert_equal_shape_prefix(list(batch), 1)
     dtype = dtype_of(state.critic)
     batch, hyperparameters = jax.tree.map(lambda x: jnp.asarray(x, dtype), (batch, hyperparameters))
-    critic_key, actor_key, *target_key = jax.random.split(key, 2 if algorithm.target_action is None else 3)
+    critic_key, actor_key, target_key = jax.random.split(key, 3)
 
     # Line 12: set y_i = r_i + gamma Q'(s_{i+1}, mu'(s_{i+1})).
-    target = _target(target_key, state, batch, algorithm, hyperparameters)
+    target, clipped_targets = _target(target_key, state, batch, algorithm, hyperparameters)
     # Line 13: update the critic by minimising the mean squared error to y.
     new, critic_loss, q_mean = _critic_step(critic_key, state, batch, target, algorithm, hyperparameters)
 
@@ -143,39 +145,44 @@ def update(
         target_actor, target_critic = optax.incremental_update(online, old, hyperparameters.tau)
         return new._replace(target_actor=target_actor, target_critic=target_critic), actor_loss
 
-    new, actor_loss = _at_every(algorithm.policy_delay, move_actor_and_targets, new)
-    return new._replace(step=state.step + 1), UpdateInfo(critic_loss, actor_loss, q_mean)
+    new, actor_loss = _every(algorithm.policy_delay, move_actor_and_targets, new)
+    return new._replace(step=state.step + 1), UpdateInfo(critic_loss, actor_loss, q_mean, clipped_targets)
 
 
-def _at_every(
+def _every(
     delay: int, move: Callable[[AgentState], tuple[AgentState, jax.Array]], state: AgentState
 ) -> tuple[AgentState, jax.Array]:
-    """Moves at every `delay`-th update, counted from 1, and then returns `delay` times the loss; otherwise 0."""
+    """Moves at each `delay`-th update, with `delay` times the loss, and otherwise not, with a loss of 0."""
     if delay == 1:
         return move(state)
 
-    def moved(state: AgentState) -> tuple[AgentState, jax.Array]:
+    def move_now(state: AgentState) -> tuple[AgentState, jax.Array]:
         state, loss = move(state)
         return state, delay * loss
 
-    def kept(state: AgentState) -> tuple[AgentState, jax.Array]:
-        loss = jax.eval_shape(move, state)[1]
-        return state, jnp.zeros(loss.shape, loss.dtype)
+    def wait(state: AgentState) -> tuple[AgentState, jax.Array]:
+        return state, jnp.zeros((), dtype_of(state.critic))
 
-    return jax.lax.cond((state.step + 1) % delay == 0, moved, kept, state)
+    return jax.lax.cond((state.step + 1) % delay == 0, move_now, wait, state)
 
 
 def _target(
-    key: list[PRNGKey], state: AgentState, batch: Transition, algorithm: Algorithm, hyperparameters: Hyperparameters
-) -> jax.Array:
-    """Returns the targets y [B]. Target networks use their running statistics and no dropout."""
+    key: PRNGKey, state: AgentState, batch: Transition, algorithm: Algorithm, hyperparameters: Hyperparameters
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the targets y [B], and the fraction of them outside the critic's support.
+
+    The target networks use their running statistics and no dropout.
+    """
     next_action = jnp.asarray(algorithm.actor.apply(state.target_actor, batch.next_observation))
     if algorithm.target_action is not None:
-        (target_key,) = key
         bounds = algorithm.actor.low, algorithm.actor.high
-        next_action = algorithm.target_action(target_key, next_action, *bounds, hyperparameters)
+        next_action = algorithm.target_action(key, next_action, *bounds, hyperparameters)
     next_value = algorithm.critic.apply(state.target_critic, batch.next_observation, next_action)
-    return algorithm.td_target(batch.reward, batch.discount, next_value, gamma=hyperparameters.gamma)
+    inputs = batch.reward, batch.discount, next_value
+    target = algorithm.td_target(*inputs, gamma=hyperparameters.gamma)
+    if algorithm.clipped_share is None:
+        return target, jnp.zeros((), target.dtype)
+    return target, algorithm.clipped_share(*inputs, gamma=hyperparameters.gamma)
 
 
 def _critic_step(
@@ -186,11 +193,11 @@ def _critic_step(
     algorithm: Algorithm,
     hyperparameters: Hyperparameters,
 ) -> tuple[AgentState, jax.Array, jax.Array]:
-    """Returns the state with the critic one step further, the critic's loss, and the mean of its values before."""
+    """Returns the state after a step of the critic; the critic's loss and mean value are those before the step."""
 
     def loss(params: Params) -> tuple[jax.Array, tuple[Variables, jax.Array]]:
         variables = state.critic | {"params": params}
-        value, variables = _apply_in_training(key, algorithm.critic, variables, batch.observation, batch.action)
+        value, variables = _apply_in_loss(key, algorithm.critic, variables, batch.observation, batch.action)
         return algorithm.critic_loss(value, target), (variables, jnp.mean(algorithm.action_value(value)))
 
     params = state.critic["params"]
@@ -209,13 +216,13 @@ def _actor_step(
     algorithm: Algorithm,
     hyperparameters: Hyperparameters,
 ) -> tuple[AgentState, jax.Array]:
-    """Returns the state with the actor one step further, which `critic` judges, and the actor's loss."""
+    """Returns the state after a step of the actor along the gradient of `critic`; the loss is that before the step."""
     actor_key, critic_key = jax.random.split(key)
 
     def loss(params: Params) -> tuple[jax.Array, Variables]:
         variables = state.actor | {"params": params}
-        action, variables = _apply_in_training(actor_key, algorithm.actor, variables, batch.observation)
-        value, _ = _apply_in_training(critic_key, algorithm.critic, critic, batch.observation, action)
+        action, variables = _apply_in_loss(actor_key, algorithm.actor, variables, batch.observation)
+        value, _ = _apply_in_loss(critic_key, algorithm.critic, critic, batch.observation, action)
         return algorithm.actor_loss(value), variables
 
     params = state.actor["params"]
@@ -226,10 +233,10 @@ def _actor_step(
     return state._replace(actor=actor, actor_optimizer_state=optimizer_state), actor_loss
 
 
-def _apply_in_training(
+def _apply_in_loss(
     key: PRNGKey, network: Actor | Critic | Ensemble, variables: Variables, *inputs: jax.Array
 ) -> tuple[jax.Array, Variables]:
-    """Returns the output with dropout and the minibatch's statistics, and the variables with the new running ones."""
+    """Returns the output with dropout and the minibatch's statistics, and the variables with new running statistics."""
     output, changed = network.apply(variables, *inputs, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
     return output, variables | dict(changed)
 

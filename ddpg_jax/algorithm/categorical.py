@@ -1,4 +1,4 @@
-"""A critic of distributions: the return's probabilities on fixed values, its atoms, instead of its expected value.
+"""A critic of distributions: the return's probabilities on fixed values (the atoms) instead of its expected value.
 
 Bellemare et al. 2017, "A Distributional Perspective on Reinforcement Learning", section 4 and Algorithm 1
 (https://arxiv.org/abs/1707.06887); with a deterministic policy as in D4PG, Barth-Maron et al. 2018, "Distributed
@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.algorithm.losses import CriticForm
+from ddpg_jax.algorithm.types import Scalar
 
 
 def project(probabilities: jax.Array, returns: jax.Array, atoms: jax.Array) -> jax.Array:
-    """Projects distributions onto the atoms: each probability is shared by the two atoms next to its return.
+    """Projects distributions onto the atoms: each probability is divided between the two atoms next to its return.
 
-    The mass is kept, and so is the mean where no return lies beyond the outermost atoms, on which such returns are put.
+    The sum of the probabilities is kept, and so is the mean, unless returns lie beyond the outermost atoms: those are
+    clipped to them.
 
     Args:
         probabilities: [B, M] of the returns.
@@ -31,7 +33,7 @@ def project(probabilities: jax.Array, returns: jax.Array, atoms: jax.Array) -> j
     chex.assert_rank([probabilities, returns, atoms], [2, 2, 1])
     step = atoms[1] - atoms[0]
     inside = jnp.clip(returns, atoms[0], atoms[-1])
-    # [B, M, M]: the share of a return (second axis) that an atom (last axis) takes, falling with their distance.
+    # [B, M, M]: the fraction of a return's probability (second axis) for each atom (last axis) falls with distance.
     shares = jnp.maximum(0.0, 1.0 - jnp.abs(inside[:, :, None] - atoms[None, None, :]) / step)
     return jnp.einsum("bm,bma->ba", probabilities, shares)
 
@@ -44,17 +46,17 @@ def categorical(num_atoms: int, value_min: float, value_max: float) -> CriticFor
     """
     numbers = np.linspace(value_min, value_max, num_atoms)
 
+    def bellman(reward: jax.Array, discount: jax.Array, atoms: jax.Array, gamma: Scalar) -> jax.Array:
+        return reward[:, None] + gamma * discount[:, None] * atoms[None, :]
+
     def action_value(logits: jax.Array) -> jax.Array:
         atoms = jnp.asarray(numbers, logits.dtype)
         return jnp.sum(jax.nn.softmax(logits) * jax.lax.broadcast_to_rank(atoms, logits.ndim), axis=-1)
 
-    def td_target(
-        reward: jax.Array, discount: jax.Array, next_logits: jax.Array, *, gamma: jax.Array | float
-    ) -> jax.Array:
+    def td_target(reward: jax.Array, discount: jax.Array, next_logits: jax.Array, *, gamma: Scalar) -> jax.Array:
         chex.assert_rank([reward, discount, next_logits], [1, 1, 2])
         atoms = jnp.asarray(numbers, next_logits.dtype)
-        returns = reward[:, None] + gamma * discount[:, None] * atoms[None, :]
-        return project(jax.nn.softmax(next_logits), returns, atoms)
+        return project(jax.nn.softmax(next_logits), bellman(reward, discount, atoms, gamma), atoms)
 
     def critic_loss(logits: jax.Array, target: jax.Array) -> jax.Array:
         chex.assert_rank([logits, target], 2)
@@ -64,4 +66,12 @@ def categorical(num_atoms: int, value_min: float, value_max: float) -> CriticFor
     def actor_loss(logits: jax.Array) -> jax.Array:
         return -jnp.mean(action_value(logits))
 
-    return CriticForm(td_target, critic_loss, actor_loss, action_value)
+    def clipped_share(reward: jax.Array, discount: jax.Array, next_logits: jax.Array, *, gamma: Scalar) -> jax.Array:
+        chex.assert_rank([reward, discount, next_logits], [1, 1, 2])
+        atoms = jnp.asarray(numbers, next_logits.dtype)
+        returns = bellman(reward, discount, atoms, gamma)
+        tolerance = 1e-3 * (atoms[1] - atoms[0])  # larger than rounding
+        outside = (returns < atoms[0] - tolerance) | (returns > atoms[-1] + tolerance)
+        return jnp.mean(jnp.sum(jnp.where(outside, jax.nn.softmax(next_logits), 0.0), axis=-1))
+
+    return CriticForm(td_target, critic_loss, actor_loss, action_value, clipped_share)

@@ -1,4 +1,4 @@
-"""Several critics in one, of which a target uses the smallest value.
+"""Several critics in one; the target uses the smallest of their values.
 
 Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods", section 4.2
 (https://arxiv.org/abs/1802.09477).
@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.algorithm.losses import CriticForm
-from ddpg_jax.algorithm.networks import MOMENTS, Critic
+from ddpg_jax.algorithm.networks import OBS_STATS, Critic
+from ddpg_jax.algorithm.types import Scalar
 
 
 class Ensemble(nn.Module):
@@ -28,7 +29,7 @@ class Ensemble(nn.Module):
             in_axes=None,
             out_axes=-1,
             axis_size=self.num_critics,
-            variable_axes={"params": 0, "batch_stats": 0, MOMENTS: None},
+            variable_axes={"params": 0, "batch_stats": 0, OBS_STATS: None},
             split_rngs={"params": True, "dropout": True},
         )
         return jnp.asarray(each(self.critic, observation, action))
@@ -42,13 +43,13 @@ def of_ensemble(form: CriticForm) -> CriticForm:
     are added; the actor follows the first critic.
     """
 
-    def td_target(
-        reward: jax.Array, discount: jax.Array, next_output: jax.Array, *, gamma: jax.Array | float
-    ) -> jax.Array:
-        values = jax.vmap(form.action_value, in_axes=-1, out_axes=-1)(next_output)
-        smallest = jnp.argmin(values, axis=-1).reshape(-1, *(1,) * (next_output.ndim - 1))
-        chosen = jnp.take_along_axis(next_output, smallest, axis=-1)[..., 0]
-        return form.td_target(reward, discount, chosen, gamma=gamma)
+    def smallest(output: jax.Array) -> jax.Array:
+        values = jax.vmap(form.action_value, in_axes=-1, out_axes=-1)(output)
+        critic = jnp.argmin(values, axis=-1).reshape(-1, *(1,) * (output.ndim - 1))
+        return jnp.take_along_axis(output, critic, axis=-1)[..., 0]
+
+    def td_target(reward: jax.Array, discount: jax.Array, next_output: jax.Array, *, gamma: Scalar) -> jax.Array:
+        return form.td_target(reward, discount, smallest(next_output), gamma=gamma)
 
     def critic_loss(output: jax.Array, target: jax.Array) -> jax.Array:
         return jnp.sum(jax.vmap(form.critic_loss, in_axes=(-1, None))(output, target))
@@ -59,4 +60,9 @@ def of_ensemble(form: CriticForm) -> CriticForm:
     def action_value(output: jax.Array) -> jax.Array:
         return form.action_value(output[..., 0])
 
-    return CriticForm(td_target, critic_loss, actor_loss, action_value)
+    def clipped_share(reward: jax.Array, discount: jax.Array, next_output: jax.Array, *, gamma: Scalar) -> jax.Array:
+        assert form.clipped_share is not None
+        return form.clipped_share(reward, discount, smallest(next_output), gamma=gamma)
+
+    has_support = form.clipped_share is not None
+    return CriticForm(td_target, critic_loss, actor_loss, action_value, clipped_share if has_support else None)

@@ -1,17 +1,14 @@
 """An environment as two pure functions, `reset` and `step`.
 
-`step` does not reset: the end of an episode, its reason and the last observation stay apart, and the loop begins the
-next episode.
+`step` does not reset. So the loop sees the last observation of an episode and why it ended, then begins the next one.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.algorithm.types import PRNGKey
@@ -33,54 +30,41 @@ class Step(NamedTuple):
     """[] bool: the episode was cut off by a time limit, in a state that has a future value."""
 
 
-class HostSteps(NamedTuple):
-    """The results of the actions in n environments on the host, as NumPy arrays."""
+class HostEnvs(Protocol):
+    """Environments that step side by side on the host. They do not reset on their own."""
 
-    step: Step
-    """[n, ...] of each; the observations are those before any reset."""
-    observation: np.ndarray
-    """[n, O] the observations to go on from, of new episodes where others have ended."""
+    def begin(self, indices: np.ndarray, starts: Sequence[Any] | None) -> np.ndarray:
+        """Begins an episode in each environment of `indices`, and returns their observations [len(indices), O] float32.
 
+        `starts` has a seed or a start state for each; None: each goes on with its own random numbers.
+        """
 
-class HostEnvironments(Protocol):
-    """Environments that step side by side on the host and begin new episodes themselves."""
+    def step(self, actions: np.ndarray, active: np.ndarray) -> Step:
+        """Executes the actions [n, A] where `active` [n]; returns NumPy arrays [n, ...] that are not written to again.
 
-    def reset(self, seeds: np.ndarray) -> np.ndarray:
-        """Begins an episode in each of the n environments, by its seed; returns the observations [n, O]."""
+        Inactive environments keep their last observation, with a reward of 0.
+        """
 
-    def step(self, actions: np.ndarray) -> HostSteps:
-        """Executes the actions [n, A]."""
+    def render(self, index: int) -> np.ndarray:
+        """Draws one environment as a frame [H, W, 3] of 8-bit colours."""
 
-
-class HostEpisodes(Protocol):
-    """Episodes on the host, each from a given start, for evaluation."""
-
-    def begin(self, starts: Any, num_agents: int) -> np.ndarray:
-        """Begins an episode from each of S start states for each agent; returns the observations [N, S, O]."""
-
-    def step(self, actions: np.ndarray, alive: np.ndarray) -> Step:
-        """Executes the actions [N, S, A] where an episode goes on (alive [N, S]); returns NumPy arrays [N, S, ...]."""
+    def close(self) -> None:
+        """Releases what the environments hold."""
 
 
-class Outside(Protocol):
+class HostEnv(Protocol):
     """A task whose environments are objects on the host, not functions that can be compiled. Hashable."""
 
-    def environments(self, num: int, max_steps: int) -> HostEnvironments:
-        """Makes environments for training, whose episodes are cut off after `max_steps`."""
+    def make(self, num: int, max_steps: int | None = None) -> HostEnvs:
+        """Makes environments whose episodes are cut off after `max_steps`; default: the task's own limit."""
 
-    def episodes(self) -> HostEpisodes:
-        """Makes what evaluations run in."""
-
-    def film(self, act: Callable[[np.ndarray], np.ndarray], start: Any, every: int) -> Sequence[np.ndarray]:
-        """Draws an episode from one start state [1]; returns every n-th frame [H, W, 3]. `act`: [O] -> [A]."""
-
-    def repeating(self, times: int) -> "Outside":
-        """Returns the task in which every action is executed several times, and the rewards are added up."""
+    def repeating(self, times: int) -> "HostEnv":
+        """Returns the task in which every action is executed `times` times and the rewards are added up."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment of one agent, made from any functions of these signatures.
+    """One agent's environment, made of any functions with these signatures.
 
     Environments are compared by value: equal ones, with the same functions, share a compiled program.
 
@@ -99,24 +83,15 @@ class Environment:
     max_steps: int
     """Time limit: the number of steps after which an episode is cut off."""
     reset: Callable[[PRNGKey], tuple[State, jax.Array]]
-    """Consumes the key; returns a start state and its observation [O], or a tree of arrays with O numbers in all, which
-    `make_setup` flattens."""
+    """(key) -> a start state and its observation [O]; consumes the key. (`environments.adapt` flattens observations
+    that are trees of arrays.)"""
     step: Callable[[PRNGKey, State, jax.Array], tuple[State, Step]]
-    """(key, state, action [A]); consumes the key. The action is within the bounds."""
-    starts: Callable[[int], tuple[State, jax.Array]] | None = None
-    """n -> the start states that evaluations share, and their observations, with a leading axis n.
-    None: `reset` draws them from a fixed key."""
-    optimal_returns: tuple[float, ...] | None = None
-    """The optimum's return from each of the first start states, where it is known."""
-    solved_shortfall: float | None = None
-    """An agent has solved the task if its mean shortfall to those returns is at most this; None: not defined."""
-    observation_parts: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    """Names and shapes of the arrays of which the observation was put together, in their order; empty: it is one."""
-    draw: Callable[[Sequence[State]], Sequence[np.ndarray]] | None = None
-    """States -> frames [H, W, 3] of 8-bit colours; None: there is nothing that draws them."""
-    outside: Outside | None = None
-    """Makes environments on the host; then `step` is not used, and `reset` returns a `Pending` state. None: there are
-    none, `reset` and `step` are the task."""
+    """(key, state, action [A]) -> the next state and the result; consumes the key. The action is within the bounds."""
+    host_env: HostEnv | None = None
+    """Makes the environments if they step on the host; then `step` is not used, and `reset` returns a
+    `host_env.PendingAction`. None: `reset` and `step` are the task."""
+    cacheable: bool = False
+    """Whether `reset` and `step` never change, so that compiled programs may be kept between calls."""
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
@@ -124,34 +99,33 @@ class Environment:
             object.__setattr__(self, name, bounds)
             if not bounds or not all(map(math.isfinite, bounds)):
                 raise ValueError(f"{name} is {bounds}, but must be finite numbers, one per action")
-        if len(self.low) != len(self.high) or not all(a < b for a, b in zip(self.low, self.high, strict=True)):
-            raise ValueError(f"high is {self.high}, but must be above low, {self.low}, in each action")
+        self._check_range()
         for name in ("observation_size", "max_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be a whole number >= 1")
+            object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
+
+    def _check_range(self) -> None:
+        """Refuses bounds between which no action fits into a float32."""
+        if len(self.low) != len(self.high):
+            raise ValueError(f"high is {self.high}, but must be {len(self.low)} numbers, like low")
+        with np.errstate(over="ignore"):
+            span = np.asarray(self.high, np.float32) - np.asarray(self.low, np.float32)
+        if not np.all(span > 0):
+            raise ValueError(f"high is {self.high}, but must be above low, {self.low}, in each action (as float32)")
+        if not np.all(np.isfinite(span)):
+            raise ValueError(f"high is {self.high}, but must be at most 3.4e38 above low, {self.low}, in each action")
 
     @property
     def action_size(self) -> int:
         """The number of actions, A."""
         return len(self.low)
 
-    def evaluation_starts(self, num: int) -> tuple[State, jax.Array]:
-        """Returns the first `num` of the start states that all evaluations share, with their observations [num, O]."""
-        return _drawn(self.reset, _EVALUATION_SEED, num) if self.starts is None else self.starts(num)
 
-    def starts_of(self, seed: int, num: int) -> tuple[State, jax.Array]:
-        """Returns start states that a seed of the caller's draws, with their observations [num, O]."""
-        return _drawn(self.reset, seed, num)
-
-    def selection_starts(self, num: int) -> tuple[State, jax.Array]:
-        """Returns the start states by which the best agent is chosen; they are not those of reported returns."""
-        return _drawn(self.reset, _SELECTION_SEED, num)
-
-
-_EVALUATION_SEED = 512_000_001  # numbers that nobody uses as a root seed
-_SELECTION_SEED = 512_000_002
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _drawn(reset: Callable[[PRNGKey], tuple[State, jax.Array]], seed: int, num: int) -> tuple[State, jax.Array]:
-    return jax.vmap(lambda i: reset(jax.random.fold_in(jax.random.key(seed), i)))(jnp.arange(num))
+def _whole_number(name: str, value: Any) -> int:
+    """Returns a whole number >= 1, of any type of number."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = 0
+    if number < 1 or number != value:
+        raise ValueError(f"{name} is {value}, but must be a whole number >= 1")
+    return number

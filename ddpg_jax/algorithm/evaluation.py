@@ -5,53 +5,81 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm import agent, averaging
+from ddpg_jax.algorithm import agent, ema
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.algorithm.types import AgentState
 
 
+class Starts(NamedTuple):
+    """S start states of episodes, which agents share."""
+
+    state: Any
+    """[S, ...] the states of the environment, a tree of arrays."""
+    observation: jax.Array
+    """[S, O] their observations."""
+    key: jax.Array
+    """[S] the source of each episode's random numbers: step t uses the key with t folded in."""
+
+
 class GreedyEpisodes(NamedTuple):
-    """What greedy episodes from S start states have come to; under `vmap` over N agents, arrays [N, S]."""
+    """The results of greedy episodes from S start states; under `vmap` over N agents, arrays [N, S]."""
 
     returns: Any
     """[S] the undiscounted returns."""
     share_at_bounds: Any
-    """[S] the share of the actions, over steps and components, that were a bound of the action space."""
+    """[S] the fraction of the actions, over steps and components, that were at a bound of the action space."""
+
+
+class _Progress(NamedTuple):
+    """S episodes after t steps; `alive` marks those that have not ended."""
+
+    t: jax.Array
+    state: Any
+    observation: jax.Array
+    alive: jax.Array
+    total_reward: jax.Array
+    length: jax.Array
+    at_bounds: jax.Array
 
 
 def greedy_episodes(
-    state: AgentState, starts: tuple[Any, jax.Array], *, environment: Environment, algorithm: Algorithm
+    state: AgentState, starts: Starts, *, environment: Environment, algorithm: Algorithm
 ) -> GreedyEpisodes:
     """Runs one greedy episode from each of S start states.
 
+    An episode depends on its start and its key, not on the other episodes or on how many run together.
+
     Args:
-        state: an agent; where it has an average of its actor, that acts.
-        starts: environment states and observations with a leading axis S, as `Environment.evaluation_starts` returns.
-        environment: the task; a random one is given the same keys for every agent.
+        state: an agent; if it has an average of its actor, the average acts.
+        starts: the start states, from `Task.evaluation_starts` for example. Their keys are not consumed.
+        environment: the task.
         algorithm: the one with which `state` was made.
     """
-    num, state = starts[1].shape[0], state._replace(actor=averaging.policy(state))
+    state = state._replace(actor=ema.policy(state))
     low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (environment.low, environment.high))
 
-    def going_on(carry: tuple[jax.Array, Any, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        t, _, _, alive, *_ = carry
-        return (t < environment.max_steps) & jnp.any(alive)
+    def is_running(now: _Progress) -> jax.Array:
+        return (now.t < environment.max_steps) & jnp.any(now.alive)
 
-    def step(carry: tuple[jax.Array, Any, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]) -> tuple:
-        t, states, observation, alive, total, length, at_bounds = carry
-        action = agent.act(state, observation, algorithm=algorithm).astype(jnp.float32)
+    def step(now: _Progress) -> _Progress:
+        action = agent.act(state, now.observation, algorithm=algorithm).astype(jnp.float32)
         action = jnp.clip(action, low, high)
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), t), num)
-        states, result = jax.vmap(environment.step)(keys, states, action)
-        total = total + jnp.where(alive, result.reward, 0.0)
-        share = jnp.mean((action == low) | (action == high), axis=-1, dtype=jnp.float32)
-        at_bounds = at_bounds + jnp.where(alive, share, 0.0)
-        length = length + alive.astype(jnp.float32)
-        alive = alive & ~(result.terminated | result.truncated)
-        return t + 1, states, result.observation, alive, total, length, at_bounds
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(starts.key, now.t)
+        env_state, result = jax.vmap(environment.step)(keys, now.state, action)
+        at_bounds = jnp.mean((action == low) | (action == high), axis=-1, dtype=jnp.float32)
+        return _Progress(
+            t=now.t + 1,
+            state=env_state,
+            observation=result.observation,
+            alive=now.alive & ~(result.terminated | result.truncated),
+            total_reward=now.total_reward + jnp.where(now.alive, result.reward, 0.0),
+            length=now.length + now.alive.astype(jnp.float32),
+            at_bounds=now.at_bounds + jnp.where(now.alive, at_bounds, 0.0),
+        )
 
+    num = len(starts.observation)
     zeros = jnp.zeros(num, jnp.float32)
-    carry = (jnp.int32(0), *starts, jnp.ones(num, bool), zeros, zeros, zeros)
-    *_, total, length, at_bounds = jax.lax.while_loop(going_on, step, carry)
-    return GreedyEpisodes(total, at_bounds / length)
+    begun = _Progress(jnp.int32(0), starts.state, starts.observation, jnp.ones(num, bool), zeros, zeros, zeros)
+    end = jax.lax.while_loop(is_running, step, begun)
+    return GreedyEpisodes(end.total_reward, end.at_bounds / end.length)

@@ -7,8 +7,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from ddpg_jax.algorithm.types import Scalar
 
-def td_target(reward: jax.Array, discount: jax.Array, next_value: jax.Array, *, gamma: jax.Array | float) -> jax.Array:
+
+def td_target(reward: jax.Array, discount: jax.Array, next_value: jax.Array, *, gamma: Scalar) -> jax.Array:
     """Computes y = r + gamma d Q'(s', mu'(s')), the critic's target.
 
     Args:
@@ -41,15 +43,12 @@ def actor_loss(value: jax.Array) -> jax.Array:
 
 
 def action_value(value: jax.Array) -> jax.Array:
-    """Returns the critic's values [B] as they are."""
+    """Returns Q(s, a) [B], which is a plain critic's output."""
     return value
 
 
 class CriticForm(NamedTuple):
-    """What a critic's output means: four functions of arrays, which are fields of `Algorithm`, too.
-
-    The output is [B, ...], one entry per transition of a minibatch.
-    """
+    """What a critic's output [B, ...] means: functions of arrays, which are also fields of `Algorithm`."""
 
     td_target: Callable[..., jax.Array] = td_target
     """(reward [B], discount [B], next output, gamma as a keyword) -> the target."""
@@ -59,3 +58,6 @@ class CriticForm(NamedTuple):
     """(output for the actor's actions) -> the actor's loss []."""
     action_value: Callable[[jax.Array], jax.Array] = action_value
     """(output) -> the values Q(s, a) [B]."""
+    clipped_share: Callable[..., jax.Array] | None = None
+    """(the arguments of `td_target`) -> the fraction [] of the target's probability that lay outside the support of the
+    critic's values; None: any value can be represented."""

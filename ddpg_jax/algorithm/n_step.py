@@ -1,4 +1,4 @@
-"""Returns of several rewards before the target bootstraps, from the replay as it is.
+"""Sums of several rewards before the target bootstraps, read from the replay of single steps.
 
 Watkins 1989; with DDPG in D4PG, Barth-Maron et al. 2018, section 3 (https://arxiv.org/abs/1804.08617).
 """
@@ -16,24 +16,23 @@ from ddpg_jax.algorithm.types import Hyperparameters, Replay, Transition
 class NStep:
     """Reads windows of up to n rows of the replay, each as one transition.
 
-    A window ends early at a terminal state, at the end of an episode by its time limit, and at the newest row. Whether
-    an episode goes on is seen by the next row, which then begins with the observation that this one ended with. (An
-    episode that begins with exactly that observation is not told from one that goes on; nor does the state tell them
-    apart, so that the return is right.)
+    A window ends early at a terminal state, at a time limit, and at the newest row. Consecutive rows belong to one
+    episode if the next row's observation equals this row's next observation. (So would an episode that begins with
+    exactly that observation; its state is the same, so the return is still right.)
     """
 
     num_steps: int
     """n."""
     num_envs: int = 1
-    """Environments whose rows lie in turn in the replay."""
+    """E: consecutive rows of one environment are E rows apart."""
 
     def __call__(
         self, ring: Replay, indices: jax.Array, action_size: int, hyperparameters: Hyperparameters
     ) -> Transition:
         """Returns the windows [B] that begin at the rows `indices` [B].
 
-        `reward` is the sum of gamma^k r_k over the m <= n steps taken, `discount` gamma^(m-1) times that of the last of
-        them, so that a target multiplies the next value by gamma^m; `next_observation` is the last one's.
+        Over the m <= n steps of a window, `reward` is the sum of gamma^k r_k, `discount` is gamma^(m-1) times the last
+        discount, so that a target multiplies the next value by gamma^m, and `next_observation` is the last one.
         """
         capacity = ring.rows.shape[0]
         gamma = jnp.asarray(hyperparameters.gamma, ring.rows.dtype)

@@ -1,4 +1,7 @@
-"""The actor mu(s) and the critic Q(s, a) as Flax modules, which are hashable values without a state."""
+"""The actor mu(s) and the critic Q(s, a) as Flax modules, which are hashable values without state.
+
+Both have an argument `train`: True while a loss is computed, False while acting and for targets.
+"""
 
 from collections.abc import Callable
 
@@ -7,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm.products import Product, exact
+from ddpg_jax.algorithm.matmul import Product, full_precision
 
 Initializer = Callable[..., jax.Array]
 """(key, shape, dtype) -> an array of that shape. The key is consumed."""
@@ -15,14 +18,15 @@ Initializer = Callable[..., jax.Array]
 BATCH_NORM_MOMENTUM = 0.99
 """Weight of the past in batch normalisation's running statistics; the paper gives none (Flax's default)."""
 
-MOMENTS = "moments"
-"""Flax's collection with the mean and the variance of observations (`moments.py`)."""
+OBS_STATS = "obs_stats"
+"""Flax's collection with the mean and the variance of observations (`obs_normalization.py`)."""
 
-MOST_DEVIATIONS = 10.0
-"""A standardised observation is clipped to so many standard deviations."""
+MAX_DEVIATIONS = 10.0
+"""A standardised observation is clipped to ± this many standard deviations."""
 
 NARROW = 16
-"""Networks up to this width compute with the batch along the last axis, which is faster for them on a CPU."""
+"""Networks up to this width have the batch on the last axis of their arrays: twice as fast on a CPU at a width of 8,
+but slower from 64 on."""
 
 
 def uniform(bound: float) -> Initializer:
@@ -38,16 +42,15 @@ def _initializers(kind: str, fan_in: int) -> tuple[Initializer, Initializer]:
     """Returns the initialisers of a hidden layer's kernel and bias (paper, section 7; Keras's and Flax's defaults)."""
     if kind == "fan_in_uniform":
         return uniform(fan_in**-0.5), uniform(fan_in**-0.5)
-    return {"glorot_uniform": nn.initializers.glorot_uniform, "lecun_normal": nn.initializers.lecun_normal}[kind](), (
-        nn.initializers.zeros_init()
-    )
+    kernel = {"glorot_uniform": nn.initializers.glorot_uniform, "lecun_normal": nn.initializers.lecun_normal}[kind]
+    return kernel(), nn.initializers.zeros_init()
 
 
 @jax.custom_jvp
 def relu(x: jax.Array) -> jax.Array:
     """Returns max(x, 0) elementwise; its derivative, 0 at 0, compiles to a faster kernel than `flax.linen.relu`'s.
 
-    Bits are those of Flax for finite numbers. Where x is infinite the derivative is NaN.
+    The bits are Flax's for finite numbers; for an infinite x the derivative is NaN.
     """
     return jnp.maximum(x, 0)
 
@@ -55,19 +58,19 @@ def relu(x: jax.Array) -> jax.Array:
 @relu.defjvp
 def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (tangent,) = primals, tangents
-    # XLA on a CPU needs four times as long to choose between 0 and a gradient as it lies in memory as between 0 and a
-    # computed value (measured: `benchmarks/README.md`). Backwards the gradient is multiplied by `one` first.
-    one = 1 + 0 * x  # which XLA has to compute, because x could be infinite
+    # On a CPU, a select is four times slower on a loaded operand than on a computed one (measured). Backwards, the
+    # gradient is multiplied by `one` before the select, and so computed.
+    one = 1 + 0 * x  # XLA cannot simplify this, because x could be infinite
     return relu(x), jnp.where(x > 0, tangent, 0) * one
 
 
 class Dense(nn.Module):
-    """A linear layer along an axis of its input: the last axis, or the first one of an input [features, B]."""
+    """A linear layer along the last axis of its input, or along the first one of an input [features, B]."""
 
     size: int
     kernel_init: Initializer
     bias_init: Initializer
-    product: Product = exact
+    product: Product = full_precision
 
     @nn.compact
     def __call__(self, x: jax.Array, axis: int) -> jax.Array:
@@ -79,18 +82,18 @@ class Dense(nn.Module):
 
 
 class Hidden(nn.Module):
-    """Hidden layers, each of which is a dense layer, its normalisation, a ReLU and dropout."""
+    """Hidden layers, each with a product, a normalisation, a ReLU and dropout."""
 
     sizes: tuple[int, ...]
     initializer: str = "glorot_uniform"
     normalization: str = "none"
     dropout: float = 0.0
-    product: Product = exact
-    """The product of inputs and kernels."""
+    product: Product = full_precision
+    """(inputs, kernel) -> their matrix product."""
 
     @property
     def is_narrow(self) -> bool:
-        """Whether arithmetic with the batch last is faster: on a CPU twice at a width of 8, slower from 64 on."""
+        """Whether arithmetic with the batch on the last axis is faster (`NARROW`)."""
         return self.normalization == "none" and all(size <= NARROW for size in self.sizes)
 
     @nn.compact
@@ -108,33 +111,34 @@ class Hidden(nn.Module):
 
 
 def batch_norm(train: bool) -> nn.BatchNorm:
-    """Returns batch normalisation (paper, section 3), by the minibatch's or by running statistics."""
+    """Returns batch normalisation (paper, section 3): by the minibatch's statistics in losses, else by running ones."""
     return nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)
 
 
 class Standardize(nn.Module):
-    """Observations [..., O] minus their mean, divided by their standard deviation; `moments.observe` keeps both."""
+    """Observations [..., O] minus their mean, divided by their standard deviation (see `obs_normalization.update`)."""
 
     @nn.compact
     def __call__(self, observation: jax.Array) -> jax.Array:
         shape, dtype = observation.shape[-1:], observation.dtype
-        mean = self.variable(MOMENTS, "mean", jnp.zeros, shape, dtype)
-        variance = self.variable(MOMENTS, "variance", jnp.ones, shape, dtype)
-        self.variable(MOMENTS, "count", jnp.zeros, (), dtype)
+        mean = self.variable(OBS_STATS, "mean", jnp.zeros, shape, dtype)
+        variance = self.variable(OBS_STATS, "variance", jnp.ones, shape, dtype)
+        self.variable(OBS_STATS, "count", jnp.zeros, (), dtype)
         center, spread = (
             jax.lax.broadcast_to_rank(x, observation.ndim) for x in (mean.value, jnp.sqrt(variance.value + 1e-8))
         )
-        return jnp.clip((observation - center) / spread, -MOST_DEVIATIONS, MOST_DEVIATIONS)
+        return jnp.clip((observation - center) / spread, -MAX_DEVIATIONS, MAX_DEVIATIONS)
 
 
 class Final(nn.Module):
-    """The last, linear layer."""
+    """The last layer, which is linear."""
 
     size: int
     initializer: str = "glorot_uniform"
     bound: float | None = None
-    """Draw the kernel from U(-bound, bound) instead of by `initializer`."""
+    """Draw the kernel from U(-bound, bound) instead of by `initializer`; None: by `initializer`."""
     draw_bias: bool = False
+    """Draw the bias from the same interval, instead of zeros."""
 
     @nn.compact
     def __call__(self, x: jax.Array, axis: int = -1) -> jax.Array:
@@ -158,7 +162,7 @@ class Actor(nn.Module):
     sigmoid: bool = False
     """Bound the output by low + (high - low) sigmoid(x), instead of (low + high) / 2 + (high - low) / 2 tanh(x)."""
     standardize: bool = False
-    """Standardise observations by the moments of those that the agent has acted on."""
+    """Standardise observations by the mean and the variance of those that the agent has acted on."""
 
     @nn.compact
     def __call__(self, observation: jax.Array, train: bool = False) -> jax.Array:
@@ -182,9 +186,9 @@ class Actor(nn.Module):
 class Critic(nn.Module):
     """The action value Q(s, a): observations [..., O] and actions [..., A] to values [...].
 
-    With a last layer of more than one unit the output is [..., M], of M numbers. Observation and action
-    each pass through a branch of their own, which may be empty, before a trunk sees both. With empty branches they are
-    joined at the input; with one hidden layer for the observation the action enters at the second (paper, section 7).
+    If the last layer has M > 1 units, the output is [..., M]. Observation and action each pass through a branch before
+    a trunk sees both. With empty branches they are joined at the input; with one hidden layer in the observation's
+    branch, the action enters at the second layer (paper, section 7).
     """
 
     observation_branch: Hidden
@@ -192,7 +196,7 @@ class Critic(nn.Module):
     trunk: Hidden
     final: Final
     standardize: bool = False
-    """Standardise observations by the moments of those that the agent has acted on."""
+    """Standardise observations by the mean and the variance of those that the agent has acted on."""
 
     @nn.compact
     def __call__(self, observation: jax.Array, action: jax.Array, train: bool = False) -> jax.Array:

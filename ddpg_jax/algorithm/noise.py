@@ -13,8 +13,8 @@ from ddpg_jax.algorithm.types import NoiseProcess, PRNGKey
 def ornstein_uhlenbeck(*, theta: float, sigma: float, dt: float = 1.0, mean: float = 0.0) -> NoiseProcess:
     """Returns the process x <- x + theta (mean - x) dt + sigma sqrt(dt) e.
 
-    Uhlenbeck & Ornstein 1930 in Euler-Maruyama steps of length `dt`; the Keras tutorial has dt = 0.01, the paper
-    (section 7) names theta = 0.15 and sigma = 0.2.
+    This is Uhlenbeck & Ornstein 1930 in Euler-Maruyama steps of length `dt`. The paper (section 7) has theta = 0.15 and
+    sigma = 0.2; the Keras tutorial has dt = 0.01.
     """
     return NoiseProcess(1 - theta * dt, theta * mean * dt, sigma * dt**0.5)
 
@@ -25,22 +25,22 @@ def unaccumulated(*, theta: float, sigma: float, mean: float = 0.0) -> NoiseProc
 
 
 def gaussian(*, sigma: float, mean: float = 0.0) -> NoiseProcess:
-    """Returns the process x <- mean + sigma e, which is independent from step to step."""
+    """Returns the process x <- mean + sigma e, whose values are independent of each other."""
     return NoiseProcess(0.0, mean, sigma)
 
 
 def init(process: NoiseProcess, num_actions: int) -> jax.Array:
-    """Returns the value [A] with which the process starts."""
+    """Returns the first value [A] of the process."""
     return jnp.full((num_actions,), process.initial, jnp.float32)
 
 
 def step(key: PRNGKey, value: jax.Array, process: NoiseProcess) -> jax.Array:
-    """Returns the process's next value [A] after the given one [A]. The key is consumed."""
+    """Returns the process's next value [A]. Consumes the key."""
     return after(value, jax.random.normal(key, value.shape, value.dtype), process)
 
 
 def after(value: jax.Array, shock: jax.Array, process: NoiseProcess) -> jax.Array:
-    """Returns the process's next value [A] after the given one [A], for its standard normal numbers [A]."""
+    """Returns the process's next value [A] for standard normal numbers `shock` [A]."""
     return process.coefficient * value + process.drift + process.innovation * shock
 
 

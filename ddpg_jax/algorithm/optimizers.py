@@ -7,24 +7,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddpg_jax.algorithm.types import Params
+from ddpg_jax.algorithm.types import Params, Scalar
 
 Optimizer = Callable[..., optax.GradientTransformation]
-"""(learning_rate, eps, l2) -> an Optax transformation; its state does not depend on the three."""
+"""(learning_rate, eps, l2) -> an Optax transformation, whose first state does not depend on the three numbers."""
 
 _B1, _B2 = 0.9, 0.999  # Kingma & Ba 2015; the defaults of every framework here
 
 
-def adam(
-    learning_rate: jax.Array | float, eps: jax.Array | float, l2: jax.Array | float
-) -> optax.GradientTransformation:
+def adam(learning_rate: Scalar, eps: Scalar, l2: Scalar) -> optax.GradientTransformation:
     """Returns Adam (Kingma & Ba 2015, Algorithm 1), on gradients to which L2 of the kernels is added first.
 
     Args:
-        learning_rate: its step size.
-        eps: added to the square root of the bias-corrected second moment.
-        l2: factor on a kernel, which is added to its gradient; biases and normalisation are not affected. It passes
-            through Adam's normalisation, unlike the decoupled decay of AdamW.
+        learning_rate: the step size.
+        eps: is added to the square root of the bias-corrected second moment.
+        l2: this times a kernel is added to its gradient, before Adam (unlike the decoupled decay of AdamW); biases and
+            normalisation have no L2.
     """
     chain = optax.chain(
         optax.add_decayed_weights(l2, mask=_is_kernel),
@@ -39,9 +37,7 @@ def adam(
     return optax.GradientTransformation(chain.init, update)
 
 
-def adam_eps_hat(
-    learning_rate: jax.Array | float, eps: jax.Array | float, l2: jax.Array | float
-) -> optax.GradientTransformation:
+def adam_eps_hat(learning_rate: Scalar, eps: Scalar, l2: Scalar) -> optax.GradientTransformation:
     """Returns Adam as TensorFlow and Keras compute it: epsilon is added to sqrt(v) before the bias correction.
 
     That is Kingma & Ba's "epsilon hat" (end of section 2), equal to `adam` with eps / sqrt(1 - b2^t) at step t.
@@ -51,7 +47,7 @@ def adam_eps_hat(
         return adam(learning_rate, eps, l2).init(params)
 
     def update(gradients: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
-        # Keras's own order of operations: another order rounds differently, and Adam amplifies rounding.
+        # In Keras's order of operations: another order rounds differently, and Adam amplifies rounding.
         decay_state, adam_state, rate_state = state
         decay = optax.add_decayed_weights(l2, mask=_is_kernel)
         gradients, decay_state = decay.update(gradients, decay_state, params)
@@ -68,19 +64,17 @@ def adam_eps_hat(
 
 @dataclass(frozen=True)
 class Clipped:
-    """An optimizer whose gradients are scaled down where their global norm is larger than a limit.
+    """An optimizer whose gradients are scaled down to a global norm if theirs is larger; L2 is added afterwards.
 
     Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", Algorithm 1
-    (https://arxiv.org/abs/1211.5063). L2 is added afterwards.
+    (https://arxiv.org/abs/1211.5063).
     """
 
     optimizer: Optimizer
     max_norm: float
-    """The largest norm of all gradients of a network together."""
+    """The largest norm of a network's gradients, over all its parameters."""
 
-    def __call__(
-        self, learning_rate: jax.Array | float, eps: jax.Array | float, l2: jax.Array | float
-    ) -> optax.GradientTransformation:
+    def __call__(self, learning_rate: Scalar, eps: Scalar, l2: Scalar) -> optax.GradientTransformation:
         """Returns the transformation (see `Optimizer`)."""
         return optax.chain(optax.clip_by_global_norm(self.max_norm), self.optimizer(learning_rate, eps, l2))
 

@@ -1,8 +1,8 @@
 """Experience replay (Lin 1992; paper, section 3) as one preallocated array.
 
-A transition is a row, so a step writes one slice and a minibatch is one gather. Under `vmap` the agents of a group
-share `added`, so all write the same row, which stays an update in place. A different row for each agent would be a
-scatter, and a conditional write a copy of the whole replay.
+A transition is a row, so that a step writes one slice and a minibatch is one gather. Under `vmap` the agents of a group
+share `added`: all write the same row, so the write stays in place. Different rows would make it a scatter, and a
+conditional write would copy the whole replay.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm.types import Hyperparameters, PRNGKey, Replay, Transition, needed
+from ddpg_jax.algorithm.types import Hyperparameters, PRNGKey, Replay, Transition, required
 
 Sampler = Callable[[PRNGKey, int, jax.Array], jax.Array]
 """(key, batch_size, size []) -> indices [batch_size] below size. The key is consumed."""
@@ -24,23 +24,14 @@ Reader = Callable[[Replay, jax.Array, int, Hyperparameters], Transition]
 
 
 def init(capacity: int, observation_size: int, action_size: int, dtype: jnp.dtype = jnp.float32) -> Replay:
-    """Returns an empty replay of `capacity` rows.
-
-    Raises:
-        ValueError: if the capacity is below 1.
-    """
+    """Returns an empty replay of `capacity` rows, or raises a ValueError if `capacity` is below 1."""
     if capacity < 1:
         raise ValueError(f"capacity is {capacity}, but must be at least 1")
     return Replay(jnp.zeros((capacity, 2 * observation_size + action_size + 2), dtype), jnp.int32(0))
 
 
-def as_it_lies(rows: jax.Array) -> jax.Array:
-    """Returns the rows; how they lie in memory is for the compiler to choose."""
-    return rows
-
-
 def add(replay: Replay, transition: Transition) -> Replay:
-    """Returns the replay with one more transition (without a leading axis), in place of the oldest if it is full."""
+    """Returns the replay with one more transition (no leading axis), in place of the oldest if the replay is full."""
     chex.assert_rank(list(transition), [1, 1, 0, 0, 1])
     row = jnp.concatenate([jnp.atleast_1d(field).astype(replay.rows.dtype) for field in transition])
     index = replay.added % replay.rows.shape[0]
@@ -48,7 +39,7 @@ def add(replay: Replay, transition: Transition) -> Replay:
 
 
 def add_all(replay: Replay, transitions: Transition) -> Replay:
-    """Returns the replay with E more transitions [E, ...]; E divides the capacity and all that was added before."""
+    """Returns the replay with E more transitions [E, ...]; E must divide the capacity and `added`."""
     chex.assert_rank(list(transitions), [2, 2, 1, 1, 2])
     columns = [field if field.ndim == 2 else field[:, None] for field in transitions]
     rows = jnp.concatenate([column.astype(replay.rows.dtype) for column in columns], axis=1)
@@ -58,28 +49,28 @@ def add_all(replay: Replay, transitions: Transition) -> Replay:
 
 
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
-    """Returns a minibatch [B, ...] of the transitions added so far; consumes the key.
+    """Returns a minibatch [B, ...] of the transitions added so far: at least one, B for `without_replacement`.
 
-    There must be at least one transition, and at least B of them for `without_replacement`.
+    Consumes the key.
     """
     return read(replay, sampler(key, batch_size, size_after(replay, 0)), action_size)
 
 
 def size_after(replay: Replay, num: jax.Array | int) -> jax.Array:
-    """Returns the number of transitions that the replay holds once so many more have been added."""
+    """Returns the number of transitions in the replay after `num` more have been added."""
     return jnp.minimum(replay.added + num, replay.rows.shape[0])
 
 
 def read(
     replay: Replay, indices: jax.Array, action_size: int, hyperparameters: Hyperparameters | None = None
 ) -> Transition:
-    """Returns the transitions [B, ...] in some rows [B]; it is a `Reader`, which needs no hyperparameters."""
+    """Returns the transitions [B, ...] in the rows `indices` [B]: the plain `Reader`, which uses no hyperparameters."""
     return unpack(replay.rows.at[indices].get(mode="promise_in_bounds"), action_size)
 
 
 @dataclass(frozen=True)
 class Rescaled:
-    """Reads transitions by another reader, with their rewards multiplied by `Hyperparameters.reward_scale`."""
+    """Reads transitions by another reader, and multiplies their rewards by `Hyperparameters.reward_scale`."""
 
     reader: Reader
 
@@ -88,12 +79,12 @@ class Rescaled:
     ) -> Transition:
         """Returns the transitions [B, ...] (see `Reader`)."""
         batch = self.reader(replay, indices, action_size, hyperparameters)
-        scale = jnp.asarray(needed(hyperparameters, "reward_scale"), batch.reward.dtype)
+        scale = jnp.asarray(required(hyperparameters, "reward_scale"), batch.reward.dtype)
         return batch._replace(reward=batch.reward * scale)
 
 
 def unpack(rows: Any, action_size: int) -> Transition:
-    """Returns the transitions [B, ...] in rows [B, 2 O + A + 2] of the replay, which are JAX or NumPy arrays."""
+    """Returns the transitions [B, ...] in rows [B, 2 O + A + 2] of the replay, as JAX or NumPy arrays."""
     width = rows.shape[1]
     observation_size = (width - action_size - 2) // 2
     ends = (observation_size, observation_size + action_size, observation_size + action_size + 1)
@@ -111,12 +102,12 @@ def with_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Arra
 def without_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Array:
     """Returns distinct uniform indices [B] below `size`, which must be at least B.
 
-    They are the first B values of a keyed pseudo-random permutation of 0 … size-1, at a cost that does not depend on
-    `size`: a Feistel network permutes the a b >= size pairs of a row below a and a column below b, where a is about the
-    square root of `size`, and the few pairs that fall outside are permuted again until they are inside (Black &
-    Rogaway 2002, "Ciphers with Arbitrary Finite Domains").
+    They are the first B values of a keyed pseudo-random permutation of 0 … size - 1, at a cost that does not depend on
+    `size`. A Feistel network permutes the pairs (row below a, column below b), where a is about the square root of
+    `size` and a b >= size; pairs whose index is not below `size` are permuted again until it is (Black & Rogaway 2002,
+    "Ciphers with Arbitrary Finite Domains").
     """
-    num_rounds = 8 if batch_size >= 64 else 16  # few numbers need more rounds (measured: fewer fail the tests)
+    num_rounds = 8 if batch_size >= 64 else 16  # with fewer rounds, small batches fail the statistical tests
     round_keys = jax.random.bits(key, (num_rounds,), jnp.uint32)
     size = jnp.asarray(size, jnp.uint32)
     num_rows = jnp.ceil(jnp.sqrt(size.astype(jnp.float32))).astype(jnp.uint32)
@@ -139,7 +130,7 @@ def without_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.A
 def _feistel(
     row: jax.Array, column: jax.Array, num_rows: jax.Array, num_columns: jax.Array, round_keys: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Permutes the pairs (row, column): each in turn is shifted cyclically by an amount that depends on the other."""
+    """Permutes the pairs (row, column): shifts each in turn, cyclically, by an amount that depends on the other."""
     for i in range(0, len(round_keys), 2):
         row = _shift(row, _below(num_rows, column ^ round_keys[i]), num_rows)
         column = _shift(column, _below(num_columns, row ^ round_keys[i + 1]), num_columns)
@@ -153,9 +144,9 @@ def _shift(x: jax.Array, amount: jax.Array, modulus: jax.Array) -> jax.Array:
 
 
 def _below(bound: jax.Array, x: jax.Array) -> jax.Array:
-    """Returns a number below `bound`, which is below 2^16, that depends on every bit of x.
+    """Returns a number below `bound` that depends on every bit of x; `bound` is below 2^16.
 
-    The mixing is the 32-bit finaliser of MurmurHash3 (Appleby, public domain).
+    The bits are mixed by the 32-bit finaliser of MurmurHash3 (Appleby, public domain).
     """
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)

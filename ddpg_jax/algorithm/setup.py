@@ -1,11 +1,13 @@
 """Everything from which the training program of an agent is compiled."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
-from ddpg_jax.algorithm import moments, replay
+from ddpg_jax.algorithm import obs_normalization, replay
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.algorithm.replay import Reader, Sampler
@@ -19,17 +21,17 @@ class Exploration:
     noise_unit: tuple[float, ...]
     """The change of each of the A actions by a noise of 1, in the environment's units."""
     noise_reset: bool = False
-    """Start the noise anew in every episode (line 4), instead of letting it run on."""
+    """Start the noise anew in every episode (line 4), instead of continuing it."""
     clip_stored_action: bool = True
     """Store the action as executed, instead of before it was clipped to the bounds."""
     max_steps: int | None = None
-    """A time limit below the environment's own, or None."""
+    """A time limit below the environment's own; None: the environment's own."""
     time_limit_terminal: bool = False
     """Store a time limit as a terminal state."""
     random_steps: int = 0
     """Steps at the beginning of training whose actions are uniformly random within the bounds."""
-    observe: Callable[[AgentState, jax.Array], AgentState] = moments.ignore
-    """Takes note of an observation [O] before the agent acts on it (`moments.observe`)."""
+    observe: Callable[[AgentState, jax.Array], AgentState] = obs_normalization.skip
+    """(agent, observation [O]) -> the agent, before it acts on the observation (`obs_normalization.update`)."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +48,51 @@ class Setup:
     """Chooses the rows of the replay at which a minibatch begins."""
     reader: Reader = replay.read
     """Reads the transitions that begin at those rows."""
-    hold: Callable[[jax.Array], jax.Array] = replay.as_it_lies
-    """Holds the replay's rows [C, F], after a write, to an order in the device's memory; it changes no number."""
     batch_size: int = 64
     """B."""
     replay_capacity: int = 50_000
     """Transitions that the replay holds before it overwrites the oldest."""
     first_update: int = 1
-    """The step, counted from 1, after which the first update may happen."""
+    """The step of the loop, counted from 1, after which the first update may happen."""
     train_every: int = 1
-    """Steps between updates: those numbered 1, 1 + train_every, … train."""
+    """Steps of the loop between updates: the agent trains at steps 1, 1 + train_every, …"""
     updates_per_train: int = 1
-    """Updates each time."""
-    average_actor: bool = False
-    """Evaluate and export an average of the actor's weights (`averaging.py`)."""
+    """Updates each time that the agent trains."""
+    ema: bool = False
+    """Evaluate and export an average of the actor's weights (`ema.py`)."""
     num_envs: int = 1
-    """E, the environments that the agent steps side by side; each step of the loop adds a transition of each."""
+    """E: environments that the agent steps side by side; each step of the loop adds one transition per environment."""
 
     @property
     def updates_once_per_step(self) -> bool:
         """Whether every step has exactly one update, once learning has begun."""
         return self.train_every == self.updates_per_train == 1
+
+    def num_updates(self, env_steps: int) -> int:
+        """Returns the number of updates in the agent's first `env_steps` environment steps."""
+        last = env_steps // self.num_envs
+        trainings = -(-last // self.train_every) - -(-(self.first_update - 1) // self.train_every)
+        return self.updates_per_train * max(0, trainings)
+
+
+def with_parts(setup: Setup, **parts: Any) -> Setup:
+    """Returns the setup with some parts replaced: fields of itself, of its algorithm or of its exploration, by name.
+
+    For example `with_parts(setup, actor=my_actor, sampler=my_sampler, noise_reset=True)`.
+
+    Raises:
+        TypeError: if a name is not that of a part; the message lists the parts.
+    """
+    for nested in ("algorithm", "exploration"):
+        part = parts.get(nested, getattr(setup, nested))
+        own = {name: parts.pop(name) for name in _field_names(part) if name in parts}
+        parts[nested] = dataclasses.replace(part, **own)
+    unknown = sorted(parts.keys() - set(_field_names(setup)))
+    if unknown:
+        known = [*_field_names(setup), *_field_names(setup.algorithm), *_field_names(setup.exploration)]
+        raise TypeError(f"{unknown[0]} is not a part of a setup; the parts are {', '.join(known)}")
+    return dataclasses.replace(setup, **parts)
+
+
+def _field_names(part: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(part)]

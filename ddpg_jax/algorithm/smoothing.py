@@ -6,31 +6,25 @@ Fujimoto et al. 2018, section 5.3 (https://arxiv.org/abs/1802.09477).
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.algorithm.types import Hyperparameters, PRNGKey, needed
+from ddpg_jax.algorithm.types import Hyperparameters, PRNGKey, required
 
 
 def smooth(
-    key: PRNGKey,
-    action: jax.Array,
-    low: tuple[float, ...],
-    high: tuple[float, ...],
-    hyperparameters: Hyperparameters,
+    key: PRNGKey, action: jax.Array, low: tuple[float, ...], high: tuple[float, ...], hyperparameters: Hyperparameters
 ) -> jax.Array:
     """Returns a' + clip(e, -c, c) within the bounds, where e is normal with standard deviation sigma.
 
     Args:
         key: consumed.
-        action: [B, A] of the target actor.
-        low: the bounds of the actions, A numbers each.
-        high: the upper ones.
-        hyperparameters: `target_noise` is sigma and `target_noise_clip` c, in units of half the range of an action.
-
-    Raises:
-        ValueError: if one of the two is None.
+        action: [B, A] a', of the target actor.
+        low: the smallest action, A numbers.
+        high: the largest action.
+        hyperparameters: `target_noise` is sigma, `target_noise_clip` is c, both in units of half the action's range; a
+            ValueError if one of them is None.
     """
     lower, upper = (jnp.asarray(bound, action.dtype)[None, :] for bound in (low, high))
     sigma, clip = (
-        jnp.asarray(needed(hyperparameters, name), action.dtype) for name in ("target_noise", "target_noise_clip")
+        jnp.asarray(required(hyperparameters, name), action.dtype) for name in ("target_noise", "target_noise_clip")
     )
     noise = sigma * jax.random.normal(key, action.shape, action.dtype)
     return jnp.clip(action + jnp.clip(noise, -clip, clip) * ((upper - lower) / 2), lower, upper)

@@ -1,8 +1,8 @@
-"""The types of the arrays that flow through training, with their shapes.
+"""The arrays that flow through training, with their shapes.
 
-`B` is the minibatch, `O` the size of an observation, `A` of an action, `N` the number of agents. Everything is the
-state of one agent; many agents are the same trees with a leading axis `N` (see `ddpg_jax/population`). Floating-point
-arrays are float32 unless said otherwise.
+`B` is the size of a minibatch, `O` of an observation, `A` of an action; `E` is the number of environments per agent and
+`N` the number of agents. Each type holds the state of one agent; `N` agents are the same tree with a leading axis `N`.
+Floating-point arrays are float32 unless noted.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -13,12 +13,15 @@ import optax
 PRNGKey: TypeAlias = jax.Array
 """A typed key made by `jax.random.key`, shape []."""
 
+Scalar: TypeAlias = jax.Array | float
+"""A number, or an array [] of one."""
+
 Params: TypeAlias = Any
 """A tree of arrays: the parameters of a Flax network."""
 
 Variables: TypeAlias = dict[str, Any]
-"""Flax's variables of a network: {"params": …}, and where there are any "batch_stats", the running statistics of batch
-normalisation, and "moments", the mean and the variance of observations."""
+"""Flax's variables of a network: {"params": …}, with batch normalisation also "batch_stats" (its running statistics),
+with normalised observations also "obs_stats" (their mean and variance)."""
 
 
 def is_key(leaf: Any) -> bool:
@@ -42,67 +45,63 @@ class Transition(NamedTuple):
 
 
 class NoiseProcess(NamedTuple):
-    """The AR(1) form of every noise here: x <- coefficient x + drift + innovation e, with standard normal e.
+    """Exploration noise in its AR(1) form: x <- coefficient x + drift + innovation e, with standard normal e.
 
     The loop adds scale decay^episode x to the action, times `Exploration.noise_unit`. The functions of `noise.py` make
     such processes.
     """
 
-    coefficient: jax.Array | float
-    """Share of x that remains after a step: its lag-1 correlation."""
-    drift: jax.Array | float
-    """Constant that is added in every step."""
-    innovation: jax.Array | float
-    """Standard deviation of the random number that is added in every step."""
-    initial: jax.Array | float = 0.0
-    """x at its start."""
-    scale: jax.Array | float = 1.0
+    coefficient: Scalar
+    """Fraction of x that remains after a step: its lag-1 correlation."""
+    drift: Scalar
+    """Constant added in every step."""
+    innovation: Scalar
+    """Standard deviation of the random number added in every step."""
+    initial: Scalar = 0.0
+    """First value of x."""
+    scale: Scalar = 1.0
     """Factor from x to the action, in the first episode."""
-    decay: jax.Array | float = 1.0
+    decay: Scalar = 1.0
     """Factor on the scale after each episode."""
 
 
 class Hyperparameters(NamedTuple):
-    """Scalars that do not change array shapes: one compiled program serves all their values, for each agent."""
+    """Scalars that change no array shape: one compiled program serves all their values, and each agent has its own."""
 
-    actor_lr: jax.Array | float
+    actor_lr: Scalar
     """Adam's learning rate for the actor."""
-    critic_lr: jax.Array | float
+    critic_lr: Scalar
     """Adam's learning rate for the critic."""
-    lr_decay: jax.Array | float
-    """Factor on both learning rates after each episode; the loop applies it, not `update`."""
-    adam_eps: jax.Array | float
+    lr_decay: Scalar
+    """Factor on both learning rates after each episode; applied by the loop, not by `update`."""
+    adam_eps: Scalar
     """Adam's epsilon."""
-    actor_l2: jax.Array | float
+    actor_l2: Scalar
     """L2 on the actor's kernels."""
-    critic_l2: jax.Array | float
+    critic_l2: Scalar
     """L2 on the critic's kernels."""
-    gamma: jax.Array | float
+    gamma: Scalar
     """Discount factor per step."""
-    tau: jax.Array | float
+    tau: Scalar
     """Step of the target networks towards the online ones."""
     noise: NoiseProcess
-    """Exploration noise; the loop adds it, not `act`."""
-    target_noise: jax.Array | float | None = None
+    """Exploration noise; added by the loop, not by `act`."""
+    target_noise: Scalar | None = None
     """Standard deviation of the noise on the target's action, in units of half the action's range; None: no noise."""
-    target_noise_clip: jax.Array | float | None = None
-    """The largest size of that noise, in the same units."""
-    reward_scale: jax.Array | float | None = None
-    """Factor on the rewards that the critic learns from; None: no factor. `Setup.reader` applies it, not `update`."""
-    average_tau: jax.Array | float | None = None
-    """Step of the average of the actor's weights towards them; None: no average. The loop takes it, not `update`."""
+    target_noise_clip: Scalar | None = None
+    """Largest size of that noise, in the same units."""
+    reward_scale: Scalar | None = None
+    """Factor on the rewards that the critic learns from, applied by `Setup.reader` (not by `update`); None: 1."""
+    ema_tau: Scalar | None = None
+    """Step of the average of the actor's weights towards the actor, made by the loop; None: there is no average."""
 
 
-def needed(hyperparameters: Hyperparameters, name: str) -> jax.Array | float:
-    """Returns a hyperparameter that a part of the setup needs.
-
-    Raises:
-        ValueError: if it is None, that is, switched off.
-    """
+def required(hyperparameters: Hyperparameters, name: str) -> Scalar:
+    """Returns a hyperparameter that a part of the setup requires, or raises a ValueError if it is None."""
     value = getattr(hyperparameters, name)
     if value is None:
         raise ValueError(
-            f"{name} is None, but must be a number, because a part of the setup needs it: "
+            f"{name} is None, but must be a number, because a part of the setup requires it: "
             f"hyperparameters._replace({name}=...)"
         )
     return value
@@ -125,28 +124,30 @@ class AgentState(NamedTuple):
     """Moments and counter of the critic's optimizer."""
     step: jax.Array
     """[] int32: updates so far."""
-    average_actor: Variables | None = None
-    """Variables of the average of the actor (`averaging.py`); None: there is none."""
+    ema_actor: Variables | None = None
+    """Variables of the average of the actor (`ema.py`); None: there is no average."""
 
 
 class UpdateInfo(NamedTuple):
-    """The report of an update, each [], measured on its minibatch.
+    """What an update measures on its minibatch, each [].
 
     `critic_loss` and `q_mean` are those of the critic before its step. `actor_loss` is that of the actor before its
-    step, by the critic after its own (`Algorithm.critic_first`) or before.
+    step, by the critic after its step, or before it if `Algorithm.critic_first` is False.
     """
 
     critic_loss: jax.Array
-    """Mean squared TD error; of several critics the sum, of a categorical one the cross-entropy."""
+    """Mean squared TD error; summed over several critics; the cross-entropy for a categorical critic."""
     actor_loss: jax.Array
-    """Mean of -Q(s, mu(s)). With a policy delay d it is d times that at each d-th update, and 0 at the others, so that
-    its average over updates is an average over the actor's."""
+    """Mean of -Q(s, mu(s)). With a policy delay d it is d times that at each d-th update and 0 at the others, so that
+    its average over the critic's updates equals its average over the actor's."""
     q_mean: jax.Array
     """Mean of Q(s, a) over the stored actions."""
+    clipped_targets: jax.Array
+    """Fraction of the target's probability that lay outside the support of a categorical critic; 0 for others."""
 
 
 class Replay(NamedTuple):
-    """A ring buffer of transitions, one per row, so that a minibatch is one gather."""
+    """A ring buffer with one transition per row, so that a minibatch is one gather."""
 
     rows: jax.Array
     """[capacity, 2 O + A + 2]."""
@@ -155,7 +156,7 @@ class Replay(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """Counters of the episode that is running."""
+    """Counters of the current episode."""
 
     number: jax.Array
     """[] int32: episodes completed before this one."""
@@ -165,41 +166,56 @@ class Episode(NamedTuple):
     """[] int32: its steps so far."""
 
 
-class TrainState(NamedTuple):
-    """Everything that an agent carries from one step to the next; nothing else is needed to continue it.
+class EnvState(NamedTuple):
+    """What one environment carries from step to step; with E > 1 environments per agent, with a leading axis E."""
 
-    With E > 1 environments side by side, noise, environment, observation and episode have a leading axis E.
-    """
+    state: Any
+    """The environment's own state, a tree of arrays."""
+    observation: jax.Array
+    """[O] the latest observation."""
+    noise: jax.Array
+    """[A] value of the exploration noise, before it is scaled."""
+    episode: Episode
+    """Counters of the current episode."""
+
+
+class TrainState(NamedTuple):
+    """Everything that an agent carries from step to step; training continues from it alone."""
 
     agent: AgentState
     """Networks, targets and optimizer states."""
     replay: Replay
     """The stored transitions."""
-    noise: jax.Array
-    """[A] value of the exploration noise, before it is scaled."""
-    environment: Any
-    """The environment's own state, a tree of arrays."""
-    observation: jax.Array
-    """[O] the latest observation."""
-    episode: Episode
-    """Counters of the episode that is running."""
+    env: EnvState
+    """The agent's environments."""
     key: PRNGKey
-    """[] the source of all random numbers of its training, with the number of each step folded in (`draws.py`)."""
+    """[] the source of all random numbers of the training; each step folds in its number (`rng.py`)."""
     step: jax.Array
     """[] int32: steps of the training loop so far; agents that advance together share it."""
 
 
-class StepLog(NamedTuple):
-    """The report of a training step: scalars, or [E] for E > 1 environments in the last two fields.
+class EpisodeStats(NamedTuple):
+    """What a step did to its episode; with E > 1 environments per agent [E] for []."""
 
-    For N agents in a chunk of n steps they are NumPy arrays [N, n], and [N, n E], the environments in turn.
+    length: jax.Array
+    """[] int32: steps of the episode that the step ended; 0 if it ended none."""
+    total_reward: jax.Array
+    """[] sum of the episode's rewards, including this step."""
+
+
+class StepLog(NamedTuple):
+    """The log of one training step: scalars, and [E] in the last two fields for E > 1 environments.
+
+    For N agents and n steps, NumPy arrays [N, n], and [N, n E] in the last two fields, environment by environment
+    within a step.
     """
 
     critic_loss: Any
-    """Sum over the step's updates, like the next two fields; 0 if there was none."""
+    """Sum over the step's updates, like the next three fields; 0 if there was no update."""
     actor_loss: Any
     q_mean: Any
+    clipped_targets: Any
     episode_length: Any
     """Steps of the episode that the step ended; 0 if it ended none."""
     episode_return: Any
-    """Sum of the rewards of the running episode, or of the one that the step ended."""
+    """Sum of the rewards of the current episode, or of the one that the step ended."""

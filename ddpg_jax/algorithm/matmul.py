@@ -1,4 +1,4 @@
-"""Matrix products of a layer and its gradients, of the exact operands or of operands rounded to bfloat16."""
+"""Matrix products of layers and their gradients, in full precision or with operands rounded to bfloat16."""
 
 from collections.abc import Callable
 
@@ -8,23 +8,23 @@ import jax.numpy as jnp
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 """(x [..., K], kernel [K, N]) -> x @ kernel [..., N], in the dtype of x."""
 
-FEW = 16
+MIN_FEATURES = 16
 """A product over fewer features is never rounded: it costs next to nothing, and its features may be angles."""
 
 
-def exact(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Multiplies the operands as they are, in JAX's default precision (on a CPU the operands' own)."""
+def full_precision(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Computes x @ kernel in JAX's default precision (on a CPU, the operands' own)."""
     return x @ kernel
 
 
 def in_bfloat16(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Multiplies operands rounded to bfloat16 (8 significant bits), and sums in the dtype of x; so do its gradients.
+    """Computes x @ kernel with operands rounded to bfloat16 (8 significant bits), summed in the dtype of x.
 
-    Parameters, moments and everything between products keep their precision (Micikevicius et al. 2018, "Mixed precision
-    training", with bfloat16, whose range needs no scaling of the loss). Products of fewer than `FEW` features K are
-    exact.
+    Its gradients are computed in the same way; parameters, Adam's moments and everything between products keep their
+    precision (Micikevicius et al. 2018, "Mixed precision training"; the range of bfloat16 needs no scaling of the
+    loss). Products over fewer than `MIN_FEATURES` features K are not rounded.
     """
-    return _in_bfloat16(x, kernel) if kernel.shape[0] >= FEW else exact(x, kernel)
+    return _in_bfloat16(x, kernel) if kernel.shape[0] >= MIN_FEATURES else full_precision(x, kernel)
 
 
 @jax.custom_vjp
@@ -46,7 +46,7 @@ _in_bfloat16.defvjp(_forward, _backward)
 
 
 def _rounded(left: jax.Array, right: jax.Array, left_axes: tuple[int, ...], right_axes: tuple[int, ...]) -> jax.Array:
-    """Returns the product of both operands, rounded, summed over the given axes of each."""
+    """Rounds both operands, and returns their product, summed over the given axes of each."""
     return jax.lax.dot_general(
         left.astype(jnp.bfloat16),
         right.astype(jnp.bfloat16),

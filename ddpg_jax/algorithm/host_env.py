@@ -1,0 +1,138 @@
+"""Algorithm 1 with environments on the host: their results go into the compiled program, and actions come out.
+
+Between two calls, the next action waits in the training state. Each agent's operations have the order of `loop.train`:
+act, execute, store, learn.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpg_jax.algorithm import agent, ema, noise, rng
+from ddpg_jax.algorithm.agent import Algorithm
+from ddpg_jax.algorithm.environment import Step
+from ddpg_jax.algorithm.interaction import ActionSample, episode_number, process_step, sample_action
+from ddpg_jax.algorithm.loop import decay_learning_rates, over_envs, store, to_row, update_agent
+from ddpg_jax.algorithm.rng import InteractionRandomness
+from ddpg_jax.algorithm.setup import Setup
+from ddpg_jax.algorithm.types import (
+    AgentState,
+    EnvState,
+    EpisodeStats,
+    Hyperparameters,
+    PRNGKey,
+    TrainState,
+    Transition,
+)
+
+
+class PendingAction(NamedTuple):
+    """What the compiled program knows of an environment on the host."""
+
+    seed: jax.Array
+    """[] uint32: the seed of the environment's random numbers."""
+    action: ActionSample
+    """The action to execute next."""
+
+
+def reset(key: PRNGKey, *, observation_size: int, action_size: int) -> tuple[PendingAction, jax.Array]:
+    """Returns an environment's state before its first reset on the host, with an observation of zeros.
+
+    Consumes the key.
+    """
+    zeros = jnp.zeros(action_size, jnp.float32)
+    seed = jax.random.bits(key, (), jnp.uint32)
+    return PendingAction(seed, ActionSample(zeros, zeros, zeros)), jnp.zeros(observation_size)
+
+
+def begin(
+    state: TrainState, observation: jax.Array, hyperparameters: Hyperparameters, *, setup: Setup
+) -> tuple[TrainState, jax.Array]:
+    """Begins new episodes from the observation [O], or [E, O] (lines 4 to 6), and samples the first action.
+
+    Returns:
+        The state, and the action [E, A].
+    """
+    env = state.env
+    zeros = jax.tree.map(jnp.zeros_like, env.episode)
+    first_noise = jnp.broadcast_to(noise.init(hyperparameters.noise, env.noise.shape[-1]), env.noise.shape)
+    env = env._replace(
+        observation=observation,
+        noise=first_noise if setup.exploration.noise_reset else env.noise,
+        episode=zeros._replace(number=env.episode.number),
+    )
+    return _sample_next_action(state._replace(env=env), hyperparameters, setup)
+
+
+def step(
+    state: TrainState, received: jax.Array, hyperparameters: Hyperparameters, *, setup: Setup
+) -> tuple[TrainState, jax.Array, jax.Array]:
+    """Stores the result of the pending action, learns, and samples the next action (lines 8 to 15).
+
+    Args:
+        state: an agent with a pending action.
+        received: [E, 2 O + 3] the environments' results, from `pack`.
+        hyperparameters: the agent's.
+        setup: the agent's.
+
+    Returns:
+        The state, the next action [E, A], and the row of the log (`loop.unpack_log`).
+    """
+
+    def receive(env: EnvState, received: jax.Array) -> tuple[EnvState, Transition, EpisodeStats]:
+        size = setup.environment.observation_size
+        observation, next_start, (reward, terminated, truncated) = jnp.split(received, [size, 2 * size])
+        result = Step(observation, reward, terminated != 0, truncated != 0)
+
+        def begin_if(ended: jax.Array) -> tuple[Any, jax.Array]:
+            return env.state, next_start  # the host has begun the next episode if this one has ended
+
+        return process_step(env, env.state.action, result, begin_if, hyperparameters=hyperparameters, setup=setup)
+
+    now = decay_learning_rates(hyperparameters, episode_number(state, setup))
+    received = received[0] if setup.num_envs == 1 else received
+    env, transition, stats = over_envs(receive, setup)(state.env, received)
+    learns = state.step >= setup.first_update - 1
+    randomness = rng.of_next_step(state, setup=setup)
+    state = store(state, env, transition, setup)
+    state, info = update_agent(state, randomness, now, setup=setup, learns=learns)
+    state, action = _sample_next_action(state, hyperparameters, setup)
+    return state, action, to_row(stats, info)
+
+
+def act(state: AgentState, observations: jax.Array, *, algorithm: Algorithm) -> jax.Array:
+    """Returns the greedy actions [S, A] float32 for observations [S, O], within their bounds.
+
+    If the agent has an average of its actor, the average acts.
+    """
+    state = state._replace(actor=ema.policy(state))
+    actions = agent.act(state, observations, algorithm=algorithm).astype(jnp.float32)
+    low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (algorithm.actor.low, algorithm.actor.high))
+    return jnp.clip(actions, low, high)
+
+
+def pack(results: Step, observations: np.ndarray) -> np.ndarray:
+    """Returns the results of n environments as one array [n, 2 O + 3] float32, for a single transfer to the device.
+
+    Args:
+        results: NumPy arrays [n, ...]; the observations are those before any reset.
+        observations: [n, O] to continue from: those of the results, or of a new episode if one has ended.
+    """
+    numbers = np.stack([results.reward, results.terminated, results.truncated], axis=1, dtype=np.float32)
+    return np.concatenate([results.observation, observations, numbers], axis=1, dtype=np.float32)
+
+
+def _sample_next_action(
+    state: TrainState, hyperparameters: Hyperparameters, setup: Setup
+) -> tuple[TrainState, jax.Array]:
+    """Returns the state with the next action pending (line 8), and that action [E, A]."""
+    state = state._replace(agent=setup.exploration.observe(state.agent, state.env.observation))
+
+    def sample(randomness: InteractionRandomness, env: EnvState) -> ActionSample:
+        return sample_action(randomness, env, state=state, hyperparameters=hyperparameters, setup=setup)
+
+    action = over_envs(sample, setup)(rng.of_next_step(state, setup=setup).interaction, state.env)
+    env = state.env._replace(state=state.env.state._replace(action=action))
+    return state._replace(env=env), action.executed.reshape(setup.num_envs, -1)

@@ -1,0 +1,252 @@
+"""Compares `init`, `act` and `update` with the same mathematics in NumPy."""
+
+import itertools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from parity_numpy import Tensors, actor_and_critic, flat, gradient_error, layers_forward, perturbed
+from toy_environments import small_config
+
+from ddpg_jax.algorithm import agent
+from ddpg_jax.algorithm.types import AgentState, Transition
+from ddpg_jax.config import Config
+from ddpg_jax.training.setup_factory import make_algorithm, make_hyperparameters
+
+LOW, HIGH = (-1.0, 0.5), (3.0, 0.75)
+CONFIG = small_config(
+    hidden_sizes=(5, 4),
+    critic_hidden_sizes=(6,),
+    critic_observation_sizes=(3,),
+    critic_action_sizes=(2,),
+    actor_final_init=None,
+    gamma=0.9,
+    tau=0.25,
+)
+HYPERPARAMETERS = make_hyperparameters(CONFIG)
+ALGORITHM = make_algorithm(CONFIG, LOW, HIGH)
+KEY = jax.random.key(0)
+
+
+def sgd(learning_rate, eps, l2) -> optax.GradientTransformation:
+    """An optimizer whose step is the gradient itself, so that tests can see the gradient."""
+    return optax.sgd(learning_rate)
+
+
+def make_batch(num: int = 4, dtype=np.float32) -> Transition:
+    """Returns random transitions; every third is terminal."""
+    rng = np.random.default_rng(0)
+    return Transition(
+        rng.normal(size=(num, 3)).astype(dtype),
+        rng.uniform(LOW, HIGH, size=(num, 2)).astype(dtype),
+        rng.normal(size=num).astype(dtype),
+        np.array([float(i % 3 != 1) for i in range(num)], dtype),
+        rng.normal(size=(num, 3)).astype(dtype),
+    )
+
+
+def make_state(algorithm=ALGORITHM, dtype=np.float32) -> AgentState:
+    """Returns an agent with random parameters everywhere, also in biases and targets, so that a mix-up would show."""
+    state = agent.init(KEY, jnp.zeros(3, dtype), algorithm=algorithm)
+    return jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype), perturbed(state, 0.7), state)
+
+
+def numpy_actor(p: Tensors, observation):
+    x, _ = layers_forward(p, ("hidden/Dense_0", "hidden/Dense_1", "final/Dense_0"), observation)
+    return (np.add(LOW, HIGH) + np.subtract(HIGH, LOW) * np.tanh(x)) / 2
+
+
+def numpy_critic(p: Tensors, observation, action):
+    branches = ("observation_branch/Dense_0", observation), ("action_branch/Dense_0", action)
+    joined = np.concatenate([np.maximum(layers_forward(p, [layer], x)[0], 0) for layer, x in branches], axis=1)
+    return layers_forward(p, ("trunk/Dense_0", "final/Dense_0"), joined)[0][:, 0]
+
+
+def update(state, batch, *, algorithm=ALGORITHM, key=KEY, **hyperparameters):
+    values = HYPERPARAMETERS._replace(**hyperparameters)
+    return agent.update(key, state, batch, algorithm=algorithm, hyperparameters=values)
+
+
+@pytest.mark.parametrize("critic_first", [True, False])
+def test_update_follows_the_gradients_that_finite_differences_find(critic_first):
+    with jax.enable_x64(True):
+        algorithm = replace(ALGORITHM, optimizer=sgd, critic_first=critic_first)
+        state, batch = make_state(algorithm, np.float64), make_batch(6, np.float64)
+        new, info = update(state, batch, algorithm=algorithm, actor_lr=0.1, critic_lr=0.02)
+        (actor, critic), (new_actor, new_critic) = map(actor_and_critic_of_sgd, (state, new))
+
+    next_value = numpy_critic(critic.target, batch.next_observation, numpy_actor(actor.target, batch.next_observation))
+    target = batch.reward + 0.9 * batch.discount * next_value
+
+    def critic_loss(params):
+        return np.mean((target - numpy_critic(params, batch.observation, batch.action)) ** 2)
+
+    def actor_loss(params):
+        judge = new_critic if critic_first else critic
+        return -np.mean(numpy_critic(judge.params, batch.observation, numpy_actor(params, batch.observation)))
+
+    # The critic moves along its own loss only: the actor's step, whose gradient passes through it, does not move it.
+    for net, new_net, loss, rate in ((critic, new_critic, critic_loss, 0.02), (actor, new_actor, actor_loss, 0.1)):
+        gradient = {name: (value - new_net.params[name]) / rate for name, value in net.params.items()}
+        assert gradient_error(loss, net.params, gradient, entries=1000) < 1e-6
+        for name, value in new_net.params.items():
+            np.testing.assert_allclose(new_net.target[name], 0.25 * value + 0.75 * net.target[name], rtol=1e-12)
+    q_mean = np.mean(numpy_critic(critic.params, batch.observation, batch.action))
+    expected = [critic_loss(critic.params), actor_loss(actor.params), q_mean, 0]
+    np.testing.assert_allclose(info, expected, rtol=1e-12)
+
+
+def actor_and_critic_of_sgd(state):
+    adam = agent.init(KEY, jnp.zeros(3), algorithm=ALGORITHM)
+    parts = {name: getattr(adam, name) for name in ("actor_optimizer_state", "critic_optimizer_state")}
+    return actor_and_critic(state._replace(**parts))
+
+
+def test_new_agents_have_targets_equal_to_their_networks_and_differ_by_key():
+    one, two = (agent.init(jax.random.key(i), jnp.zeros(3), algorithm=ALGORITHM) for i in (0, 1))
+    assert int(one.step) == 0
+    assert equal((one.actor, one.critic), (one.target_actor, one.target_critic))
+    for name in ("actor", "critic"):
+        kernels = [flat(getattr(state, name)["params"]) for state in (one, two)]
+        assert all((kernels[0][path] != kernels[1][path]).all() for path in kernels[0] if path.endswith("kernel"))
+
+
+def equal(left, right) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+
+
+def test_update_is_deterministic_and_leaves_its_input_unchanged():
+    state, batch = make_state(), make_batch()
+    before = jax.tree.map(np.array, state)
+    first, _ = update(state, batch)
+    second, _ = update(state, batch, key=jax.random.key(1))  # without dropout and noise, the key changes nothing
+    assert equal(first, second)
+    assert equal(state, before)
+    assert int(first.step) == 1
+    assert not equal(first.actor, before.actor)
+
+
+# Policy delay
+
+
+def updated(config: Config, num_updates: int):
+    """Returns the states of an agent before and after each update, and what the updates measured."""
+    algorithm = make_algorithm(config, LOW, HIGH)
+    states, infos = [agent.init(KEY, jnp.zeros(3), algorithm=algorithm)], []
+    hyperparameters = make_hyperparameters(config)
+    for _ in range(num_updates):
+        state, info = agent.update(KEY, states[-1], make_batch(8), algorithm=algorithm, hyperparameters=hyperparameters)
+        states.append(state)
+        infos.append(info)
+    return states, infos
+
+
+def test_actor_and_targets_move_at_every_third_update_and_the_critic_at_each():
+    states, infos = updated(small_config(policy_delay=3), 6)
+    for i, (before, after) in enumerate(itertools.pairwise(states), start=1):
+        assert not equal(before.critic, after.critic)
+        for part in ("actor", "target_actor", "target_critic", "actor_optimizer_state"):
+            assert equal(getattr(before, part), getattr(after, part)) == (i % 3 != 0), (i, part)
+        assert (float(infos[i - 1].actor_loss) == 0.0) == (i % 3 != 0)
+    assert [int(state.step) for state in states] == list(range(7))
+
+
+def test_mean_of_the_actors_loss_over_all_updates_is_that_over_its_own_updates():
+    delayed, plain = (updated(small_config(policy_delay=d, tau=1.0, critic_lr=1e-9), 2)[1] for d in (2, 1))
+    assert float(delayed[1].actor_loss) == pytest.approx(2 * float(plain[0].actor_loss), rel=1e-3)
+
+
+def test_delay_is_a_branch_in_a_group_of_agents_that_share_the_counter():
+    """If each agent had its own counter, both branches would be computed, and one of them thrown away."""
+    config = small_config(policy_delay=2)
+    algorithm, hyperparameters = make_algorithm(config, LOW, HIGH), make_hyperparameters(config)
+
+    def update(state, batch):
+        return agent.update(KEY, state, batch, algorithm=algorithm, hyperparameters=hyperparameters)[0]
+
+    state = jax.tree.map(lambda x: jnp.stack([x, x]), agent.init(KEY, jnp.zeros(3), algorithm=algorithm))
+    batch = jax.tree.map(lambda x: jnp.stack([x, x]), make_batch())
+    shared = AgentState(*(0,) * 6, step=None)
+    for axes, step, is_branch in ((shared, jnp.int32(1), True), (0, state.step, False)):
+        program = jax.jit(jax.vmap(update, (axes, 0), axes)).lower(state._replace(step=step), batch).compile()
+        assert (" conditional(" in program.as_text()) == is_branch
+
+
+# Dtypes, shapes and bounds
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float32", "float64"])
+def test_agent_computes_in_the_dtype_of_its_parameters(name):
+    def use(example):
+        state = agent.init(KEY, example, algorithm=ALGORITHM)
+        return state, *update(state, make_batch()), agent.act(state, np.zeros(3, np.float32), algorithm=ALGORITHM)
+
+    with jax.enable_x64(name == "float64"):
+        state, new, info, action = jax.eval_shape(use, jax.ShapeDtypeStruct((3,), jnp.dtype(name)))
+    leaves = jax.tree.leaves((state, new, info, action))
+    assert {str(leaf.dtype) for leaf in leaves} == {name, "int32"}  # int32 are the counters of updates
+    assert {str(leaf.dtype) for leaf in (action, *info)} == {name}
+    assert all(jax.tree.leaves(jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype), state, new)))
+
+
+@pytest.mark.parametrize("action_bound", ["tanh", "sigmoid"])
+def test_actions_stay_within_any_bounds_even_with_huge_weights(action_bound):
+    rng = np.random.default_rng(0)
+    low, high = np.sort(rng.normal(size=(2, 200)) * np.exp(2 * rng.normal(size=200)), axis=0).astype(np.float32)
+    algorithm = make_algorithm(small_config(action_bound=action_bound), tuple(low.tolist()), tuple(high.tolist()))
+    state = make_state(algorithm)
+    observations = rng.normal(size=(50, 3))
+    for size in (1.0, 1e3, 1e6):
+        huge = state._replace(actor=jax.tree.map(lambda x, size=size: size * x, state.actor))
+        actions = np.asarray(agent.act(huge, observations, algorithm=algorithm))
+        assert (low <= actions).all()
+        assert (actions <= high).all()
+    # In the end the output is saturated: where an observation excites the network, its action is a bound.
+    at_bound = np.isclose(actions, low, rtol=1e-4) | np.isclose(actions, high, rtol=1e-4)
+    assert at_bound.any(axis=0).all()
+
+
+@pytest.mark.parametrize(
+    ("action_bound", "expected"), [("tanh", np.tanh(0.3)), ("sigmoid", 2 / (1 + np.exp(-0.3)) - 1)]
+)
+def test_action_is_scaled_to_the_bounds(action_bound, expected):
+    algorithm = make_algorithm(small_config(action_bound=action_bound), LOW, HIGH)
+    state = make_state(algorithm)
+    params = jax.tree.map(jnp.zeros_like, state.actor["params"])
+    params["final"]["Dense_0"]["bias"] = jnp.array([0.3, 0.3])
+    action = agent.act(state._replace(actor={"params": params}), jnp.zeros(3), algorithm=algorithm)
+    np.testing.assert_allclose(action, [1 + 2 * expected, 0.625 + 0.125 * expected], rtol=1e-6)  # centre + half range
+
+
+def test_act_accepts_one_observation_or_any_number():
+    state, observations = make_state(), make_batch(6).observation
+    together = agent.act(state, observations, algorithm=ALGORITHM)
+    stacked = agent.act(state, observations.reshape(2, 3, 3), algorithm=ALGORITHM)
+    assert (together.shape, stacked.shape) == ((6, 2), (2, 3, 2))
+    np.testing.assert_allclose(stacked.reshape(6, 2), together, rtol=1e-5)
+    np.testing.assert_allclose(agent.act(state, observations[4], algorithm=ALGORITHM), together[4], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "shape"),
+    [
+        ("reward", (4, 1)),
+        ("discount", (4, 1)),
+        ("reward", (3,)),
+        ("action", (4,)),
+        ("observation", (3,)),
+        ("next_observation", (5, 3)),
+    ],
+)
+def test_update_refuses_a_batch_of_wrong_shape(field, shape):
+    batch = make_batch()._replace(**{field: np.zeros(shape, np.float32)})
+    with pytest.raises(AssertionError):
+        update(make_state(), batch)
+
+
+def test_init_refuses_a_batch_of_observations():
+    with pytest.raises(AssertionError):
+        agent.init(KEY, jnp.zeros((1, 3)), algorithm=ALGORITHM)

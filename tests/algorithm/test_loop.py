@@ -1,0 +1,238 @@
+"""Tests the loop around the update: what happens in which step, and with which numbers."""
+
+from dataclasses import replace
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_environments import counter, every_row, setup_for, small_config, stored
+
+from ddpg_jax.algorithm import agent, loop
+from ddpg_jax.algorithm.replay import Sampler
+from ddpg_jax.algorithm.setup import with_parts
+from ddpg_jax.algorithm.types import StepLog, TrainState
+from ddpg_jax.training.setup_factory import make_hyperparameters
+
+MAX_STEPS = 130
+"""More than the loop draws random numbers for at once."""
+COUNTER = counter(length=3)
+
+
+class Learner:
+    """A configuration's training program in an environment with 3 steps per episode, and a state to begin with."""
+
+    def __init__(self, *, sampler: Sampler | None = None, **changes) -> None:
+        self.config = small_config(**changes)
+        self.setup = setup_for(self.config, COUNTER)
+        if sampler is not None:
+            self.setup = with_parts(self.setup, sampler=sampler)
+        self.hyperparameters = make_hyperparameters(self.config)
+        self.start = loop.init(jax.random.key(0), self.hyperparameters, setup=self.setup)
+        self.traces = 0
+
+        @jax.jit
+        def program(state, hyperparameters, num_steps):
+            self.traces += 1
+            return loop.train(state, hyperparameters, num_steps, setup=self.setup, max_steps=MAX_STEPS)
+
+        self.program = program
+
+    def train(
+        self, num_steps: int, state: TrainState | None = None, **hyperparameters: float
+    ) -> tuple[TrainState, StepLog]:
+        """Returns the state after this many steps, and their log [MAX_STEPS] in NumPy."""
+        values = self.hyperparameters._replace(**hyperparameters)
+        state, log = self.program(state or self.start, values, num_steps)
+        return state, StepLog(*np.asarray(log).T)
+
+
+def numbers(tree) -> list[np.ndarray]:
+    """Returns the arrays of a tree, with keys as their data."""
+    leaves = jax.tree.leaves(tree)
+    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x) for x in leaves]
+
+
+def equal(one, two) -> bool:
+    """Returns whether two trees contain the same bits."""
+    return all(np.array_equal(x, y) for x, y in zip(numbers(one), numbers(two), strict=True))
+
+
+@pytest.fixture(scope="module")
+def learner() -> Learner:
+    return Learner(learning_starts=10, noise_sigma=0.5)
+
+
+# One program, any chunks
+
+
+def test_two_chunks_are_one_longer_chunk_to_the_bit(learner):
+    num = MAX_STEPS
+    whole, log = learner.train(num)
+    for first in (4, 10, 100):
+        part, first_log = learner.train(first)
+        both, second_log = learner.train(num - first, part)
+        assert equal(both, whole)
+        for entire, before, after in zip(log, first_log, second_log, strict=True):
+            np.testing.assert_array_equal(entire, [*before[:first], *after[: num - first]])
+
+
+def test_chunks_of_any_length_and_any_hyperparameters_share_one_compilation(learner):
+    state, total = None, 0
+    for length in (5, 1, MAX_STEPS, 0, 17):
+        state, _ = learner.train(length, state, gamma=length / 100, actor_lr=0.01 * length)
+        total += length
+    assert int(state.step) == total
+    assert learner.traces == 1
+
+
+def test_chunk_of_no_steps_changes_nothing(learner):
+    state, log = learner.train(0)
+    assert equal(state, learner.start)
+    assert not np.any(log)
+
+
+def test_equal_keys_train_equal_agents_and_other_keys_others(learner):
+    other = loop.init(jax.random.key(1), learner.hyperparameters, setup=learner.setup)
+    one, same, two = learner.train(25)[0], learner.train(25)[0], learner.train(25, other)[0]
+    assert equal(one, same)
+    assert (stored(one.replay, 1).action != stored(two.replay, 1).action).all()
+    kernels = [state.agent.actor["params"]["hidden"]["Dense_0"]["kernel"] for state in (one, two)]
+    assert (kernels[0] != kernels[1]).all()
+
+
+# Which steps update
+
+
+def test_nothing_is_learned_before_the_replay_holds_enough(learner):
+    before, _ = learner.train(9)
+    assert equal(before.agent, learner.start.agent)
+    assert int(before.replay.added) == 9
+    counts = [int(learner.train(steps)[0].agent.step) for steps in (9, 10, 11, 30)]
+    assert counts == [0, 1, 2, 21]
+    assert counts == [learner.setup.num_updates(steps) for steps in (9, 10, 11, 30)]
+
+
+def test_updates_come_in_their_number_at_every_third_step():
+    learner = Learner(train_every=3, updates_per_train=2, batch_size=5, sample_with_replacement=False)
+    # Without replacement the first update waits for 5 transitions; the steps 1, 4, 7, … train: so 7, 10, 13 do.
+    state, counts = learner.start, []
+    for _ in range(14):
+        state, _ = learner.train(1, state)
+        counts.append(int(state.agent.step))
+    assert counts == [0] * 6 + [2] * 3 + [4] * 3 + [6] * 2
+    assert counts == [learner.setup.num_updates(steps) for steps in range(1, 15)]
+    assert int(learner.train(14)[0].agent.step) == 6
+
+
+# From which numbers
+
+ALL_ROWS = {"sampler": every_row, "batch_size": 6, "learning_starts": 4, "critic_lr": 0.01, "actor_lr": 0.01}
+
+
+def test_update_learns_from_the_sampled_transitions_and_the_log_has_its_losses():
+    learner = Learner(**ALL_ROWS, updates_per_train=2)
+    before, _ = learner.train(3)
+    after, log = learner.train(1, before)
+    rows = stored(after.replay, 1)  # with the transition of this very step
+    batch = jax.tree.map(lambda x: x[[0, 1, 2, 3, 0, 1]], rows)
+    expected, infos = before.agent, []
+    for _ in range(2):
+        parts = {"algorithm": learner.setup.algorithm, "hyperparameters": learner.hyperparameters}
+        expected, info = agent.update(jax.random.key(0), expected, batch, **parts)
+        infos.append(info)
+    chex.assert_trees_all_close(after.agent, expected, rtol=1e-5, atol=1e-7)
+    sums = [sum(values) for values in zip(*infos, strict=True)]
+    np.testing.assert_allclose([field[0] for field in log[:4]], sums, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def decaying() -> Learner:
+    return Learner(**ALL_ROWS, lr_decay=0.5)
+
+
+def in_episode(state: TrainState, number: int) -> TrainState:
+    """Returns the state as if this many episodes had passed."""
+    episode = state.env.episode._replace(number=jnp.int32(number))
+    return state._replace(env=state.env._replace(episode=episode))
+
+
+def test_learning_rates_decay_by_episode(decaying):
+    start, _ = decaying.train(4)  # after the first step of the second episode
+    one, _ = decaying.train(1, in_episode(start, 3))
+    two, _ = decaying.train(1, start, actor_lr=0.01 / 8, critic_lr=0.01 / 8, lr_decay=1.0)
+    assert equal(one.agent, two.agent)
+    undecayed, _ = decaying.train(1, start, lr_decay=1.0)
+    for name in ("actor", "critic"):
+        assert not equal(getattr(one.agent, name), getattr(undecayed.agent, name))
+
+
+def test_last_update_of_an_episode_still_has_its_learning_rate(decaying):
+    start, _ = decaying.train(5)
+    one, log = decaying.train(1, in_episode(start, 3))
+    assert log.episode_length[0] == 3  # this step ends the episode; the gist counts it after the update
+    two, _ = decaying.train(1, start, actor_lr=0.01 / 8, critic_lr=0.01 / 8, lr_decay=1.0)
+    assert equal(one.agent, two.agent)
+
+
+def test_log_has_a_row_per_step(learner):
+    _, log = learner.train(11)
+    assert log.episode_length.tolist() == [0, 0, 3] * 3 + [0, 0] + [0] * (MAX_STEPS - 11)
+    assert log.episode_return.tolist() == [1, 2, 3] * 3 + [1, 2] + [0] * (MAX_STEPS - 11)
+    for losses in (log.critic_loss, log.actor_loss, log.q_mean):
+        assert np.flatnonzero(losses).tolist() == [9, 10]  # the updates after steps 10 and 11
+
+
+# Keys
+
+
+def _shaky_reset(key):
+    state, observation = COUNTER.reset(key)
+    return state, observation + jax.random.normal(key)
+
+
+def _shaky_step(key, state, action):
+    state, result = COUNTER.step(key, state, action)
+    return state, result._replace(reward=result.reward + jax.random.normal(key))
+
+
+# An environment that consumes each key that it receives.
+SHAKY = replace(COUNTER, reset=_shaky_reset, step=_shaky_step)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"learning_starts": 3},
+        {"train_every": 2, "updates_per_train": 3, "sample_with_replacement": False},
+        {"actor_dropout": 0.1, "critic_dropout": 0.1},
+    ],
+)
+def test_no_key_is_used_twice(changes):
+    with jax.debug_key_reuse(True):
+        _trace(**changes)
+
+
+def test_a_key_that_is_used_twice_is_noticed():
+    def careless(key, batch_size, size):
+        return jax.random.randint(key, (batch_size,), 0, size) + jax.random.randint(key, (batch_size,), 0, 1)
+
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+        _trace(sampler=careless)
+
+
+def _trace(**changes) -> None:
+    """Traces a whole run, starting with an agent's key."""
+    sampler = changes.pop("sampler", None)
+    config = small_config(**changes)
+    setup = setup_for(config, SHAKY)
+    if sampler is not None:
+        setup = with_parts(setup, sampler=sampler)
+
+    def run(key):
+        state = loop.init(key, make_hyperparameters(config), setup=setup)
+        state, _ = loop.train(state, make_hyperparameters(config), 5, setup=setup, max_steps=5)
+        return loop.train(state, make_hyperparameters(config), 5, setup=setup, max_steps=5)[1]
+
+    jax.make_jaxpr(run)(jax.random.key(0))

@@ -1,0 +1,64 @@
+"""Tests products with operands rounded to bfloat16: values, gradients, and what stays in float32."""
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from toy_environments import follow, trained
+
+from ddpg_jax.algorithm import matmul
+from ddpg_jax.presets import PRESETS
+
+
+def rounded(x):
+    return np.asarray(x).astype(ml_dtypes.bfloat16).astype(np.float64)
+
+
+@pytest.fixture
+def operands():
+    generator = np.random.default_rng(0)
+    return tuple(generator.normal(size=shape).astype(np.float32) for shape in ((5, 64), (64, 32), (5, 32)))
+
+
+def test_operands_are_rounded_and_sums_are_not(operands):
+    x, kernel, _ = operands
+    expected = rounded(x) @ rounded(kernel)
+    np.testing.assert_allclose(matmul.in_bfloat16(x, kernel), expected, rtol=1e-5, atol=1e-5)
+    assert abs(expected - x.astype(float) @ kernel).max() > 1e-3  # so the line above can detect it
+    assert abs(expected - rounded(expected)).max() > 1e-3
+
+
+def test_gradients_are_products_of_the_same_kind(operands):
+    x, kernel, gradient = operands
+    _, pull = jax.vjp(matmul.in_bfloat16, x, kernel)
+    dx, dkernel = pull(gradient)
+    np.testing.assert_allclose(dx, rounded(gradient) @ rounded(kernel).T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dkernel, rounded(x).T @ rounded(gradient), rtol=1e-5, atol=1e-5)
+    assert dx.dtype == dkernel.dtype == jnp.float32
+
+
+def test_rows_may_stand_along_any_axes(operands):
+    x, kernel, _ = operands
+    one, many = matmul.in_bfloat16(x[0], kernel), matmul.in_bfloat16(np.stack([x, x]), kernel)
+    np.testing.assert_allclose(one, matmul.in_bfloat16(x, kernel)[0], rtol=1e-5, atol=1e-5)
+    assert many.shape == (2, 5, 32)
+    dkernel = jax.grad(lambda kernel: matmul.in_bfloat16(np.stack([x, x]), kernel).sum())(kernel)
+    np.testing.assert_allclose(dkernel, 2 * rounded(x).T @ np.ones((5, 32)), rtol=1e-5, atol=1e-5)
+
+
+def test_few_features_are_not_rounded(operands):
+    x, kernel, _ = operands
+    few = matmul.MIN_FEATURES - 1
+    np.testing.assert_array_equal(
+        matmul.in_bfloat16(x[:, :few], kernel[:few]), matmul.full_precision(x[:, :few], kernel[:few])
+    )
+
+
+@pytest.mark.parametrize("preset", ["keras", *(pytest.param(p, marks=pytest.mark.slow) for p in ("pendulum", "paper"))])
+def test_presets_train_with_it(preset):
+    """XLA cannot compute every product of bfloat16 on a CPU; it can compute these."""
+    config = PRESETS[preset].replace(matmul_dtype="bfloat16", learning_starts=70, replay_capacity=2_000)
+    _, agents = trained(config, follow(), 80)
+    leaves = jax.tree.leaves(agents.critic["params"])
+    assert all(np.isfinite(leaf).all() and leaf.dtype == np.float32 for leaf in leaves)

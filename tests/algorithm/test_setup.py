@@ -1,0 +1,71 @@
+"""Tests setups: how many updates they make, and how their parts are replaced."""
+
+import pytest
+from toy_environments import counter, setup_for, small_config
+
+from ddpg_jax.algorithm import ema, losses, replay
+from ddpg_jax.algorithm.networks import Actor, Final, Hidden
+from ddpg_jax.algorithm.setup import Setup, with_parts
+from ddpg_jax.config import Config
+from ddpg_jax.training.setup_factory import make_algorithm
+
+SETUP = setup_for(small_config(), counter())
+
+
+def updates_of_a_plain_loop(setup: Setup, env_steps: int) -> int:
+    """Counts the updates step by step: the steps 1, 1 + train_every, … train once `first_update` is reached."""
+    updates = 0
+    for step in range(1, env_steps // setup.num_envs + 1):
+        if step >= setup.first_update and (step - 1) % setup.train_every == 0:
+            updates += setup.updates_per_train
+    return updates
+
+
+@pytest.mark.parametrize("num_envs", [1, 4])
+@pytest.mark.parametrize(("train_every", "updates_per_train"), [(1, 1), (3, 2), (7, 1)])
+@pytest.mark.parametrize("first_update", [1, 2, 7, 8, 30])
+def test_number_of_updates_is_that_of_a_plain_loop(num_envs, train_every, updates_per_train, first_update):
+    changes = {"num_envs": num_envs, "train_every": train_every, "updates_per_train": updates_per_train}
+    setup = with_parts(SETUP, first_update=first_update, **changes)
+    for env_steps in range(0, 120, num_envs):
+        assert setup.num_updates(env_steps) == updates_of_a_plain_loop(setup, env_steps)
+
+
+def test_parts_of_the_setup_its_algorithm_and_its_exploration_are_replaced_by_name():
+    actor = Actor((-10.0,), (10.0,), Hidden((3,)), Final(1))
+    new = with_parts(
+        SETUP,
+        actor=actor,
+        actor_loss=losses.actor_loss,
+        sampler=replay.without_replacement,
+        noise_unit=(2.0,),
+        ema=True,
+    )
+    assert (new.algorithm.actor, new.sampler, new.exploration.noise_unit, new.ema) == (
+        actor, replay.without_replacement, (2.0,), True
+    )  # fmt: skip
+    restored = with_parts(
+        new, actor=SETUP.algorithm.actor, sampler=SETUP.sampler, exploration=SETUP.exploration, ema=False
+    )
+    assert restored == SETUP
+    assert hash(restored) == hash(SETUP)
+    assert SETUP.algorithm.actor != actor
+
+
+def test_part_of_an_algorithm_that_is_replaced_as_well_goes_into_the_new_one():
+    other = make_algorithm(Config(), (-10.0,), (10.0,))
+    new = with_parts(SETUP, algorithm=other, policy_delay=3)
+    assert (new.algorithm.actor, new.algorithm.policy_delay) == (other.actor, 3)
+
+
+def test_unknown_part_is_refused_by_name_with_the_parts_there_are():
+    with pytest.raises(
+        TypeError, match=r"^actr is not a part of a setup; the parts are environment, .*actor, .*noise_"
+    ):
+        with_parts(SETUP, actr=ema)
+
+
+def test_equal_configurations_make_equal_setups():
+    again = setup_for(small_config(), SETUP.environment)
+    assert again == SETUP
+    assert hash(again) == hash(SETUP)
