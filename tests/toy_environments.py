@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import draws, loop, replay
+from ddpg_jax.algorithm import loop, replay, rng
 from ddpg_jax.algorithm.environment import Environment, Step
+from ddpg_jax.algorithm.setup import Setup
 from ddpg_jax.algorithm.types import Replay, TrainState
 from ddpg_jax.config import Config
-from ddpg_jax.population.assembly import make_hyperparameters, make_setup
+from ddpg_jax.environments.adapt import adapt
+from ddpg_jax.training.setup_factory import make_hyperparameters, make_setup
 
 
 def counter(*, length: int = 3, terminates: bool = False, max_steps: int = 1000, bound: float = 10.0) -> Environment:
@@ -89,12 +91,17 @@ def small_config(**changes) -> Config:
     return Config(**{"hidden_sizes": (4,), "batch_size": 2, "replay_capacity": 50, **changes})
 
 
+def setup_for(config: Config, environment: Environment) -> Setup:
+    """Returns the setup for an environment, which is checked and adapted first."""
+    return make_setup(config, adapt(environment, config.action_repeat).environment)
+
+
 def trained(config: Config, environment: Environment, num_steps: int, *, num_agents: int = 1):
     """Trains agents for this many steps; returns their setup and their states [N, ...]."""
-    setup = make_setup(config, environment)
+    setup = setup_for(config, environment)
     hyperparameters = make_hyperparameters(config)
     # Agents advance together: they share the counters of steps and rows.
-    axes = TrainState(0, Replay(rows=0, added=None), 0, 0, 0, 0, 0, step=None)
+    axes = TrainState(agent=0, replay=Replay(rows=0, added=None), env=0, key=0, step=None)
     train = jax.vmap(partial(loop.train, setup=setup, max_steps=num_steps), (axes, None, None), (axes, 0))
     starts = [loop.init(jax.random.key(i), hyperparameters, setup=setup) for i in range(num_agents)]
     start = jax.tree.map(lambda *x: jnp.stack(x), *starts)
@@ -103,18 +110,21 @@ def trained(config: Config, environment: Environment, num_steps: int, *, num_age
 
 
 def explored(config: Config, environment: Environment, num_steps: int, *, seed: int = 0, algorithm=None):
-    """Returns the rows that an agent stores in this many steps without an update, and the outcomes of the steps."""
-    setup = make_setup(config, environment)
+    """Acts for this many steps without an update.
+
+    Returns:
+        The rows that the agent stores, its state, and the `EpisodeStats` of the steps.
+    """
+    setup = setup_for(config, environment)
     hyperparameters = make_hyperparameters(config)
-    setup = loop.Setup(setup.environment, algorithm or setup.algorithm, setup.exploration, replay_capacity=num_steps)
+    setup = Setup(setup.environment, algorithm or setup.algorithm, setup.exploration, replay_capacity=num_steps)
 
     def explore(state, _):
-        return loop.explore(state, draws.of_next_step(state, setup=setup), hyperparameters, setup=setup)
+        return loop.explore(state, rng.of_next_step(state, setup=setup), hyperparameters, setup=setup)
 
     start = loop.init(jax.random.key(seed), hyperparameters, setup=setup)
-    run = jax.jit(lambda state: jax.lax.scan(explore, state, length=num_steps))
-    state, outcome = run(start)
-    return stored(state.replay, setup.environment.action_size), state, jax.device_get(outcome)
+    state, stats = jax.jit(lambda state: jax.lax.scan(explore, state, length=num_steps))(start)
+    return stored(state.replay, setup.environment.action_size), state, jax.device_get(stats)
 
 
 def every_row(key, batch_size: int, size: jax.Array) -> jax.Array:

@@ -12,19 +12,20 @@ import numpy as np
 
 from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
-from ddpg_jax.environments.adapting import flat, with_default_settings
+from ddpg_jax.environments.adapt import flat, with_default_settings
+from ddpg_jax.environments.task import Task
 
 
-def adapt(env: Any, env_id: str, max_steps: int, draw: Callable[[Sequence[Any]], Sequence[np.ndarray]]) -> Environment:
+def adapt(env: Any, env_id: str, max_steps: int, draw: Callable[[Sequence[Any]], Sequence[np.ndarray]]) -> Task:
     """Returns the environment of a library with Brax's interface.
 
-    Actions are within [-1, 1], as these libraries' own agents take them. An observation or a reward that is not finite,
-    as an unstable simulation gives, ends the episode in a terminal state without a reward.
+    Actions are within [-1, 1], like those of the libraries' own agents. An observation or a reward that is not finite,
+    as in an unstable simulation, ends the episode in a terminal state without a reward.
 
     Args:
         env: without wrappers.
         env_id: the name in messages and files.
-        max_steps: the time limit, of which such an environment knows nothing.
+        max_steps: the time limit, which such an environment does not have itself.
         draw: states of the library -> frames.
     """
 
@@ -49,6 +50,5 @@ def adapt(env: Any, env_id: str, max_steps: int, draw: Callable[[Sequence[Any]],
         )
 
     size = jax.eval_shape(reset, jax.random.key(0))[1].shape[0]
-    bounds = (1.0,) * env.action_size
-    low = tuple(-bound for bound in bounds)
-    return Environment(env_id, size, low, bounds, max_steps, reset=reset, step=step, draw=draw)
+    low, high = (-1.0,) * env.action_size, (1.0,) * env.action_size
+    return Task(Environment(env_id, size, low, high, max_steps, reset, step, cacheable=True), draw=draw)

@@ -1,215 +1,275 @@
 """Environments of Gymnasium, which step on the host; the only file that knows the library."""
 
-import itertools
-import math
-from collections.abc import Callable, Mapping
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import gymnasium
 import jax
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 
-from ddpg_jax.algorithm import outside
-from ddpg_jax.algorithm.environment import Environment, HostSteps, Step
+from ddpg_jax.algorithm import host_env
+from ddpg_jax.algorithm.environment import Environment, State, Step
+from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments import pendulum
+from ddpg_jax.environments.adapt import require_bounds
+from ddpg_jax.environments.arguments import defaults_of, one_line, parse, refusing
+from ddpg_jax.environments.host import HostEnvFailure, call
+from ddpg_jax.environments.task import Task
+from ddpg_jax.environments.user_env import look_in
 
 
 def names() -> tuple[str, ...]:
-    """Returns the newest version of each environment with continuous actions that can be made here."""
-    found: dict[str, str] = {}
+    """Returns the newest version of each of the library's own environments with continuous actions that work here."""
+    newest: dict[str, Any] = {}
     for spec in gymnasium.registry.values():
         if spec.namespace is None and isinstance(spec.entry_point, str) and "gymnasium.envs" in spec.entry_point:
-            found[spec.name] = max(
-                spec.id, found.get(spec.name, ""), key=lambda name: int(name.rpartition("-v")[2] or 0)
-            )
-    return tuple(sorted(name for name in found.values() if _is_continuous(name)))
+            newest[spec.name] = max(spec, newest.get(spec.name, spec), key=lambda spec: spec.version or 0)
+    return tuple(sorted(spec.id for spec in newest.values() if _is_continuous(spec.id)))
 
 
 def _is_continuous(name: str) -> bool:
     try:
-        return isinstance(gymnasium.make(name).action_space, gymnasium.spaces.Box)
+        with _closing(gymnasium.make(name)) as env:
+            return isinstance(env.action_space, spaces.Box)
     except Exception:  # its library is not installed
         return False
 
 
-def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
-    """Returns an environment of Gymnasium.
+def has(name: str) -> bool:
+    """Returns whether the library has an environment of that name."""
+    return name in gymnasium.registry
 
-    Args:
-        name: Gymnasium's, such as "HalfCheetah-v5".
-        env_id: the name in messages and files.
-        arguments: of `gymnasium.make`.
+
+def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
+    """Returns an environment of Gymnasium, such as "HalfCheetah-v5" or "my_module:Mine-v0" (see `registry.make_task`).
 
     Raises:
-        ValueError: if there is no such environment, its actions are not bounded, or its episodes have no time limit.
+        ValueError: if there is no such environment, its actions are not continuous and bounded, its observations are
+            not numbers, or its episodes have no time limit.
     """
-    task = Task(name, tuple(sorted(arguments.items())))
-    try:
-        env = task.make()
-    except (gymnasium.error.Error, TypeError, ImportError) as error:
-        raise ValueError(f"env_id is {env_id!r}, but must be an environment of Gymnasium here: {error}") from error
-    space = env.action_space
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise ValueError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {space}")
-    max_steps = None if env.spec is None else env.spec.max_episode_steps
+    made_by = GymnasiumEnv(env_id, name, tuple(env_args))
+    with refusing(env_id, env_args, "an environment of Gymnasium that can be made here"):
+        if ":" in name:
+            look_in(os.getcwd())
+        env = made_by.make_one()
+    with _closing(env):
+        actions, observations = (getattr(env, name, None) for name in ("action_space", "observation_space"))
+        max_steps = env.spec.max_episode_steps if env.spec else None
+        can_be_drawn = "rgb_array" in (env.metadata or {}).get("render_modes", ())
+    if not isinstance(actions, spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
+        raise ValueError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {actions}")
+    if not isinstance(observations, spaces.Space) or not observations.is_np_flattenable:
+        raise ValueError(f"env_id is {env_id!r}, but must observe a fixed number of numbers, not {observations}")
     if max_steps is None:
         raise ValueError(f"env_id is {env_id!r}, but must have a time limit: --env-args max_episode_steps=1000")
-    size = math.prod(env.observation_space.shape or ())
-    known: dict[str, Any] = {}
-    if name == pendulum.ENV_ID and not arguments:
-        known = {"starts": pendulum_starts, **pendulum.optimum()}
-    return Environment(
-        env_id=env_id,
-        observation_size=size,
-        low=tuple(np.ravel(space.low).tolist()),
-        high=tuple(np.ravel(space.high).tolist()),
-        max_steps=max_steps,
-        reset=partial(outside.reset, observation_size=size, action_size=math.prod(space.shape)),
-        step=_step,
-        outside=task,
-        **known,
+    low, high = (tuple(np.ravel(bound).tolist()) for bound in (actions.low, actions.high))
+    require_bounds(env_id, low, high)
+    size = spaces.flatdim(observations)
+    environment = Environment(
+        env_id, size, low, high, max_steps, _Reset(size, len(low)), _step, host_env=made_by, cacheable=True
     )
+    is_vector = isinstance(observations, spaces.Box) and len(observations.shape) == 1
+    parts = () if is_vector else tuple(_parts(observations))
+    task = Task(
+        environment,
+        observation_parts=parts,
+        film_env=replace(made_by, is_drawn=True) if can_be_drawn else None,
+    )
+    if name != pendulum.ENV_ID or env_args:
+        return task
+    return replace(task, starts=pendulum.starts_in_gymnasium, **pendulum.optimum())
 
 
-def _step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, Step]:
-    raise NotImplementedError("an environment of Gymnasium steps on the host")
+def _defaults(name: str) -> dict[str, Any]:
+    """Returns the default values of an environment's arguments."""
+    module, _, bare_name = name.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    spec = gymnasium.registry.get(bare_name)
+    if spec is None or spec.entry_point is None:
+        return {}
+    creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
+    return {**defaults_of(creator), **spec.kwargs, "max_episode_steps": 1}
 
 
-def pendulum_starts(num: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Returns the start states of Pendulum's evaluation as angles (rad) and velocities (rad/s), with observations."""
-    theta, velocity = pendulum.start_states(num)
-    return {"state": np.stack([theta, velocity], axis=1)}, np.stack([np.cos(theta), np.sin(theta), velocity], axis=1)
+def _parts(space: spaces.Space, name: str = "") -> list[tuple[str, tuple[int, ...]]]:
+    """Returns the names and shapes of the arrays of a space, in the order in which Gymnasium flattens them."""
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
+        shape = space.shape if isinstance(space, spaces.Box) else (spaces.flatdim(space),)
+        return [(name or "observation", shape)]
+    inner = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+    return [part for key, each in inner for part in _parts(each, f"{name}.{key}" if name else str(key))]
 
 
 @dataclass(frozen=True)
-class Task:
-    """An environment of Gymnasium as `gymnasium.make` is told (see `Outside`)."""
+class _Reset:
+    """Returns what the compiled program knows of an environment (`host_env.reset`)."""
 
+    observation_size: int
+    action_size: int
+
+    def __call__(self, key: PRNGKey) -> tuple[State, jax.Array]:
+        return host_env.reset(key, observation_size=self.observation_size, action_size=self.action_size)
+
+
+def _step(key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
+    raise ValueError("step is called in a compiled program, but must be called on the host: environment.host_env")
+
+
+@dataclass(frozen=True)
+class GymnasiumEnv:
+    """An environment of Gymnasium by what `gymnasium.make` is given (a `HostEnv`)."""
+
+    env_id: str
+    """The name in messages."""
     name: str
-    arguments: tuple[tuple[str, Any], ...]
+    """Gymnasium's own."""
+    env_args: tuple[str, ...]
+    """The arguments as words, which are read anew for each environment: their values may be lists."""
     action_repeat: int = 1
+    is_drawn: bool = False
+    """Whether `render` returns frames."""
 
-    def make(self, **more: Any) -> gymnasium.Env:
-        """Returns one environment, with observations that are vectors of numbers."""
-        # Gymnasium's own checks of each step cost as much as Pendulum itself.
-        env = gymnasium.make(self.name, disable_env_checker=True, **{**dict(self.arguments), **more})
-        if self.action_repeat > 1:
-            env = Repeating(env, self.action_repeat)
-        space = env.observation_space
-        is_vector = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
-        return env if is_vector else gymnasium.wrappers.FlattenObservation(env)
-
-    def film(self, act: Callable[[np.ndarray], np.ndarray], start: Any, every: int) -> list[np.ndarray]:
-        """Draws an episode from one start state [1]; returns every n-th frame [H, W, 3]. `act`: [O] -> [A]."""
-        env: Any = self.make(render_mode="rgb_array")
-        observation, ended, frames = _begin(env, _states_of(start)[0]), False, []
-        steps = itertools.count()
-        while True:
-            if next(steps) % every == 0:
-                frames.append(env.render())
-            if ended:
-                env.close()
-                return frames
-            action = act(np.asarray(observation, np.float32))
-            observation, _, terminated, truncated, _ = env.step(action.reshape(env.action_space.shape))
-            ended = terminated or truncated
-
-    def repeating(self, times: int) -> "Task":
-        """Returns the task in which every action is executed several times."""
+    def repeating(self, times: int) -> "GymnasiumEnv":
+        """Returns the environment in which every action is executed `times` times and the rewards are added up."""
         return replace(self, action_repeat=times)
 
-    def environments(self, num: int, max_steps: int) -> "Environments":
-        """Makes environments for training, whose episodes are cut off after `max_steps` actions."""
-        return Environments(self, num, max_steps)
+    def make(self, num: int, max_steps: int | None = None) -> "GymnasiumEnvs":
+        """Makes environments whose episodes are cut off after `max_steps` actions; default: their own limit.
 
-    def episodes(self) -> "Episodes":
-        """Makes what evaluations run in."""
-        return Episodes(self)
+        Raises:
+            ValueError: if one of them cannot be made.
+        """
+        envs: list[gymnasium.Env] = []
+        try:
+            with refusing(self.env_id, self.env_args, f"an environment that can be made {num} times here"):
+                envs.extend(self.make_one(max_steps) for _ in range(num))
+        except ValueError:
+            _close(envs)
+            raise
+        return GymnasiumEnvs(self, envs)
 
-
-class Repeating(gymnasium.Wrapper):
-    """Executes every action several times, until an episode ends, and adds the rewards up."""
-
-    def __init__(self, env: gymnasium.Env, times: int) -> None:
-        super().__init__(env)
-        self._times = times
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """Returns the last observation, the sum of the rewards, and whether and why the episode ended."""
-        total = 0.0
-        for _ in range(self._times):
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
-            if terminated or truncated:
-                break
-        return observation, total, terminated, truncated, info
-
-
-class Environments:
-    """Environments side by side, each of which begins a new episode in the step that ends one."""
-
-    def __init__(self, task: Task, num: int, max_steps: int) -> None:
-        limit = {"max_episode_steps": max_steps * task.action_repeat}
-        self._envs: Any = gymnasium.vector.SyncVectorEnv(
-            [partial(task.make, **limit)] * num, autoreset_mode=AutoresetMode.SAME_STEP
-        )
-
-    def reset(self, seeds: np.ndarray) -> np.ndarray:
-        """Begins an episode in each of the n environments, by its seed; returns the observations [n, O]."""
-        return np.asarray(self._envs.reset(seed=[int(seed) for seed in seeds])[0], np.float32)
-
-    def step(self, actions: np.ndarray) -> HostSteps:
-        """Executes the actions [n, A]."""
-        shape = self._envs.action_space.shape
-        observations, rewards, terminated, truncated, info = self._envs.step(actions.reshape(shape))
-        last: Any = np.array(observations, np.float32)
-        for index in np.flatnonzero(terminated | truncated):
-            last[index] = info["final_obs"][index]
-        return HostSteps(Step(last, rewards, terminated, truncated), np.asarray(observations, np.float32))
+    def make_one(self, max_steps: int | None = None) -> gymnasium.Env:
+        """Makes one environment, whatever error that raises."""
+        options = parse(self.env_args, _defaults(self.name))
+        if max_steps is not None:
+            options["max_episode_steps"] = max_steps * self.action_repeat
+        if self.is_drawn:
+            options["render_mode"] = "rgb_array"
+        # Gymnasium's own checks of each step cost as much as Pendulum itself.
+        return gymnasium.make(self.name, **{"disable_env_checker": True, **options})
 
 
-class Episodes:
-    """Episodes for evaluation, each in an environment of its own."""
+class GymnasiumEnvs:
+    """Environments of Gymnasium that step side by side (`HostEnvs`).
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._envs: list[Any] = []
-        self._seen: Any = None
+    What they return is copied before another environment runs. All methods but `close` raise HostEnvFailure if an
+    environment raises an error or returns what cannot be used.
+    """
 
-    def begin(self, starts: Any, num_agents: int) -> np.ndarray:
-        """Begins an episode from each of S start states for each agent; returns the observations [N, S, O]."""
-        states = _states_of(starts)
-        num = num_agents * len(states)
-        self._envs += [self._task.make() for _ in range(num - len(self._envs))]
-        seen = [_begin(env, states[i % len(states)]) for i, env in enumerate(self._envs[:num])]
-        self._seen = np.asarray(seen, np.float32).reshape(num_agents, len(states), -1)
-        return self._seen
+    def __init__(self, made_by: GymnasiumEnv, envs: list[gymnasium.Env]) -> None:
+        self._env_id, self._action_repeat, self._is_drawn = made_by.env_id, made_by.action_repeat, made_by.is_drawn
+        self._envs = envs
+        self._space: Any = envs[0].observation_space
+        self._actions: Any = envs[0].action_space
+        self._observations = np.zeros((len(envs), spaces.flatdim(self._space)), np.float32)
 
-    def step(self, actions: np.ndarray, alive: np.ndarray) -> Step:
-        """Executes the actions [N, S, A] where an episode goes on (alive [N, S]); returns arrays [N, S, ...]."""
-        shape, size = alive.shape, alive.size
-        actions = actions.reshape(size, *self._envs[0].action_space.shape)
-        observation = self._seen.reshape(size, -1).copy()
-        reward, terminated, truncated = np.zeros(size), np.zeros(size, bool), np.zeros(size, bool)
-        for i in np.flatnonzero(alive).tolist():
-            observation[i], reward[i], terminated[i], truncated[i], _ = self._envs[i].step(actions[i])
-        self._seen = observation.reshape(*shape, -1)
-        ends: list[Any] = [each.reshape(shape) for each in (reward, terminated, truncated)]
-        return Step(self._seen, *ends)
+    def __len__(self) -> int:
+        return len(self._envs)
+
+    def begin(self, indices: np.ndarray, starts: Sequence[Any] | None) -> np.ndarray:
+        """Begins an episode in each environment of `indices`, and returns their observations [len(indices), O].
+
+        `starts` has a seed or a state of Pendulum [2] for each; None: each goes on with its own random numbers.
+        """
+        for position, index in enumerate(np.asarray(indices).tolist()):
+            start = None if starts is None else starts[position]
+            self._keep(index, self._begin(self._envs[index], start), "a reset")
+        return self._observations[indices]
+
+    def step(self, actions: np.ndarray, active: np.ndarray) -> Step:
+        """Executes the actions [n, A] where `active` [n]; returns NumPy arrays [n, ...]."""
+        num, space = len(self._envs), self._actions
+        # An agent that has diverged may have no numbers as actions; and a float64's bounds may lie inside a float32's.
+        inside = np.nan_to_num(actions).astype(np.float64).reshape(num, *space.shape).clip(space.low, space.high)
+        shaped = inside.astype(space.dtype)
+        rewards, terminated, truncated = np.zeros(num), np.zeros(num, bool), np.zeros(num, bool)
+        for index in np.flatnonzero(active).tolist():
+            for _ in range(self._action_repeat):
+                result = call(self._env_id, "step", self._envs[index].step, shaped[index])
+                if not isinstance(result, tuple) or len(result) != 5:
+                    raise self._fault("step", result, "(observation, reward, terminated, truncated, info)")
+                self._keep(index, result[0], "a step")
+                rewards[index] += self._number("reward", result[1])
+                terminated[index] = self._number("terminated", result[2])
+                truncated[index] = self._number("truncated", result[3])
+                if terminated[index] or truncated[index]:
+                    break
+        observations: Any = self._observations.copy()
+        ends: list[Any] = [terminated, truncated]
+        return Step(observations, *[rewards, *ends])
+
+    def render(self, index: int) -> np.ndarray:
+        """Draws one environment as a frame [H, W, 3] of 8-bit colours. They must come from a task's `film_env`."""
+        if not self._is_drawn:
+            raise HostEnvFailure(self._env_id, f"{self._env_id} was made without frames: use the task's film_env")
+        frame = np.array(call(self._env_id, "render", self._envs[index].render))
+        if frame.ndim != 3:
+            raise self._fault("render", frame, "a frame [H, W, 3]")
+        return frame
+
+    def close(self) -> None:
+        """Closes all environments."""
+        _close(self._envs)
+
+    def _begin(self, env: gymnasium.Env, start: Any) -> Any:
+        """Begins an episode, and returns its first observation."""
+        options = {} if start is None else {"seed": int(start) if np.ndim(start) == 0 else 0}
+        result = call(self._env_id, "reset", env.reset, **options)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise self._fault("reset", result, "(observation, info)")
+        if np.ndim(start) == 0:
+            return result[0]
+        env.unwrapped.state = np.asarray(start, np.float64)  # type: ignore[attr-defined]
+        return np.array([np.cos(start[0]), np.sin(start[0]), start[1]])
+
+    def _keep(self, index: int, observation: Any, after: str) -> None:
+        """Copies an observation as a vector [O]."""
+        try:
+            vector = np.asarray(spaces.flatten(self._space, observation), np.float32)
+            self._observations[index] = vector.reshape(self._observations.shape[1])
+        except Exception as error:  # numbers or names are missing, or they are not numbers
+            message = f"observation of {self._env_id!r} after {after} does not fit {self._space}: {one_line(error)}"
+            raise HostEnvFailure(self._env_id, message) from None
+
+    def _number(self, name: str, value: Any) -> float:
+        """Returns a reward or a flag as a number; arrays of any library with one number are numbers."""
+        with contextlib.suppress(Exception):
+            number = value.item() if hasattr(value, "item") else value
+            if isinstance(number, int | float):
+                return float(number)
+        raise HostEnvFailure(self._env_id, f"{name} of {self._env_id!r} is {value!r}, but must be a number")
+
+    def _fault(self, name: str, result: Any, rule: str) -> HostEnvFailure:
+        shown = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+        return HostEnvFailure(self._env_id, f"{name} of {self._env_id!r} returns {shown}, but must return {rule}")
 
 
-def _states_of(starts: Any) -> np.ndarray:
-    """Returns start states [S, ...] of Pendulum, or seeds [S]."""
-    return starts["state"] if isinstance(starts, dict) else np.asarray(starts.seed)
+def _close(envs: Sequence[gymnasium.Env]) -> None:
+    for env in envs:
+        with contextlib.suppress(Exception):  # one that cannot be closed must not keep the others open
+            env.close()
 
 
-def _begin(env: gymnasium.Env, start: Any) -> np.ndarray:
-    """Begins an episode by a seed [], or in a state of Pendulum [2], and returns its first observation."""
-    if np.ndim(start) == 0:
-        return env.reset(seed=int(start))[0]
-    env.reset(seed=0)
-    env.unwrapped.state = np.asarray(start, np.float64)  # type: ignore[attr-defined]
-    return np.array([np.cos(start[0]), np.sin(start[0]), start[1]])
+@contextlib.contextmanager
+def _closing(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
+    try:
+        yield env
+    finally:
+        _close([env])

@@ -1,6 +1,7 @@
 """Environments of gymnax with continuous, bounded actions; the only file that knows the library."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,49 +11,43 @@ import numpy as np
 from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments import pendulum
-from ddpg_jax.environments.adapting import strong_types, with_default_settings
-from ddpg_jax.processes.imports import import_matplotlib
+from ddpg_jax.environments.adapt import require_bounds, strong_types, with_default_settings
+from ddpg_jax.environments.arguments import parse
+from ddpg_jax.environments.task import Task
 
 CONTINUOUS = ("Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc")
 """gymnax's own environments with continuous actions; a program may register more with gymnax."""
 
 
 def names() -> tuple[str, ...]:
-    """Returns what `make` takes."""
+    """Returns the names for `make` that are listed."""
     return CONTINUOUS
 
 
-def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
-    """Returns an environment of gymnax.
+def has(name: str) -> bool:
+    """Returns whether the library has an environment of that name, or this program has registered one with it."""
+    return name in _library().registered_envs
 
-    Args:
-        name: gymnax's, such as "Pendulum-v1", or one that this program has registered with it.
-        env_id: the name in messages and files.
-        arguments: values of fields of the environment's parameters.
+
+def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
+    """Returns an environment of gymnax, or one that this program has registered with it (see `registry.make_task`).
+
+    Its arguments are fields of the environment's parameters.
 
     Raises:
-        ValueError: if gymnax has no such environment, or its actions or observations are not bounded boxes of numbers.
+        ValueError: if gymnax has no such environment, its parameters have no such field, or its actions are not
+            bounded boxes of numbers.
     """
-    import_matplotlib()  # which gymnax imports, too
-    import gymnax  # here, because the import takes seconds
-    from gymnax.environments import spaces
-
-    if name not in gymnax.registered_envs:
-        raise ValueError(
-            f"env_id is {env_id!r}, but must be an environment of gymnax with continuous actions "
-            f"({', '.join(CONTINUOUS)}), or another that --list-environments shows"
-        )
-    env, params = gymnax.make(name)
-    unknown = [field for field in arguments if not hasattr(params, field)]
-    if unknown:
-        raise ValueError(f"env_args has {unknown[0]}, but must have parameters of {env_id}: {', '.join(vars(params))}")
-    params = params.replace(**arguments)
+    if not has(name):
+        raise ValueError(f"env_id is {env_id!r}, but must be gymnax: and one of {', '.join(CONTINUOUS)}")
+    env, params = _library().make(name)
+    params = params.replace(**_arguments(env_id, env_args, vars(params)))
     box = env.action_space(params)
-    if not isinstance(box, spaces.Box):
-        raise ValueError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {_words(box)}")
-    low, high = (np.broadcast_to(np.asarray(bound, np.float64), box.shape).ravel() for bound in (box.low, box.high))
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise ValueError(f"env_id is {env_id!r}, but must have bounded actions; its bounds are {low} to {high}")
+    if not hasattr(box, "low"):
+        raise ValueError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {box}")
+    bounds = (np.broadcast_to(np.asarray(bound, np.float64), box.shape).ravel() for bound in (box.low, box.high))
+    low, high = (tuple(bound.tolist()) for bound in bounds)
+    require_bounds(env_id, low, high)
 
     @with_default_settings
     def reset(key: PRNGKey) -> tuple[State, jax.Array]:
@@ -66,19 +61,34 @@ def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
         new = jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype).reshape(old.shape), new, state)
         return new, Step(jnp.ravel(observation), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
 
-    observation_size = jax.eval_shape(lambda: reset(jax.random.key(0)))[1].shape[0]
-    known = pendulum.evaluation(env, reset) if name == pendulum.ENV_ID and not arguments else {}
-    return Environment(
-        env_id=env_id,
-        observation_size=observation_size,
-        low=tuple(low.tolist()),
-        high=tuple(high.tolist()),
-        max_steps=int(params.max_steps_in_episode),
-        reset=reset,
-        step=step,
-        **known,
-    )
+    size = jax.eval_shape(lambda: reset(jax.random.key(0)))[1].shape[0]
+    max_steps, never_changes = params.max_steps_in_episode, name in CONTINUOUS
+    environment = Environment(env_id, size, low, high, max_steps, reset, step, cacheable=never_changes)
+    if name != pendulum.ENV_ID or env_args:
+        return Task(environment)
+    return Task(environment, starts=pendulum.starts_in_gymnax(env, reset), **pendulum.optimum())
 
 
-def _words(space: Any) -> str:
-    return f"one of {space.n} choices" if hasattr(space, "n") else type(space).__name__
+def _arguments(env_id: str, env_args: Sequence[str], fields: dict[str, Any]) -> dict[str, Any]:
+    values = parse(env_args, fields)
+    for name, value in values.items():
+        if name not in fields:
+            raise ValueError(f"env_args has {name}, but must have parameters of {env_id}: {', '.join(fields)}")
+        if isinstance(fields[name], int | float) and not isinstance(value, int | float):
+            raise ValueError(f"env_args has {name}={value}, but must have a number for {name}")
+    return values
+
+
+def _library() -> Any:
+    """Returns gymnax, which takes seconds to import.
+
+    It imports Matplotlib, which reads MPLBACKEND when it is imported and refuses a name that it does not know, such as
+    that of a notebook of another Python. The variable is restored.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import gymnax
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return gymnax

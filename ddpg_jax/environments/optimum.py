@@ -1,12 +1,13 @@
-"""The optimum of Pendulum-v1 by dynamic programming: what no policy can exceed.
+"""The optimum of Pendulum-v1 by dynamic programming: the returns that no policy can exceed.
 
-A table of values over angle and velocity is computed backwards in time; a policy then looks one step ahead through
-it, in the exact dynamics. Its return is a lower bound on the optimum's that becomes tight as the table is refined.
+A table of values over angle and velocity is computed backwards in time. A policy then looks one step ahead through it,
+in the exact dynamics. Its return is a lower bound on the optimum's that becomes tight as the table is refined.
 
 Angles are in rad, 0 upright, velocities in rad/s, torques in N·m. The dynamics are those of Gymnasium's Pendulum-v1
 with its defaults (a rod of 1 kg and 1 m, g = 10 m/s², steps of 0.05 s).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ HORIZON = 200
 """Steps of an episode."""
 
 GRAVITY_GAIN, TORQUE_GAIN = 15.0, 3.0
-"""3 g / (2 l) and 3 / (m l²): what sin(angle) and the torque add to the velocity, in rad/s²."""
+"""3 g / (2 l) and 3 / (m l²): factors of sin(angle) and of the torque in the acceleration, in rad/s²."""
 
 TORQUES = 13
 """Torques that a search tries over their whole range, odd so that 0 is among them."""
@@ -27,11 +28,11 @@ REFINED_TORQUES = 7
 """Torques that each refinement tries between the neighbours of the best one so far."""
 
 MAX_SWEEPS = 5000
-"""Of value iteration: rounding may keep it from coming to rest."""
+"""The most sweeps of value iteration, because rounding may keep it from converging."""
 
 
 def step(angle: Any, velocity: Any, torque: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One step of the dynamics: the next angle (not wrapped) and velocity, and the reward; arrays of one shape."""
+    """Returns the next angle (not wrapped) and velocity, and the reward; all are arrays of one shape."""
     wrapped = jnp.mod(angle + jnp.pi, 2 * jnp.pi) - jnp.pi
     reward = -(wrapped**2 + 0.1 * velocity**2 + 0.001 * torque**2)
     acceleration = GRAVITY_GAIN * jnp.sin(angle) + TORQUE_GAIN * torque
@@ -40,12 +41,12 @@ def step(angle: Any, velocity: Any, torque: Any) -> tuple[jax.Array, jax.Array, 
 
 
 def observe(angle: jax.Array, velocity: jax.Array) -> jax.Array:
-    """Pendulum's observations [..., 3] of states of any shape: cosine and sine of the angle, and the velocity."""
+    """Returns Pendulum's observations [..., 3]: cosine and sine of the angle, and the velocity."""
     return jnp.stack([jnp.cos(angle), jnp.sin(angle), velocity], axis=-1)
 
 
 def axes(shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-    """Angles and velocities of the points of a table of that shape: angles from -pi on, of which pi is the first."""
+    """Returns the angles, from -pi up to but without pi, and the velocities of a table [angles, velocities]."""
     angles = -jnp.pi + 2 * jnp.pi / shape[0] * jnp.arange(shape[0])
     return angles, jnp.linspace(-MAX_SPEED, MAX_SPEED, shape[1])
 
@@ -54,15 +55,15 @@ def axes(shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
 def finite_horizon(
     shape: tuple[int, int], discount: float = 1.0, horizon: int = HORIZON
 ) -> tuple[jax.Array, jax.Array]:
-    """The highest discounted returns that are left at each step of an episode.
+    """Computes the highest discounted returns that remain at each step of an episode.
 
     Args:
-        shape: points of the table in angle and in velocity.
-        discount: of a step.
+        shape: numbers of angles and of velocities.
+        discount: per step.
         horizon: T, the steps of an episode.
 
     Returns:
-        The values of the start states [angles, velocities] and those after each step [T, angles, velocities], float32.
+        The values of start states [angles, velocities] and those after each step [T, angles, velocities], float32.
     """
 
     def backwards(values: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
@@ -73,28 +74,27 @@ def finite_horizon(
 
 @partial(jax.jit, static_argnames="shape")
 def infinite_horizon(shape: tuple[int, int], discount: float, tolerance: float = 1e-4) -> jax.Array:
-    """The highest discounted returns of an episode that never ends, [angles, velocities] float32.
+    """Computes the highest discounted returns of an episode that never ends, [angles, velocities] float32.
 
-    Value iteration until no value changes by more than `tolerance` in a sweep, or MAX_SWEEPS. The discount must be
-    below 1; the values are then within discount / (1 - discount) times the last change of their limit.
+    Value iteration stops when no value changes by more than `tolerance` in a sweep. The discount must be below 1; the
+    values are then within discount / (1 - discount) times the last change of their limit.
     """
 
-    def going_on(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    def is_changing(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return (carry[1] > tolerance) & (carry[2] < MAX_SWEEPS)
 
     def sweep(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         new = bellman(carry[0], discount)
         return new, jnp.max(jnp.abs(new - carry[0])), carry[2] + 1
 
-    return jax.lax.while_loop(going_on, sweep, (jnp.zeros(shape), jnp.float32(jnp.inf), jnp.int32(0)))[0]
+    return jax.lax.while_loop(is_changing, sweep, (jnp.zeros(shape), jnp.float32(jnp.inf), jnp.int32(0)))[0]
 
 
 def bellman(values: jax.Array, discount: float | jax.Array) -> jax.Array:
-    """The values [angles, velocities] one step earlier.
+    """Returns the values [angles, velocities] one step earlier.
 
-    A step first changes the velocity and then turns by the new one. So the values are first moved along the angle,
-    by as much in every row of one velocity; what is then searched is, at each angle, a function of the new velocity
-    alone.
+    A step first changes the velocity and then turns by the new one. So the values are first moved along the angle, by
+    a distance that depends on the new velocity only. Then the best torque is searched along the velocity, per angle.
     """
     angles, velocities = axes((values.shape[0], values.shape[1]))
     turned = _turn(values, velocities)
@@ -109,7 +109,7 @@ def bellman(values: jax.Array, discount: float | jax.Array) -> jax.Array:
 
 
 def greedy_torque(values: jax.Array, angle: jax.Array, velocity: jax.Array, discount: float | jax.Array) -> jax.Array:
-    """The torques [S] that are best in states [S] if `values` [angles, velocities] are those of the states after."""
+    """Returns the best torques [S] in states [S], if `values` [angles, velocities] are those of the next states."""
 
     def value_of(torque: jax.Array) -> jax.Array:
         angle_after, velocity_after, reward = step(angle, velocity, torque)
@@ -122,14 +122,14 @@ def greedy_torque(values: jax.Array, angle: jax.Array, velocity: jax.Array, disc
 def follow(
     values: jax.Array, angle: jax.Array, velocity: jax.Array, discount: float = 1.0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Episodes in the exact dynamics, with the greedy torque in every step.
+    """Runs episodes in the exact dynamics, with the greedy torque in every step.
 
     Args:
         values: after each step, of `finite_horizon` [T, angles, velocities]; or of `infinite_horizon`
             [angles, velocities], for `HORIZON` steps.
         angle: [S] of the start states.
         velocity: [S].
-        discount: with which the values were computed.
+        discount: the one with which the values were computed.
 
     Returns:
         Angles (not wrapped) and velocities before each step, and rewards, [T, S] each.
@@ -148,17 +148,17 @@ def follow(
 def episode_returns(
     values: jax.Array, angle: jax.Array, velocity: jax.Array, discount: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """What the episodes of `follow`, whose arguments these are, bring: undiscounted and discounted returns [S]."""
+    """Returns the undiscounted and the discounted returns [S] of the episodes of `follow`."""
     reward = follow(values, angle, velocity, discount)[2]
     weights = jnp.asarray(discount) ** jnp.arange(len(reward))
     return jnp.sum(reward, axis=0), jnp.sum(weights[:, None] * reward, axis=0)
 
 
 def interpolate(values: jax.Array, angle: jax.Array, velocity: jax.Array) -> jax.Array:
-    """The values of a table [angles, velocities] at states of any shape: linear in both directions.
+    """Returns the values of a table [angles, velocities] at states of any shape, linearly in both directions.
 
-    Linear, because cubic convolution may leave the range of its points: the maximum over torques picks its overshoots,
-    and they grow from step to step.
+    Cubic convolution may leave the range of its points: the maximum over torques selects its overshoots, and they grow
+    from step to step.
     """
     num_angles, num_velocities = values.shape
     row, row_weight = _split((angle + jnp.pi) * (num_angles / (2 * jnp.pi)))
@@ -171,8 +171,8 @@ def interpolate(values: jax.Array, angle: jax.Array, velocity: jax.Array) -> jax
     return total
 
 
-def _search(value_of: Any, like: jax.Array, refinements: int) -> tuple[jax.Array, jax.Array]:
-    """The best torques and their values, of the shape of `like`: over a grid, then over finer ones about the best."""
+def _search(value_of: Callable, like: jax.Array, refinements: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the best torques and their values, of the shape of `like`: of a grid, then of finer ones around them."""
 
     def better(k: jax.Array, carry: tuple[jax.Array, ...], centre: jax.Array, spacing: float, half: int) -> tuple:
         torque, best = carry
@@ -186,12 +186,12 @@ def _search(value_of: Any, like: jax.Array, refinements: int) -> tuple[jax.Array
         try_one = partial(better, centre=carry[0], spacing=spacing, half=num // 2)
         carry = jax.lax.fori_loop(0, num, try_one, carry)
         num = REFINED_TORQUES
-        spacing /= (num + 1) / 2  # what is tried next lies between the neighbours, which have been
+        spacing /= (num + 1) / 2  # the next torques lie between the neighbours, which have been tried
     return carry
 
 
 def _turn(values: jax.Array, velocities: jax.Array) -> jax.Array:
-    """The values at the angles after a step with the velocity that the state has after it."""
+    """Returns the values at the angles after a step that ends with the state's velocity."""
     num_angles, num_velocities = values.shape
     row, weight = _split(velocities * (TIME_STEP * num_angles / (2 * jnp.pi)))
     flat, columns = values.ravel(), jnp.arange(num_velocities)[None, :]
@@ -201,7 +201,7 @@ def _turn(values: jax.Array, velocities: jax.Array) -> jax.Array:
 
 
 def _along_velocity(values: jax.Array, velocity: jax.Array) -> jax.Array:
-    """The values of each angle's row [angles, velocities] at velocities of the same shape."""
+    """Returns the values of each angle's row [angles, velocities] at velocities of the same shape."""
     num_angles, num_velocities = values.shape
     column, weight = _column(velocity, num_velocities)
     flat, index = values.ravel(), column + (num_velocities * jnp.arange(num_angles))[:, None]
@@ -209,13 +209,12 @@ def _along_velocity(values: jax.Array, velocity: jax.Array) -> jax.Array:
 
 
 def _column(velocity: jax.Array, num_velocities: int) -> tuple[jax.Array, jax.Array]:
-    """The point of a table below a velocity, and the weight of the one above."""
-    place = (velocity + MAX_SPEED) * ((num_velocities - 1) / (2 * MAX_SPEED))
-    return _split(place, last=num_velocities - 2)
+    """Returns the point of a table below a velocity, and the weight of the point above."""
+    return _split((velocity + MAX_SPEED) * ((num_velocities - 1) / (2 * MAX_SPEED)), last=num_velocities - 2)
 
 
 def _split(place: jax.Array, last: int | None = None) -> tuple[jax.Array, jax.Array]:
-    """The whole number below a place (at most `last`), and what is left of it."""
+    """Returns the whole number below a place (at most `last`), and the remainder."""
     below = jnp.floor(place)
     if last is not None:
         below = jnp.minimum(below, last)

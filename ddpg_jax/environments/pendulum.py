@@ -22,40 +22,42 @@ NUM_STARTS = 512
 
 
 def start_states(num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the angles [num] (rad) and velocities [num] (rad/s) of the first start states.
+    """Returns the angles [num] (rad) and velocities [num] (rad/s) of the first start states, float64.
 
     Raises:
         ValueError: if there are fewer.
     """
     if num > NUM_STARTS:
-        raise ValueError(f"eval_episodes is {num}, but Pendulum has {NUM_STARTS} evaluation start states")
-    table = _table()
-    return table["theta"][:num], table["theta_dot"][:num]
+        raise ValueError(f"eval_episodes is {num}, but must be at most {NUM_STARTS}: Pendulum has no more start states")
+    return _table()["theta"][:num], _table()["theta_dot"][:num]
 
 
 def optimum() -> dict[str, Any]:
-    """Returns the fields of `Environment` that hold the optimum."""
+    """Returns the fields of a `Task` that hold the optimum."""
     return {"optimal_returns": tuple(_table()["return_optimal"].tolist()), "solved_shortfall": SOLVED_SHORTFALL}
 
 
-def evaluation(env: Any, reset: Callable[[PRNGKey], tuple[State, jax.Array]]) -> dict[str, Any]:
-    """Returns the fields of `Environment` that describe Pendulum's evaluation: 512 start states and their optimum.
+def starts_in_gymnax(env: Any, reset: Callable[[PRNGKey], tuple[State, jax.Array]]) -> Callable[[int], tuple]:
+    """Returns `Task.starts` for gymnax.
 
     Args:
         env: gymnax's Pendulum.
-        reset: the `Environment`'s, for all that a start state holds besides the two angles.
+        reset: the `Environment`'s, for everything in a state except the angle and the velocity.
     """
 
-    @jax.jit  # one program, where each operation on its own would be compiled as one
+    @jax.jit  # one program instead of one per operation
     def placed(theta: jax.Array, theta_dot: jax.Array) -> tuple[State, jax.Array]:
         template, _ = jax.vmap(reset)(jax.random.split(jax.random.key(0), len(theta)))
         state = template.replace(theta=theta, theta_dot=theta_dot)
         return state, jax.vmap(env.get_obs)(state)
 
-    def starts(num: int) -> tuple[State, jax.Array]:
-        return placed(*(values.astype(np.float32) for values in start_states(num)))
+    return lambda num: placed(*(values.astype(np.float32) for values in start_states(num)))
 
-    return {"starts": starts, **optimum()}
+
+def starts_in_gymnasium(num: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns `Task.starts` for Gymnasium: states [num, 2] as rad and rad/s, and observations [num, 3]."""
+    theta, velocity = start_states(num)
+    return {"state": np.stack([theta, velocity], axis=1)}, np.stack([np.cos(theta), np.sin(theta), velocity], axis=1)
 
 
 @cache

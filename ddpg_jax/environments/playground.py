@@ -2,15 +2,16 @@
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.environments import brax_interface
+from ddpg_jax.environments.arguments import parse, refusing
+from ddpg_jax.environments.task import Task
 
 
 def names() -> tuple[str, ...]:
@@ -20,33 +21,32 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(dm_control_suite.ALL_ENVS))
 
 
-def make(name: str, env_id: str, arguments: Mapping[str, Any]) -> Environment:
-    """Returns an environment of MuJoCo Playground.
+def has(name: str) -> bool:
+    """Returns whether the library has an environment of that name."""
+    from mujoco_playground import registry
 
-    Args:
-        name: Playground's, such as "CartpoleSwingup".
-        env_id: the name in messages and files.
-        arguments: values of the environment's configuration, such as `episode_length` or `reward_config.scale`.
+    return name in registry.ALL_ENVS
+
+
+def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
+    """Returns an environment of MuJoCo Playground, such as "CartpoleSwingup" (see `registry.make_task`).
+
+    Its arguments are fields of the environment's configuration, such as `episode_length` or `reward_config.scale`.
 
     Raises:
-        ValueError: if Playground has no such environment, or its configuration no such field.
+        ValueError: if Playground has no such environment, its configuration no such field, or it cannot be made here.
     """
     from mujoco_playground import registry
 
-    if name not in registry.ALL_ENVS:
+    if not has(name):
         raise ValueError(f"env_id is {env_id!r}, but must be playground: and one of {', '.join(names())}")
     config = registry.get_default_config(name).lock()  # so that unknown fields are refused
     # The library's own choice of physics needs an NVIDIA GPU.
     impl = {"impl": "jax"} if jax.default_backend() == "cpu" and "impl" in config else {}
-    try:
-        config.update_from_flattened_dict({**impl, **arguments})
-    except (KeyError, TypeError) as error:
-        given = " ".join(f"{key}={value}" for key, value in arguments.items())
-        raise ValueError(
-            f"env_args is {given}, but must be fields of the configuration of {env_id}: {error}"
-        ) from error
-    env = registry.load(name, config=config)
-    return brax_interface.adapt(env, env_id, int(config.episode_length), draw=partial(_draw, env))
+    with refusing(env_id, env_args, "an environment that MuJoCo Playground makes here"):
+        config.update_from_flattened_dict({**impl, **parse(env_args, config.to_dict())})
+        env = registry.load(name, config=config)
+        return brax_interface.adapt(env, env_id, int(config.episode_length), draw=partial(_draw, env))
 
 
 def _draw(env: Any, states: Sequence[Any]) -> Sequence[np.ndarray]:

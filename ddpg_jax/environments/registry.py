@@ -1,15 +1,16 @@
-"""All environments by name: PROVIDER:NAME of a library, MODULE:FUNCTION of one's own, or a name of gymnax."""
+"""All environments by name: PROVIDER:NAME of a library, MODULE:FUNCTION of your own, or a name of gymnax."""
 
-import ast
 import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from dataclasses import replace
 from types import ModuleType
-from typing import Any
 
 from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.environments import own
+from ddpg_jax.config import Config
+from ddpg_jax.environments import user_env
+from ddpg_jax.environments.adapt import adapt
+from ddpg_jax.environments.task import Task
 
 PROVIDERS = {"gymnax": "gymnax", "brax": "brax", "playground": "mujoco_playground", "gymnasium": "gymnasium"}
 """The libraries by the names in front of the colon, each with its module; one file of this folder for each."""
@@ -17,35 +18,57 @@ PROVIDERS = {"gymnax": "gymnax", "brax": "brax", "playground": "mujoco_playgroun
 MORE = {"playground": "its locomotion and manipulation tasks, which download robot models when they are first made"}
 """What a library has in addition to the names that are listed."""
 
+_kept: dict[tuple[str, tuple[str, ...], int], Task] = {}
 
-def make(env_id: str, env_args: Sequence[str] = ()) -> Environment:
-    """Returns the environment of that name.
+
+def make_task(env_id: str, env_args: Sequence[str] = (), action_repeat: int = 1) -> Task:
+    """Returns the task of that name, checked and adapted.
+
+    Tasks of libraries whose functions never change are made once, so that programs compiled for them can be used again.
+    Tasks of your own are made in every call.
 
     Args:
         env_id: a name of gymnax, such as "Pendulum-v1"; one of another library behind its own and a colon, such as
-            "playground:CartpoleSwingup"; or "package.module:function", which returns an `Environment`.
+            "playground:CartpoleSwingup"; or "package.module:function", which returns an `Environment` or a `Task`.
         env_args: arguments of the environment, each NAME=VALUE.
+        action_repeat: the number of times that each action is executed.
 
     Raises:
         ValueError: if there is no such environment, its library is not installed, its actions are not continuous and
-            bounded, or its episodes have no time limit.
+            bounded, its episodes have no time limit, or it does not return what it must.
     """
-    return _make(env_id, tuple(env_args))
+    name = (env_id, tuple(env_args), int(action_repeat))
+    if name in _kept:
+        return _kept[name]
+    made = _make(env_id, name[1])
+    if action_repeat != 1 and isinstance(made, Task) and not is_user_env(env_id):
+        made = replace(made, starts=None)  # a table of starts is for the task with which its optimum was computed
+    task = adapt(made, action_repeat)
+    if task.environment.cacheable and task.environment.host_env is None:
+        _kept[name] = task
+    return task
 
 
-@lru_cache(maxsize=64)
-def _make(env_id: str, env_args: tuple[str, ...]) -> Environment:
-    arguments = dict(map(_argument, env_args))
-    if is_own(env_id):
-        return own.make(env_id, arguments)
+def task_of(config: Config) -> Task:
+    """Returns the task of a configuration (see `make_task`)."""
+    return make_task(config.env_id, config.env_args, config.action_repeat)
+
+
+def is_user_env(env_id: str) -> bool:
+    """Returns whether a name has a module of the user's: MODULE:FUNCTION, or gymnasium:MODULE:NAME."""
     provider, colon, name = env_id.partition(":")
-    return _module(provider if colon else "gymnax", env_id).make(name if colon else env_id, env_id, arguments)
+    return bool(colon) and (provider not in PROVIDERS or (provider == "gymnasium" and ":" in name))
 
 
-def is_own(env_id: str) -> bool:
-    """Returns whether a name is that of a user's function."""
-    provider, colon, _ = env_id.partition(":")
-    return bool(colon) and provider not in PROVIDERS
+def providers_of(name: str) -> list[str]:
+    """Returns the names PROVIDER:NAME of the libraries here that have an environment of that name."""
+    found = []
+    for provider in PROVIDERS:
+        try:
+            found += [f"{provider}:{name}"] * _module(provider, name).has(name)
+        except ValueError:  # not installed
+            continue
+    return found
 
 
 def listed() -> Iterator[str]:
@@ -61,17 +84,31 @@ def listed() -> Iterator[str]:
             yield _described(f"{prefix}{name}")
         if provider in MORE:
             yield f"{provider}:…: {MORE[provider]}"
-    yield "MODULE:FUNCTION: a function of your own that returns a ddpg_jax.Environment"
+    yield "MODULE:FUNCTION: a function of your own that returns a ddpg_jax.Environment or a ddpg_jax.Task"
 
 
 def _described(env_id: str) -> str:
     try:
-        environment = make(env_id)
+        made = _make(env_id, ())
     except Exception as error:  # of a library that, for example, downloads models
-        reason = str(error).splitlines() or [type(error).__name__]
-        return f"{env_id}: cannot be made here: {reason[0]}"
-    sizes = f"{environment.observation_size} observations, {environment.action_size} action(s)"
-    return f"{env_id}: {sizes}, episodes of at most {environment.max_steps:,} steps"
+        return f"{env_id}: cannot be made here: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    environment = made.environment if isinstance(made, Task) else made
+    sizes = ((environment.observation_size, "observation"), (environment.action_size, "action"))
+    spaces = ", ".join(f"{size} {word}{'s' * (size > 1)}" for size, word in sizes)
+    return f"{env_id}: {spaces}, episodes of at most {environment.max_steps:,} steps"
+
+
+def _make(env_id: str, env_args: tuple[str, ...]) -> Environment | Task:
+    """Returns what a library or a user's function makes."""
+    provider, colon, name = env_id.partition(":")
+    if colon and provider not in PROVIDERS:
+        return user_env.make(env_id, env_args)
+    library = _module(provider if colon else "gymnax", env_id)
+    if not colon and not library.has(env_id):
+        rule = f"one of {', '.join(library.names())}, or another name that --list-environments shows"
+        rule = " or ".join(providers_of(env_id)) or rule
+        raise ValueError(f"env_id is {env_id!r}, which gymnax does not have, but must be {rule}")
+    return library.make(name if colon else env_id, env_id, env_args)
 
 
 def _module(provider: str, env_id: str) -> ModuleType:
@@ -82,14 +119,3 @@ def _module(provider: str, env_id: str) -> ModuleType:
             f'pip install "ddpg_jax[{provider}]"'
         )
     return importlib.import_module(f"ddpg_jax.environments.{provider}")
-
-
-def _argument(text: str) -> tuple[str, Any]:
-    """Returns the name and the value of NAME=VALUE; a value that is not a Python literal is a text."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ValueError(f"env_args has {text!r}, but must have words of the form NAME=VALUE")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value

@@ -1,0 +1,257 @@
+"""Makes what libraries and users provide into what the training loop needs, and refuses what cannot be made so."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax.algorithm.environment import Environment, State, Step
+from ddpg_jax.algorithm.types import PRNGKey
+from ddpg_jax.environments import host
+from ddpg_jax.environments.arguments import one_line
+from ddpg_jax.environments.task import Task
+
+LARGEST_BOUND = 1e30
+"""The square of a larger number is not finite as float32."""
+
+
+def adapt(task: Environment | Task, action_repeat: int = 1) -> Task:
+    """Returns a task as agents train in it: checked, with arrays of fixed types, and with its actions repeated.
+
+    Observations become one vector [O] float32: several arrays, in the order of JAX's trees (a dictionary's by their
+    keys), are flattened one after another. Rewards become float32 [], ends bool [], and the state keeps its dtypes.
+    Nothing is compiled. An environment on the host makes two steps.
+
+    Raises:
+        ValueError: names what the environment does not provide as it must, and the rule.
+    """
+    task = task if isinstance(task, Task) else Task(task)
+    require_bounds(task.environment.env_id, task.environment.low, task.environment.high)
+    if task.environment.host_env is None:
+        task = _conformed(task)
+    else:
+        host.check(task.environment)
+    return _repeated(task, action_repeat)
+
+
+def require_bounds(env_id: str, low: tuple[float, ...], high: tuple[float, ...]) -> None:
+    """Refuses actions that are not bounded by numbers of at most 1e30 in size."""
+    if not all(abs(bound) <= LARGEST_BOUND for bound in (*low, *high)):
+        raise ValueError(
+            f"bounds of the actions of {env_id!r} are {low} to {high}, but must be finite and at most 1e30 in size"
+        )
+
+
+def _conformed(task: Task) -> Task:
+    """Returns a task whose functions return arrays as the training loop needs them; the same if they already do."""
+    environment = task.environment
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    reset, (state, observation) = _trace(environment, "reset", "(state, observation)", key)
+    parts = _observation_parts(observation, "reset", environment)
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    action = jax.ShapeDtypeStruct((environment.action_size,), jnp.float32)
+    step, (after, result) = _trace(environment, "step", "(state, Step)", key, state, action)
+    _require_same_state(state, after, environment, "after a step")
+    if not isinstance(result, Step):
+        raise ValueError(f"step of {environment.env_id!r} returns {type(result).__name__}, but must return a Step")
+    if _observation_parts(result.observation, "step", environment) != parts:
+        raise ValueError(f"observation of {environment.env_id!r} has other arrays after a step than after a reset")
+    for name in ("reward", "terminated", "truncated"):
+        _require_scalar(name, getattr(result, name), environment, is_flag=name != "reward")
+    task = replace(task, starts=task.starts and _ConformedStarts(task.starts, state, environment))
+    if reset and step and _fits(observation, result):
+        return task
+    reset_to_fit, step_to_fit = _ConformedReset(environment.reset), _ConformedStep(environment.step)
+    return replace(
+        task,
+        environment=replace(environment, reset=reset_to_fit, step=step_to_fit),
+        observation_parts=parts if len(parts) > 1 or len(parts[0][1]) != 1 else (),
+    )
+
+
+def _trace(environment: Environment, name: str, rule: str, *arguments: Any) -> tuple[bool, tuple[Any, Any]]:
+    """Returns whether a function's results are all arrays of JAX with a dtype of their own, and the pair of shapes."""
+    is_strong = False
+
+    def call(*arguments: Any) -> Any:  # JAX keeps the trace of a function, and of equal ones, which may have changed
+        nonlocal is_strong
+        results = getattr(environment, name)(*arguments)
+        leaves = jax.tree.leaves(results)
+        is_strong = all(isinstance(x, jax.Array) and not jax.typeof(x).weak_type for x in leaves)
+        return results
+
+    try:
+        shapes = jax.eval_shape(call, *arguments)
+    except Exception as error:
+        raise ValueError(
+            f"{name} of {environment.env_id!r} raises {one_line(error)}, but must return {rule} for arrays of JAX"
+        ) from error
+    return is_strong, _pair(shapes, name, rule, environment)
+
+
+@dataclass(frozen=True)
+class _ConformedReset:
+    reset: Callable[[PRNGKey], tuple[State, Any]]
+
+    def __call__(self, key: PRNGKey) -> tuple[State, jax.Array]:
+        state, observation = self.reset(key)
+        return strong_types(state), flat(observation)
+
+
+@dataclass(frozen=True)
+class _ConformedStep:
+    step: Callable[[PRNGKey, State, jax.Array], tuple[State, Step]]
+
+    def __call__(self, key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
+        new, step = self.step(key, state, action)
+        ends = (jnp.asarray(end, bool).reshape(()) for end in (step.terminated, step.truncated))
+        return strong_types(new), Step(flat(step.observation), jnp.asarray(step.reward, jnp.float32).reshape(()), *ends)
+
+
+@dataclass(frozen=True)
+class _ConformedStarts:
+    starts: Callable[[int], tuple[State, Any]]
+    state: Any
+    """Shapes and dtypes of a state."""
+    environment: Environment
+
+    def __call__(self, num: int) -> tuple[State, jax.Array]:
+        returned = _pair(self.starts(num), "starts", "(states, observations)", self.environment)
+        states, observations = strong_types(returned[0]), jax.tree.map(jnp.asarray, returned[1])
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (states, observations))
+        _require_same_state(self.state, shapes[0], self.environment, "in starts")
+        _observation_parts(shapes[1], "starts", self.environment)
+        return states, jax.vmap(flat)(observations)
+
+
+def _repeated(task: Task, times: int) -> Task:
+    """Returns the task in which an action is executed several times, and the rewards are added up.
+
+    An episode that ends in between ends there. The time limit counts the agent's actions. The optimum is not known.
+    """
+    environment = task.environment
+    if times < 1 or times != int(times):
+        raise ValueError(f"action_repeat is {times}, but must be a whole number >= 1")
+    if times == 1:
+        return task
+    times = int(times)
+    if environment.max_steps % times:
+        raise ValueError(
+            f"action_repeat is {times}, but must divide the time limit of {environment.env_id!r}, "
+            f"{environment.max_steps} steps"
+        )
+    changed: dict[str, Any] = {"step": _Repeated(environment.step, times)}
+    if environment.host_env is not None:
+        changed = {"host_env": environment.host_env.repeating(times)}
+    return replace(
+        task,
+        environment=replace(environment, max_steps=environment.max_steps // times, **changed),
+        film_env=task.film_env and task.film_env.repeating(times),
+        optimal_returns=None,
+        solved_shortfall=None,
+    )
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    step: Callable[[PRNGKey, State, jax.Array], tuple[State, Step]]
+    times: int
+
+    def __call__(self, key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
+        keys = jax.random.split(key, self.times)
+
+        def again(i: jax.Array, before: tuple[State, Step]) -> tuple[State, Step]:
+            new, step = self.step(keys[i], before[0], action)
+            after = new, step._replace(reward=before[1].reward + step.reward)
+            over = before[1].terminated | before[1].truncated
+            return jax.tree.map(lambda x, y: jnp.where(over, x, y), before, after)
+
+        return jax.lax.fori_loop(1, self.times, again, self.step(keys[0], state, action))
+
+
+def flat(observation: Any) -> jax.Array:
+    """Returns the numbers of an observation, a tree of arrays, as one vector [O] float32."""
+    return jnp.concatenate([jnp.ravel(jnp.asarray(leaf, jnp.float32)) for leaf in jax.tree.leaves(observation)])
+
+
+def strong_types(state: State) -> State:
+    """Returns the state as arrays whose dtypes do not change in a loop."""
+
+    def strong(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) else jax.lax.convert_element_type(x, x.dtype)
+
+    return jax.tree.map(strong, state)
+
+
+def with_default_settings(function: Callable) -> Callable:
+    """Runs a function with JAX's defaults: libraries are not written for strict promotion or 64 bits."""
+
+    @wraps(function)
+    def run(*arguments: Any) -> Any:
+        with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return function(*arguments)
+
+    return run
+
+
+def _pair(returned: Any, name: str, rule: str, environment: Environment) -> tuple[Any, Any]:
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise ValueError(f"{name} of {environment.env_id!r} returns {type(returned).__name__}, but must return {rule}")
+    return returned
+
+
+def _observation_parts(observation: Any, name: str, environment: Environment) -> tuple[tuple[str, tuple], ...]:
+    """Returns the names and shapes of an observation's arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(observation)
+    for path, leaf in leaves:
+        if not (jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == jnp.bool_):
+            place = f"observation{jax.tree_util.keystr(path)} of {environment.env_id!r}"
+            raise ValueError(f"{place} is {_shape_of(leaf)}, but must be numbers")
+    size = sum(math.prod(leaf.shape) for _, leaf in leaves)
+    if size != environment.observation_size:
+        raise ValueError(
+            f"observation_size of {environment.env_id!r} is {environment.observation_size}, but must be the {size} "
+            f"numbers that {name} returns"
+        )
+    names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
+    return tuple((name or "observation", tuple(leaf.shape)) for name, (_, leaf) in zip(names, leaves, strict=True))
+
+
+def _require_same_state(before: State, after: State, environment: Environment, when: str) -> None:
+    """Refuses a change of the structure, a shape or a dtype of the state: a loop carries one type."""
+    old, new = (jax.tree_util.tree_leaves_with_path(state) for state in (before, after))
+    changes: list[Any] = [(path, _shape_of(y), _shape_of(x)) for (path, x), (_, y) in zip(old, new, strict=False)]
+    structures: list[Any] = [jax.tree.structure(state) for state in (after, before)]
+    if structures[0] != structures[1]:
+        changes = [((), *structures)]
+    for path, found, expected in changes:
+        if found != expected:
+            raise ValueError(
+                f"state{jax.tree_util.keystr(path)} of {environment.env_id!r} is {found} {when}, but must be "
+                f"{expected}, as after a reset"
+            )
+
+
+def _require_scalar(name: str, value: Any, environment: Environment, is_flag: bool) -> None:
+    kind = jnp.bool_ if is_flag else jnp.number
+    if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, kind) or math.prod(value.shape) != 1:
+        found = _shape_of(value) if hasattr(value, "dtype") else value
+        rule = "bool[]" if is_flag else "a number []"
+        raise ValueError(f"{name} of {environment.env_id!r} is {found}, but must be {rule}")
+
+
+def _fits(observation: Any, step: Step) -> bool:
+    """Returns whether the arrays of a reset and a step are as the training loop needs them."""
+    vectors: Any = (observation, step.observation)
+    if not all(isinstance(x, jax.ShapeDtypeStruct) and (x.ndim, x.dtype) == (1, jnp.float32) for x in vectors):
+        return False
+    return step.reward.dtype == jnp.float32 and all(x.shape == () for x in step[1:])
+
+
+def _shape_of(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"

@@ -1,0 +1,83 @@
+"""The arguments of environments, NAME=VALUE, and the one line that says why an environment cannot be made of them."""
+
+import ast
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+CONSTANTS = {"true": True, "false": False, "none": None, "null": None}
+"""Values that are written in any case."""
+
+
+class EnvArgsError(ValueError):
+    """Arguments that are refused before an environment is made."""
+
+
+def parse(env_args: Sequence[str], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns new values by name: constants, numbers, lists and texts, whatever the words look like.
+
+    Args:
+        env_args: words of the form NAME=VALUE.
+        defaults: the parameters' default values as far as they are known. A whole float for an int becomes an int.
+
+    Raises:
+        EnvArgsError: if a word has another form, a name is given twice, or a text is given for a boolean.
+    """
+    values: dict[str, Any] = {}
+    for word in env_args:
+        name, equals, text = word.partition("=")
+        if not (name and equals):
+            raise EnvArgsError(f"env_args has {word!r}, but must have words of the form NAME=VALUE")
+        if name in values:
+            raise EnvArgsError(f"env_args has {name} twice, but must name each argument once")
+        values[name] = _fitted(name, _value(text), (defaults or {}).get(name))
+    return values
+
+
+def _value(text: str) -> Any:
+    """Returns the value that a text looks like; a text that looks like nothing else stays one."""
+    if text.strip().lower() in CONSTANTS:
+        return CONSTANTS[text.strip().lower()]
+    for read in (ast.literal_eval, json.loads):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+    return text
+
+
+def _fitted(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, bool) and isinstance(value, str):
+        raise EnvArgsError(f"env_args has {name}={value}, but must have true or false for {name}")
+    is_int = isinstance(default, int) and not isinstance(default, bool)
+    return int(value) if is_int and isinstance(value, float) and value.is_integer() else value
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the default values of a function's parameters, as far as Python knows them."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # written in C
+        return {}
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def one_line(error: BaseException) -> str:
+    """Returns an error's type and the first line of its message."""
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() of a KeyError is a repr
+    lines = str(message).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def refusing(env_id: str, env_args: Sequence[str], rule: str) -> Iterator[None]:
+    """Turns any error of a library or of a user's function into a ValueError of one line."""
+    try:
+        yield
+    except EnvArgsError:
+        raise
+    except Exception as error:
+        given = f" with env_args {' '.join(env_args)}" if env_args else ""
+        raise ValueError(f"env_id is {env_id!r}{given}, but must be {rule}: {one_line(error)}") from error

@@ -1,0 +1,156 @@
+"""Environments on the host: how they are checked, evaluated and filmed, and what is raised if one of them fails."""
+
+import itertools
+from collections.abc import Callable, Sized
+from contextlib import closing
+from typing import Any, cast
+
+import numpy as np
+
+from ddpg_jax.algorithm.environment import Environment, HostEnv, HostEnvs
+from ddpg_jax.algorithm.evaluation import GreedyEpisodes, Starts
+from ddpg_jax.environments.arguments import one_line
+
+INTERFACE = (
+    "reset(seed=...) must return (observation, info), and step(action) must return (observation, reward, terminated, "
+    "truncated, info)"
+)
+
+
+class HostEnvFailure(RuntimeError):  # noqa: N818
+    """An environment on the host raised an error (the `__cause__`), or returned what cannot be used."""
+
+    def __init__(self, env_id: str, message: str) -> None:
+        super().__init__(message)
+        self.env_id = env_id
+
+
+def call(env_id: str, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Calls a function of an environment.
+
+    Raises:
+        HostEnvFailure: if it raises an error; the message names the environment, the function and the error.
+    """
+    try:
+        return function(*arguments, **options)
+    except Exception as error:
+        raise HostEnvFailure(env_id, f"{name} of {env_id!r} raises {one_line(error)}") from error
+
+
+def check(environment: Environment) -> None:
+    """Makes one reset, two steps and, as training does, another reset, before anything is compiled.
+
+    Raises:
+        ValueError: names what the environment does not return as it must.
+    """
+    assert environment.host_env is not None
+    middle = np.asarray([np.add(environment.low, environment.high) / 2], np.float32)
+    first, active = np.array([0]), np.array([True])
+    try:
+        with closing(environment.host_env.make(1)) as envs:
+            seen = [envs.begin(first, [0])]
+            for _ in range(2):
+                step = envs.step(middle, active)
+                seen.append(np.asarray(step.observation))
+                if step.terminated[0] or step.truncated[0]:
+                    envs.begin(first, None)
+            seen.append(envs.begin(first, None))
+    except HostEnvFailure as failure:
+        rule = f", but {INTERFACE}" if failure.__cause__ is not None else ""
+        raise ValueError(f"{failure}{rule}") from failure
+    for observation in seen:
+        if observation.shape != (1, environment.observation_size):
+            raise ValueError(
+                f"observation of {environment.env_id!r} has {observation.size} numbers, but must have "
+                f"{environment.observation_size}"
+            )
+
+
+def episode_seeds(seed: int, num: int) -> np.ndarray:
+    """Returns the seeds [num] uint32 of episodes; different seeds have different ones, and more of them begin alike."""
+    return np.random.SeedSequence(seed).generate_state(num, np.uint32)
+
+
+def host_greedy_episodes(
+    act: Callable[[np.ndarray], np.ndarray],
+    envs: HostEnvs,
+    starts: Starts,
+    num_agents: int,
+    environment: Environment,
+) -> GreedyEpisodes:
+    """Runs one greedy episode per agent from each of S start states; the agents share the start states.
+
+    An environment whose episode ends begins the agent's next one, so that the results do not depend on W.
+
+    Args:
+        act: observations [N, W, O] -> actions [N, W, A].
+        envs: N W environments, the W of one agent next to each other. They stay open.
+        starts: S start states.
+        num_agents: N.
+        environment: the task.
+
+    Returns:
+        Arrays [N, S] float32.
+
+    Raises:
+        HostEnvFailure: if an environment fails.
+    """
+    first, num = list_of(starts), len(cast(Sized, envs))
+    width = num // num_agents
+    agent, episode = np.repeat(np.arange(num_agents), width), np.tile(np.arange(width), num_agents)
+    next_episode = np.full(num_agents, width)
+    returns, at_bounds, length = (np.zeros((num_agents, len(first))) for _ in range(3))
+    low, high = np.asarray(environment.low, np.float32), np.asarray(environment.high, np.float32)
+    observations = np.zeros((num, environment.observation_size), np.float32)
+    new = active = episode < len(first)
+    while active.any():
+        if new.any():
+            observations[new] = envs.begin(np.flatnonzero(new), [first[i] for i in episode[new]])
+        actions = act(observations.reshape(num_agents, width, -1)).reshape(num, -1)
+        step = envs.step(np.nan_to_num(actions), active)
+        observations = np.array(step.observation)
+        now = agent[active], episode[active]
+        returns[now] += step.reward[active]
+        at_bounds[now] += np.mean((actions == low) | (actions == high), axis=-1)[active]
+        length[now] += 1
+        ended = np.zeros_like(active)
+        ended[active] = (step.terminated | step.truncated)[active] | (length[now] >= environment.max_steps)
+        for i in np.flatnonzero(ended):
+            episode[i] = next_episode[agent[i]]
+            next_episode[agent[i]] += 1
+        active = episode < len(first)
+        new = ended & active
+    return GreedyEpisodes(returns.astype(np.float32), (at_bounds / length).astype(np.float32))
+
+
+def film(
+    act: Callable[[np.ndarray], np.ndarray], film_env: HostEnv, starts: Starts, every: int = 1
+) -> list[np.ndarray]:
+    """Runs an episode from the first of the start states, and returns every n-th frame [H, W, 3] of it.
+
+    Args:
+        act: observation [O] -> action [A].
+        film_env: of a `Task`.
+        starts: the start states.
+        every: n.
+
+    Raises:
+        HostEnvFailure: if the environment fails, or cannot be drawn here.
+    """
+    one, active, frames = np.array([0]), np.array([True]), []
+    with closing(film_env.make(1)) as envs:
+        observation, ended = envs.begin(one, list_of(starts)[:1])[0], False
+        for number in itertools.count():
+            if number % every == 0:
+                frames.append(envs.render(0))
+            if ended:
+                break
+            step = envs.step(np.asarray(act(observation))[None], active)
+            observation, ended = np.asarray(step.observation)[0], bool(step.terminated[0] or step.truncated[0])
+    return frames
+
+
+def list_of(starts: Starts) -> list[Any]:
+    """Returns start states as `HostEnvs.begin` takes them: seeds, or states of Pendulum [2]."""
+    state = starts.state
+    return list(np.asarray(state["state"] if isinstance(state, dict) else state))

@@ -1,0 +1,47 @@
+"""Environments of the user: a function in an importable module that returns an `Environment` or a `Task`."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddpg_jax.algorithm.environment import Environment
+from ddpg_jax.environments.arguments import defaults_of, parse, refusing
+from ddpg_jax.environments.task import Task
+
+
+def make(env_id: str, env_args: Sequence[str]) -> Environment | Task:
+    """Returns what a function of the user's makes; the module is also looked for in the current folder.
+
+    Raises:
+        ValueError: if there is no such function, or it returns something else.
+    """
+    look_in(os.getcwd())
+    module, _, name = env_id.partition(":")
+    with refusing(env_id, env_args, "MODULE:FUNCTION, which can be imported and called here"):
+        function = getattr(importlib.import_module(module), name)
+        made = function(**parse(env_args, defaults_of(function)))
+    if not isinstance(made, Environment | Task):
+        raise ValueError(
+            f"env_id is {env_id!r}, but must name a function that returns a ddpg_jax.Environment or a ddpg_jax.Task; "
+            f"it returns {type(made).__name__}"
+        )
+    return made
+
+
+def look_in(folder: str | None) -> None:
+    """Lets modules be imported from one more folder; modules that are found elsewhere come first."""
+    if folder is not None and folder not in sys.path:
+        sys.path.append(folder)
+
+
+def folder_of(env_id: str) -> str | None:
+    """Returns the folder from which Python imports the module in "MODULE:FUNCTION" or "gymnasium:MODULE:NAME"."""
+    first, _, rest = env_id.partition(":")
+    module = rest.partition(":")[0] if first == "gymnasium" else first
+    file = getattr(importlib.import_module(module), "__file__", None)
+    if file is None:
+        return None
+    path = Path(file).resolve()
+    return str(path.parents[module.count(".") + (path.name == "__init__.py")])

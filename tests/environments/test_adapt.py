@@ -1,0 +1,290 @@
+"""Tests what an environment may return, what is refused by name, repeated actions, and resets that run when needed."""
+
+import dataclasses
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_environments import chain, counter, explored, setup_for, small_config, trained
+
+from ddpg_jax.algorithm import evaluation, loop
+from ddpg_jax.algorithm.environment import Environment, Step
+from ddpg_jax.algorithm.types import Replay, TrainState
+from ddpg_jax.environments.adapt import adapt
+from ddpg_jax.environments.task import Task
+from ddpg_jax.training.setup_factory import make_hyperparameters
+
+
+def environment(*, observation=None, state=None, after=None, reward=0.0, ends=(False, False), size=2, **fields):
+    """An environment that returns these things as they are."""
+    observation = jnp.zeros(2) if observation is None else observation
+    state = jnp.zeros(()) if state is None else state
+
+    def reset(key):
+        return state, observation
+
+    def step(key, state, action):
+        return state if after is None else after, Step(observation, reward, *ends)
+
+    return Environment("toy", size, (-1.0,), (1.0,), 10, **{"reset": reset, "step": step, **fields})
+
+
+# What is refused, by name, before anything is compiled
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"size": 3}, r"observation_size of 'toy' is 3, but must be the 2 numbers"),
+        ({"ends": (0.0, False)}, r"terminated of 'toy' is float32\[\], but must be bool\[\]"),
+        ({"ends": (False, jnp.array([False, True]))}, r"truncated of 'toy' is bool\[2\], but must be bool\[\]"),
+        ({"reward": jnp.zeros(2)}, r"reward of 'toy' is float32\[2\], but must be a number \[\]"),
+        ({"reward": False}, r"reward of 'toy' is bool\[\], but must be a number \[\]"),
+        ({"reward": None}, r"reward of 'toy' is None, but must be a number \[\]"),
+        ({"after": jnp.int32(0)}, r"state of 'toy' is int32\[\] after a step, but must be float32\[\]"),
+        ({"after": jnp.zeros(3)}, r"state of 'toy' is float32\[3\] after a step, but must be float32\[\]"),
+        ({"state": {"a": jnp.zeros(())}, "after": {"a": jnp.int8(0)}}, r"state\['a'\] of 'toy' is int8\[\] after"),
+        ({"state": {"a": jnp.zeros(())}, "after": {"b": jnp.zeros(())}}, r"state of 'toy' is .*'b'.* after a step"),
+        ({"observation": jax.random.key(0), "size": 1}, r"observation of 'toy' is key.*, but must be numbers"),
+        ({"reset": lambda key: jnp.zeros(2)}, r"reset of 'toy' returns .*, but must return \(state, observation\)"),
+        ({"step": lambda key, state, action: (state, 0)}, r"step of 'toy' returns .*, but must return a Step"),
+        ({"step": lambda key, state: 0}, r"step of 'toy' raises TypeError: .*, but must return \(state, Step\)"),
+        ({"reset": lambda key: 1 / 0}, r"reset of 'toy' raises ZeroDivisionError: .*, but must return \(state, obs"),
+    ],
+)
+def test_faults_are_named(fields, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        adapt(environment(**fields))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("bound", [3.4e38, 2e30])
+def test_bounds_that_float32_cannot_square_are_refused(bound):
+    with pytest.raises(ValueError, match=r"bounds of the actions of 'counter' are .*, but must be .* at most 1e30"):
+        adapt(dataclasses.replace(counter(), high=(bound,)))
+
+
+@pytest.mark.parametrize("max_steps", [None, np.inf, np.nan, 0, 1.5, "ten"])
+def test_time_limit_must_be_a_whole_number(max_steps):
+    with pytest.raises(ValueError, match=r"max_steps is .*, but must be a whole number >= 1"):
+        counter(max_steps=max_steps)
+
+
+# What is made to fit
+
+
+def test_environment_that_fits_keeps_its_functions():
+    fits = counter()
+    assert adapt(fits).environment == fits
+
+
+def test_environments_are_compared_by_value():
+    one, other = (environment() for _ in range(2))
+    assert one != other  # functions of their own
+    assert one == dataclasses.replace(one)
+    weak = dataclasses.replace(one, reset=lambda key: (0.0, np.zeros(2)))
+    assert adapt(weak).environment == adapt(weak).environment
+
+
+@pytest.mark.parametrize("number", [float, np.float32, lambda value: jnp.full((1,), value), lambda value: int(value)])
+@pytest.mark.parametrize("flag", [bool, np.bool_, lambda value: jnp.full((1,), value)])
+def test_loop_can_use_every_number_and_flag_that_the_check_accepts(number, flag):
+    """Python's own scalars and arrays with one number are numbers."""
+    one = environment(reward=number(1.0), ends=(flag(False), flag(True)))
+    rows, _, stats = explored(small_config(), one, 2)
+    assert rows.reward.tolist() == [1.0, 1.0]
+    assert stats.length.tolist() == [1, 1]
+
+
+def many_things():
+    """Observations in a dictionary, of several axes and dtypes; a state with a key, a constant and weak types."""
+
+    def observe(state):
+        return {"z": state["steps"], "a": jnp.full((2, 2), state["steps"], jnp.int8), "key": state["constant"]}
+
+    def reset(key):
+        state = {"key": key, "steps": 0.0, "flag": True, "constant": jnp.arange(2)}
+        return state, observe(state)
+
+    def step(key, state, action):
+        state = {**state, "key": jax.random.split(state["key"])[0], "steps": state["steps"] + 1}
+        state["flag"] = ~jnp.asarray(state["flag"])
+        return state, Step(observe(state), 1, state["steps"] >= 4, jnp.bool_(False))
+
+    return Environment("many", 7, (-1.0, -3.0), (1.0, 5.0), 100, reset, step)
+
+
+def test_observations_are_flattened_in_the_order_of_their_names():
+    task = adapt(many_things())
+    assert task.observation_parts == (("a", (2, 2)), ("key", (2,)), ("z", ()))
+    state, first = task.environment.reset(jax.random.key(0))
+    assert first.dtype == jnp.float32
+    assert first.tolist() == [0, 0, 0, 0, 0, 1, 0]
+    _, step = task.environment.step(jax.random.key(0), state, jnp.zeros(2))
+    assert step.observation.tolist() == [1, 1, 1, 1, 0, 1, 1]
+    assert (step.reward.dtype, float(step.reward)) == (jnp.float32, 1.0)
+
+
+def test_agents_train_with_keys_and_constants_in_the_state():
+    _, agent = trained(small_config(noise_sigma=1.0), many_things(), 30, num_agents=2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(agent.actor))
+
+
+def test_actions_are_within_asymmetric_bounds():
+    rows, *_ = explored(small_config(noise_sigma=30.0), many_things(), 40)
+    assert (rows.action >= [-1, -3]).all()
+    assert (rows.action <= [1, 5]).all()
+    assert {-3.0, 5.0} <= set(rows.action[:, 1].tolist())
+
+
+# Start states of the user's own
+
+
+def starting_from(starts):
+    """The counter, whose state is an int32 [] and whose observation is a float32 [1], with other start states."""
+    return adapt(Task(counter(), starts=starts))
+
+
+def test_start_states_of_ones_own_are_made_to_fit():
+    task = starting_from(lambda num: (np.arange(num), {"steps": np.arange(num)}))
+    starts = task.evaluation_starts(3)
+    assert (starts.state.tolist(), starts.state.dtype) == ([0, 1, 2], jnp.int32)
+    assert (starts.observation.tolist(), starts.observation.dtype) == ([[0.0], [1.0], [2.0]], jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [
+        (
+            lambda num: (np.zeros(2, int), np.zeros((2, 1))),
+            r"starts of 'counter' returns .*\(2,\).*, but must return 3",
+        ),
+        (
+            lambda num: (np.zeros(num, int), np.zeros((2, 1))),
+            r"starts of 'counter' returns .*, but must return 3 start",
+        ),
+        (lambda num: (np.zeros(num), np.zeros((num, 1))), r"state of 'counter' is float32\[\] in starts, but .* int32"),
+        (lambda num: (np.zeros((num, 2), int), np.zeros((num, 1))), r"state of 'counter' is int32\[2\] in starts"),
+        (lambda num: (np.zeros(num, int), np.zeros((num, 2))), r"observation_size of 'counter' is 1, .* that starts"),
+        (lambda num: np.zeros(num), r"starts of 'counter' returns ndarray, but must return \(states, observations\)"),
+    ],
+)
+def test_start_states_that_do_not_fit_are_refused(starts, message):
+    with pytest.raises(ValueError, match=message):
+        starting_from(starts).evaluation_starts(3)
+
+
+# Repeated actions
+
+
+def test_rewards_of_repeated_actions_are_added_up():
+    rows, _, stats = explored(small_config(action_repeat=2), chain((1.0, 2.0, 4.0, 8.0)), 4)
+    assert rows.reward.tolist() == [3.0, 12.0, 3.0, 12.0]
+    assert rows.discount.tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert stats.length.tolist() == [0, 2, 0, 2]
+
+
+def test_an_episode_ends_inside_a_repeat():
+    rows, *_ = explored(small_config(action_repeat=2), chain((1.0, 2.0, 4.0)), 4)
+    assert rows.reward.tolist() == [3.0, 4.0, 3.0, 4.0]  # the third reward, and none of what would follow
+    assert rows.discount.tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert rows.next_observation[1].tolist() == [0.0, 0.0, 0.0]  # the place behind the last
+
+
+def test_time_limit_counts_the_agents_actions():
+    assert adapt(counter(max_steps=12), 3).environment.max_steps == 4
+    with pytest.raises(ValueError, match=r"action_repeat is 5, but must divide the time limit of 'counter', 12 steps"):
+        adapt(counter(max_steps=12), 5)
+    with pytest.raises(ValueError, match=r"action_repeat is 0, but must be a whole number >= 1"):
+        adapt(counter(max_steps=12), 0)
+
+
+def test_optimum_is_not_that_of_repeated_actions():
+    task = Task(counter(), optimal_returns=np.array([3.0, 3.0]), solved_shortfall=1.0)
+    assert adapt(task).optimum(2).tolist() == [3.0, 3.0]
+    assert adapt(task, 2).optimum(2) is None
+    assert adapt(task, 2).solved_shortfall is None
+
+
+# Ends of episodes
+
+
+def test_reset_runs_where_an_episode_ended_and_nowhere_else():
+    resets = []
+
+    def reset(key):
+        jax.debug.callback(lambda: resets.append(1))
+        return jnp.int32(0), jnp.zeros(1)
+
+    setup = setup_for(small_config(), dataclasses.replace(counter(length=5), reset=reset))
+    hyperparameters = make_hyperparameters(small_config())
+    state = loop.init(jax.random.key(0), hyperparameters, setup=setup)
+    jax.effects_barrier()
+    resets.clear()
+    run = jax.jit(partial(loop.train, hyperparameters=hyperparameters, setup=setup, max_steps=23))
+    jax.block_until_ready(run(state, num_steps=23))
+    jax.effects_barrier()
+    assert len(resets) == 4  # after the steps 5, 10, 15 and 20
+
+
+@pytest.mark.parametrize("num_agents", [1, 2])
+def test_expensive_reset_is_not_moved_out_of_its_loop(num_agents):
+    """XLA moves what does not depend on a loop's carry out of the loop, so that it runs always."""
+
+    def reset(key):
+        work = jax.lax.fori_loop(0, 300_000, lambda i, x: jnp.sin(x + i), jax.random.uniform(key, (1,)))
+        return jnp.int32(0), work
+
+    def seconds(function, *arguments):
+        compiled = jax.jit(function).lower(*arguments).compile()
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(*arguments))
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    config = small_config(learning_starts=50)
+    setup = setup_for(config, dataclasses.replace(counter(length=1000), reset=reset))
+    init = jax.vmap(partial(loop.init, setup=setup), in_axes=(0, None))
+    hyperparameters = make_hyperparameters(config)
+    states = init(jax.random.split(jax.random.key(0), num_agents), hyperparameters)
+    axes = TrainState(agent=0, replay=Replay(rows=0, added=None), env=0, key=0, step=None)
+    states = states._replace(replay=states.replay._replace(added=jnp.int32(0)), step=jnp.int32(0))
+    train = partial(loop.train, setup=setup, max_steps=40)
+    forty_steps = seconds(jax.vmap(train, (axes, None, None), (axes, 0)), states, hyperparameters, 40)
+    assert forty_steps < 10 * seconds(reset, jax.random.key(0))
+
+
+def test_nan_in_a_terminal_observation_does_not_reach_the_agent():
+    dying = environment(observation=jnp.array([jnp.nan, 1.0]), reward=jnp.float32(1), ends=(jnp.bool_(True), False))
+    rows, *_ = explored(small_config(), dataclasses.replace(dying, reset=environment().reset), 3)
+    assert rows.next_observation.tolist() == [[0.0, 1.0]] * 3
+    _, agent = trained(small_config(), dataclasses.replace(dying, reset=environment().reset), 20)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(agent.actor))
+
+
+def test_nan_before_the_end_is_not_hidden():
+    broken = environment(observation=jnp.full(2, jnp.nan))
+    rows, *_ = explored(small_config(), broken, 3)
+    assert np.isnan(rows.next_observation).all()
+
+
+def test_evaluations_end_when_no_episode_is_alive():
+    steps = []
+
+    def step(key, state, action):
+        jax.debug.callback(lambda: steps.append(1))
+        return state + 1, Step(jnp.ones(1), jnp.float32(1), state + 1 >= 3, jnp.bool_(False))
+
+    task = adapt(dataclasses.replace(counter(max_steps=1000), step=step))
+    setup = setup_for(small_config(), task.environment)
+    state = loop.init(jax.random.key(0), make_hyperparameters(small_config()), setup=setup)
+    run = partial(evaluation.greedy_episodes, environment=setup.environment, algorithm=setup.algorithm)
+    episodes = jax.jit(run)(state.agent, task.evaluation_starts(2))
+    jax.effects_barrier()
+    assert episodes.returns.tolist() == [3.0, 3.0]
+    assert len(steps) == 3  # of 1,000; side by side they are one call

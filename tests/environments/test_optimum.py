@@ -1,0 +1,128 @@
+"""Tests the optimum with brute force over torques, with Gymnasium's own dynamics, and with the shipped table."""
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpg_jax.environments import optimum
+from ddpg_jax.environments.registry import make_task
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks/optimum.py"
+STATES = np.array([[0.1, 0.0], [-0.3, 0.9], [2.0, -1.0], [3.1, 0.5], [-3.1, -7.9], [1.0, 8.0]])
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """Returns the start states [512, 2] and the optimum's returns [512]."""
+    task = make_task("Pendulum-v1")
+    state = task.evaluation_starts(512).state
+    return np.stack([state.theta, state.theta_dot], axis=1), task.optimum(512)
+
+
+@pytest.fixture(scope="module")
+def coarse(shipped):
+    """The returns [512] of a coarse table's policy."""
+    starts, _ = shipped
+    values = optimum.finite_horizon((200, 201))[1]
+    return np.asarray(optimum.episode_returns(values, *jnp.asarray(starts.T))[0])
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    specification = importlib.util.spec_from_file_location("optimum_benchmark", BENCHMARK)
+    benchmark = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(benchmark)
+    return benchmark
+
+
+def test_dynamics_are_those_of_gymnasium():
+    environment = gymnasium.make("Pendulum-v1").unwrapped
+    environment.reset(seed=0)
+    for (angle, velocity), torque in itertools.product(STATES, (-2.0, -0.3, 2.0)):
+        environment.state = np.array([angle, velocity])
+        _, reward, *_ = environment.step(np.array([torque]))
+        expected = (*environment.state, reward)
+        np.testing.assert_allclose(optimum.step(angle, velocity, torque), expected, rtol=1e-5, atol=1e-5)
+
+
+def brute_force(angle, velocity, num_steps, discount):
+    """Computes the highest return over all sequences of 101 torques, in float64 and with its own formulas."""
+    if num_steps == 0:
+        return np.zeros(np.broadcast_shapes(np.shape(angle), np.shape(velocity)))
+    torque = np.linspace(-2, 2, 101)
+    angle, velocity = np.asarray(angle)[..., None], np.asarray(velocity)[..., None]
+    wrapped = np.arctan2(np.sin(angle), np.cos(angle))
+    after = np.clip(velocity + 0.05 * (15 * np.sin(angle) + 3 * torque), -8, 8)
+    future = brute_force(angle + 0.05 * after, after, num_steps - 1, discount)
+    return np.max(discount * future - wrapped**2 - 0.1 * velocity**2 - 0.001 * torque**2, axis=-1)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+@pytest.mark.parametrize("discount", [1.0, 0.9])
+def test_short_episodes_are_those_that_brute_force_finds(num_steps, discount):
+    first, after = optimum.finite_horizon((400, 401), discount, num_steps)
+    assert after.shape == (num_steps, 400, 401)
+    np.testing.assert_array_equal(after[-1], np.zeros((400, 401)))
+    expected = brute_force(*STATES.T, num_steps, discount)
+    _, returns = optimum.episode_returns(after, *jnp.asarray(STATES.T, jnp.float32), discount)
+    np.testing.assert_allclose(returns, expected, rtol=2e-5, atol=1e-4)
+    np.testing.assert_allclose(optimum.interpolate(first, *jnp.asarray(STATES.T)), expected, rtol=1e-3, atol=2e-3)
+
+
+def test_interpolation_is_exact_at_points_and_goes_round():
+    values = jnp.asarray(np.random.default_rng(0).normal(size=(7, 5)), jnp.float32)
+    angles, velocities = optimum.axes(values.shape)
+    grid = jnp.meshgrid(angles, velocities, indexing="ij")
+    for turns in (-1, 0, 2):
+        found = jax.jit(optimum.interpolate)(values, grid[0] + 2 * np.pi * turns, grid[1])
+        np.testing.assert_allclose(found, values, atol=1e-4)
+    half_way = optimum.interpolate(values, angles[-1:] + np.pi / 7, jnp.array([-2.0]))
+    # after the last angle comes the first; -2 rad/s lies between the second and the third of five velocities
+    np.testing.assert_allclose(half_way, [np.mean(values[np.ix_([-1, 0], [1, 2])])], atol=1e-5)
+
+
+def test_coarse_table_comes_close_to_the_shipped_optimum_and_never_exceeds_it(shipped, coarse):
+    _, optimal = shipped
+    assert np.max(coarse - optimal) < 0.01
+    assert -1.5 < np.mean(coarse - optimal) < 0
+
+
+def test_infinite_horizon_satisfies_its_equation_and_its_policy_costs_little(shipped):
+    starts, optimal = shipped
+    values = optimum.infinite_horizon((100, 101), 0.99)
+    # Where values are steep, by 50 from one point to the next, rounding of the place between them costs some 1e-3.
+    assert np.max(np.abs(jax.jit(optimum.bellman)(values, 0.99) - values)) < 2e-3
+    plain, discounted = optimum.episode_returns(values, *jnp.asarray(starts.T), 0.99)
+    assert np.max(plain - optimal) < 0.01
+    assert np.mean(plain - optimal) > -6
+    assert np.all(np.asarray(discounted) >= np.asarray(plain))
+
+
+def test_benchmark_extends_to_other_states(benchmark, tmp_path, shipped, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "CELLS", 2)
+    starts, optimal = shipped
+    np.save(tmp_path / "starts.npy", starts[:8])
+    words = ["--finest", "100", "--starts", str(tmp_path / "starts.npy"), "--returns", str(tmp_path / "returns.npy")]
+    assert benchmark.main(words) == 0
+    assert "not refined further" in capsys.readouterr().out
+    returns = np.load(tmp_path / "returns.npy")
+    assert returns.shape == (8,)
+    assert np.all(returns < optimal[:8] + 0.01)
+    np.save(tmp_path / "starts.npy", starts[:8, 0])
+    with pytest.raises(SystemExit, match=r"must hold finite states \[S, 2\]"):
+        benchmark.main(words)
+
+
+def test_reset_distribution_is_covered_evenly(benchmark):
+    starts = benchmark.reset_starts().reshape(-1, 2)
+    assert np.abs(starts).max(axis=0) == pytest.approx([np.pi, 1.0], rel=1e-3)
+    assert starts.std(axis=0) == pytest.approx(np.array([np.pi, 1.0]) / np.sqrt(3), rel=1e-3)
+    one_each = benchmark.Row((1, 1), 0.0, np.zeros(1), np.stack([np.zeros((256, 256)), np.ones((256, 256))], axis=-1))
+    # Two draws of 0 and 1: a variance of 1/2, of their mean 1/4, of the mean of 256^2 such means 1 / (4 x 256^2).
+    assert benchmark.reset_mean(one_each) == pytest.approx((0.5, 1 / (2 * 256)))

@@ -1,0 +1,227 @@
+"""Tests environments by name: functions of one's own, libraries and what they have, Brax and Playground (slow)."""
+
+import importlib.util
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpg_jax.config import Config
+from ddpg_jax.environments import user_env
+from ddpg_jax.environments.registry import listed, make_task, providers_of, task_of
+
+CART = """
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ddpg_jax
+
+
+def make_cart(length=1.0, falls=True):
+    def reset(key):
+        state = jax.random.uniform(key, (2,), minval=-0.5, maxval=0.5)  # position in m, velocity in m/s
+        return state, state
+
+    def step(key, state, action):
+        velocity = state[1] + 0.1 * action[0]
+        position = state[0] + 0.1 * velocity
+        fallen = falls & (jnp.abs(position) > length)
+        state = jnp.stack([position, velocity])
+        return state, ddpg_jax.Step(state, -(position**2), terminated=fallen, truncated=jnp.bool_(False))
+
+    return ddpg_jax.Environment("cart", 2, (-1.0,), (1.0,), 100, reset, step)
+
+
+def make_drawn_cart():
+    def draw(states):
+        return [np.full((10, 20, 3), int(100 + 100 * state[0]), np.uint8) for state in states]
+
+    return ddpg_jax.Task(make_cart(), optimal_returns=[0.0] * 8, solved_shortfall=1.0, draw=draw)
+"""
+
+
+@pytest.fixture
+def cart(tmp_path, monkeypatch):
+    """A module of the user's, under a name of its own for each test."""
+    name = f"cart_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(CART)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+# Functions of one's own
+
+
+def test_function_may_return_an_environment_or_a_task(cart):
+    plain, drawn = make_task(f"{cart}:make_cart"), make_task(f"{cart}:make_drawn_cart")
+    assert (plain.environment.env_id, plain.draw, plain.optimum(8)) == ("cart", None, None)
+    assert drawn.draw([np.array([0.5, 0.0])])[0][0, 0, 0] == 150
+    assert drawn.optimum(8).tolist() == [0.0] * 8
+
+
+def test_arguments_reach_the_function(cart):
+    action = jnp.zeros(1)
+    for words, terminates in (((), False), (("length=0.25",), True), (("length=0.25", "falls=false"), False)):
+        environment = make_task(f"{cart}:make_cart", words).environment
+        assert bool(environment.step(jax.random.key(0), jnp.array([0.5, 0.0]), action)[1].terminated) == terminates
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("make_cart", ("falls=no",), r"env_args has falls=no, but must have true or false for falls"),
+        ("make_cart", ("size=2",), r"with env_args size=2, but must be MODULE:FUNCTION, .*TypeError: .*'size'"),
+        ("make_cart", ("length=x",), r"step of 'cart' raises .*, but must return \(state, Step\)"),
+        ("make_car", (), r"AttributeError: module '.*' has no attribute 'make_car'"),
+        ("CART", (), r"AttributeError"),
+        ("np.array", (), r"AttributeError"),
+    ],
+)
+def test_functions_that_make_nothing_are_refused(cart, name, words, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(f"{cart}:{name}", words)
+
+
+def test_module_is_found_in_the_current_folder_and_in_that_of_the_run(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "cart.py").write_text(CART)
+    script = (
+        "import sys; from ddpg_jax.environments import registry, user_env; user_env.look_in(*sys.argv[1:]);"
+        "print(registry.make_task('cart:make_cart').environment.max_steps, user_env.folder_of('cart:make_cart'))"
+    )
+    # With -P Python itself does not look in the current folder.
+    for folder, argument in ((tmp_path / "own", "/"), (tmp_path, str(tmp_path / "own"))):
+        words = [sys.executable, "-P", "-c", script, argument]
+        found = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+        assert (found.stdout, found.stderr) == (f"100 {tmp_path / 'own'}\n", "")
+
+
+def test_folder_of_a_module_is_the_one_that_python_looks_in(tmp_path, monkeypatch):
+    (tmp_path / "package_of_test" / "inner").mkdir(parents=True)
+    for file in ("__init__.py", "inner/__init__.py", "inner/module.py"):
+        (tmp_path / "package_of_test" / file).write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("package_of_test", "package_of_test.inner", "package_of_test.inner.module"):
+        assert user_env.folder_of(f"{module}:make") == str(tmp_path)
+    assert user_env.folder_of("sys:exit") is None  # not made from a file
+
+
+# Libraries
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("nowhere_to_be_found:make", r"must be MODULE:FUNCTION, which can be imported and called here: ModuleNotFound"),
+        ("os:getpid", r"returns a ddpg_jax.Environment or a ddpg_jax.Task; it returns int"),
+        ("Pendulum-v9", r"^env_id is 'Pendulum-v9', which gymnax does not have, but must be one of Pendulum-v1, Mount"),
+        ("gymnax:Pendulum-v9", r"^env_id is 'gymnax:Pendulum-v9', but must be gymnax: and one of Pendulum-v1"),
+        ("CartPole-v1", r"^env_id is 'CartPole-v1', but must have continuous actions; its actions are Discrete"),
+        ("MountainCar-v0", r"^env_id is 'MountainCar-v0', but must have continuous actions"),
+    ],
+)
+def test_unknown_environments_are_refused(env_id, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(env_id)
+
+
+def test_bare_name_of_another_library_is_answered_with_its_provider():
+    assert providers_of("HalfCheetah-v5") == ["gymnasium:HalfCheetah-v5"]
+    assert providers_of("Pendulum-v1") == ["gymnax:Pendulum-v1", "gymnasium:Pendulum-v1"]
+    assert providers_of("Nowhere") == []
+    with pytest.raises(ValueError, match=r"'HalfCheetah-v5', which gymnax .*, but must be gymnasium:HalfCheetah-v5$"):
+        make_task("HalfCheetah-v5")
+
+
+def test_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"brax is not installed; pip install .ddpg_jax\[brax\]"):
+        make_task("brax:a-name-of-this-test")
+
+
+def test_arguments_reach_gymnax():
+    assert make_task("Pendulum-v1", ["max_steps_in_episode=5e1"]).environment.max_steps == 50
+    heavy, plain = make_task("Pendulum-v1", ["g=20"]).environment, make_task("Pendulum-v1").environment
+    state, _ = plain.reset(jax.random.key(0))
+    speeds = [float(each.step(jax.random.key(0), state, jnp.zeros(1))[0].theta_dot) for each in (plain, heavy)]
+    gravity = 0.05 * 15 * np.sin(float(state.theta))  # 3 g / (2 l) sin(angle) in a step of 0.05 s, g = 10
+    np.testing.assert_allclose(speeds[1] - speeds[0], gravity, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("mass=2", r"env_args has mass, but must have parameters of Pendulum-v1: .*max_torque"),
+        ("g=heavy", r"env_args has g=heavy, but must have a number for g"),
+        ("g=none", r"env_args has g=None, but must have a number for g"),
+        ("max_steps_in_episode=0", r"max_steps is 0, but must be a whole number >= 1"),
+        ("max_torque=1e31", r"bounds of the actions of 'Pendulum-v1' are"),
+    ],
+)
+def test_arguments_that_gymnax_cannot_use_are_refused(word, message):
+    with pytest.raises(ValueError, match=message):
+        make_task("Pendulum-v1", [word])
+
+
+def test_environment_that_a_program_registers_with_gymnax_may_change():
+    import gymnax
+    from gymnax.environments.classic_control.pendulum import Pendulum
+
+    class Longer(Pendulum):
+        pass
+
+    gymnax.register("Longer-v0", Longer)
+    task = make_task("Longer-v0")
+    assert (task.environment.observation_size, task.environment.cacheable) == (3, False)
+    assert make_task("Longer-v0") is not task
+
+
+def test_task_of_a_configuration_is_the_one_that_its_agents_train_in():
+    config = Config(env_id="Pendulum-v1", env_args=("g=1.0",), action_repeat=2)
+    assert task_of(config) is make_task("Pendulum-v1", ["g=1.0"], 2)
+    assert task_of(config).environment.max_steps == 100
+
+
+def test_unknown_backend_of_matplotlib_ends_no_import():
+    script = "import os; from ddpg_jax.environments.registry import make_task; make_task('Pendulum-v1'); "
+    command = [sys.executable, "-c", script + "print(os.environ['MPLBACKEND'])"]
+    found = subprocess.run(command, env={"MPLBACKEND": "module://of_a_notebook"}, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "module://of_a_notebook\n"), found.stderr
+
+
+def test_environments_are_listed():
+    lines = list(listed())
+    assert "Pendulum-v1: 3 observations, 1 action, episodes of at most 200 steps" in lines
+    assert "Reacher-misc: 8 observations, 2 actions, episodes of at most 100 steps" in lines
+    assert "gymnasium:Pendulum-v1: 3 observations, 1 action, episodes of at most 200 steps" in lines
+    assert not [line for line in lines if "CartPole" in line]
+
+
+# Brax and MuJoCo Playground, where they are installed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "env_id"), [("brax", "brax:reacher"), ("mujoco_playground", "playground:CartpoleSwingup")]
+)
+def test_environment_of_a_library_with_braxs_interface(module, env_id):
+    pytest.importorskip(module)
+    task = make_task(env_id, ["episode_length=2e1"])
+    environment = task.environment
+    assert (environment.max_steps, environment.cacheable, set(environment.high)) == (20, True, {1.0})
+    starts = task.evaluation_starts(2)
+    state = jax.tree.map(lambda leaf: leaf[0], starts.state)
+    after, step = environment.step(jax.random.key(0), state, jnp.zeros(environment.action_size))
+    assert step.observation.shape == (environment.observation_size,)
+    assert np.isfinite(step.observation).all()
+    assert [x.dtype for x in jax.tree.leaves(after)] == [x.dtype for x in jax.tree.leaves(state)]
+    assert providers_of(env_id.partition(":")[2]) == [env_id]
+    for word in ("no_such_argument=1", "episode_length=0", "episode_length=long"):
+        with pytest.raises(ValueError, match=rf"env_id is '{env_id}' with env_args {word}, but must be"):
+            make_task(env_id, [word])
+    with pytest.raises(ValueError, match=rf"env_id is '{env_id}0', but must be {env_id.partition(':')[0]}: and one of"):
+        make_task(f"{env_id}0")
