@@ -1,29 +1,44 @@
-"""Comparison of finished runs, of the points of sweeps, and of agents in memory: a table and a figure."""
+"""Comparison of runs, and of the configurations of sweeps, with the first of them: a table and a figure."""
 
-import json
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from html import escape
+from itertools import cycle
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAVY
+from rich.console import Console
+from rich.table import Table
 
-from ddpg_jax.environments import pendulum
+from ddpg_jax.fields import format_value
 from ddpg_jax.results import statistics
 from ddpg_jax.results.history import History
-from ddpg_jax.results.plots import COLORS
-from ddpg_jax.values import interval, words
+from ddpg_jax.results.html_report import table_element
+from ddpg_jax.results.plots import COLORS, INTERVAL, draw_interval, new_figure, own_style
+from ddpg_jax.results.summary import Summary
+from ddpg_jax.results.text import decimal, interval
+from ddpg_jax.sweep import SweptConfig, label
 
-WIDTHS = {"IQM [95%]": 18, "improvement [95%]": 12, "run": 9}
+SAME = ("env_id", "env_args", "action_repeat")
+"""Fields of the task that must be the same in all runs."""
+
+NAMED = ("total_steps", "eval_every", "eval_episodes", "final_episodes")
+"""Fields in which runs may differ; the differences are named above the table."""
+
+WIDTHS = {"IQM [95%]": 18, "improvement [95%]": 12, "paired difference [95%]": 14, "run": 9}
 """Least widths of columns in characters, so that an interval stays on one line."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """The results of a run, or of a point of a sweep, that are compared."""
+    """The results of a run, or of a configuration of a sweep, that are compared."""
 
     name: str
     env_id: str
+    task: Mapping[str, Any]
+    """The other fields of `SAME` and `NAMED`."""
     steps: np.ndarray
     """[E] environment steps per agent at the evaluations."""
     returns: np.ndarray
@@ -33,11 +48,15 @@ class Run:
     num_diverged: int
     threshold: float | None
     """Evaluation return that counts as solved; None if the task defines none."""
+    seed: int | None = None
+    """Root seed; None: unknown."""
+    seeds: np.ndarray | None = None
+    """[N] the agents' seeds; None: unknown."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The statistics of a run in a comparison."""
+    """The statistics of a run in a comparison. Returns are in the environment's units."""
 
     run: str
     """The run's name."""
@@ -52,73 +71,167 @@ class Row:
     """Greedy return averaged over the agents and over the steps of training."""
     improvement: tuple[float, float, float]
     """Probability of improvement over the first run, and the bounds of its 95% interval."""
+    num_pairs: int
+    """Agents that have a partner with the same root seed and seed in the first run; 0 in the first run."""
+    difference: tuple[float, float, float]
+    """Interquartile mean of these pairs' differences, and the bounds of its 95% interval; NaN without pairs."""
     num_reached: int | None
     """Agents that reached the threshold; None, like the next one, without a threshold."""
     median_steps: float | None
     """Median of the steps until then; infinite if half of the agents never reach it."""
 
 
-def read_runs(folder: Path) -> list[Run]:
-    """Reads a finished run; a sweep gives one run per point.
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Runs, compared with the first of them."""
+
+    runs: tuple[Run, ...]
+    """Without those that have no agent left."""
+    rows: tuple[Row, ...]
+    """One per run."""
+    notes: tuple[str, ...]
+    """Differences between the runs, and which were left out."""
+    threshold: float | None
+
+    def __repr__(self) -> str:
+        return f"Comparison({len(self.runs)} runs on {self.runs[0].env_id})"
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), markup=False, emoji=False, width=120)
+        console.print(self.table())
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return notes + table_element(*_cells(self.rows, self.threshold))
+
+    def table(self) -> Table:
+        """Returns the comparison as a table for the terminal, with the notes above it."""
+        title = "final greedy returns; improvement: probability of beating the first run"
+        if any(row.num_pairs for row in self.rows):
+            title += "; paired difference: IQM over pairs of equal seeds"
+        result = Table(title="\n".join([*self.notes, title]), show_lines=True, box=SIMPLE_HEAVY, padding=(0, 1, 0, 0))
+        columns, rows = _cells(self.rows, self.threshold)
+        for column in columns:
+            result.add_column(column, overflow="fold", min_width=WIDTHS.get(column))
+        for row in rows:
+            result.add_row(*row)
+        return result
+
+    @own_style()
+    def plot(self) -> Any:
+        """Returns a Matplotlib figure: learning curves, and performance profiles of the final returns."""
+        figure, (curves, profiles) = new_figure(size=(11, 4.4), columns=2)
+        low, high = min(run.final.min() for run in self.runs), max(run.final.max() for run in self.runs)
+        x = np.linspace(low - 0.05 * (high - low) - 1, high, 300)
+        for run, color in zip(self.runs, cycle(COLORS), strict=False):
+            curves.plot(run.steps, statistics.iqm(run.returns, axis=1), color=color, linewidth=2, label=run.name)
+            draw_interval(curves, run.steps, run.returns, color)
+            profiles.plot(x, statistics.performance_profile(run.final, x), color=color, linewidth=2)
+        if self.threshold is not None:
+            text = f"threshold {self.threshold:.1f}"
+            curves.axhline(self.threshold, color="black", linestyle=":", linewidth=1, label=text)
+        few = any(len(run.final) < statistics.FEWEST for run in self.runs)
+        title = f"{INTERVAL}{f', from {statistics.FEWEST} agents on' if few else ''}"
+        curves.set(xlabel="environment steps per agent", ylabel="greedy return, IQM", title=title)
+        profiles.set(xlabel="final greedy return x", ylabel="share of agents above x", ylim=(-0.02, 1.02))
+        figure.legend(frameon=False, loc="outside lower center", ncols=min(len(self.runs) + 1, 4))
+        return figure
+
+
+def runs_of(name: str, summary: Summary, history: History, swept: Sequence[SweptConfig]) -> list[Run]:
+    """Returns what is compared of a run: the run, or each configuration of a sweep.
+
+    Args:
+        name: of the run (see `distinct_names`).
+        summary: of the run.
+        history: of all agents.
+        swept: the configurations.
 
     Raises:
-        ValueError: if the folder does not hold a finished run, or all of its agents diverged.
+        ValueError: if the run was stopped before its end.
     """
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-        table = np.atleast_1d(np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True))
-        final = np.asarray(summary["per_agent_final_return"], float)
-        finite = np.isin(np.arange(len(final)), summary["diverged_agents"], invert=True)
-        steps = np.unique(table["env_steps"])
-        returns = table["eval_return"].reshape(len(steps), len(final))
-        points = summary.get("points", [{"values": {}}])
-        env_id, threshold = summary["env_id"], _solved_return(summary)
-        names = [f"{folder.name}: {words(point['values'])}" if point["values"] else folder.name for point in points]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder} is not the folder of a finished run: {error}") from error
-    runs = []
-    for name, agents in zip(names, np.array_split(np.arange(len(final)), len(points)), strict=True):
-        left = agents[finite[agents]]
-        if not len(left):
-            raise ValueError(f"{name} has no agent that did not diverge")
-        runs.append(Run(name, env_id, steps, returns[:, left], final[left], len(agents) - len(left), threshold))
-    return runs
-
-
-def _solved_return(summary: dict[str, Any]) -> float | None:
-    """The evaluation return that counts as solved, from the content of `summary.json`."""
-    shortfall = summary.get("solved_shortfall")
-    if "solved_shortfall" not in summary and summary["env_id"] == pendulum.ENV_ID:
-        shortfall = pendulum.SOLVED_SHORTFALL  # earlier summaries do not have the key
-    optimum = summary.get("eval_optimum")
-    return None if optimum is None or shortfall is None else optimum - shortfall
-
-
-def run_of(name: str, history: History, threshold: float | None = None) -> Run:
-    """Returns agents in memory (see `ddpg_jax.train`) as a run.
-
-    Args:
-        name: of the run.
-        history: the agents' measurements.
-        threshold: evaluation return that counts as solved.
-    """
+    if not summary.complete:
+        raise ValueError(f"{name} was stopped before its end, but must be finished to be compared")
     steps, returns = history.greedy_returns()
-    returns = returns[:, history.is_finite()]
-    return Run(name, history.config.env_id, steps, returns, returns[-1], len(history.diverged), threshold)
+    final = np.asarray(summary.per_agent_final_return, np.float64)
+    kept = (history.is_finite() & np.isfinite(final)).reshape(len(swept), -1)
+    threshold = None
+    if summary.eval_optimum is not None and summary.solved_shortfall is not None:
+        threshold = summary.eval_optimum - summary.solved_shortfall
+    return [
+        Run(
+            name=f"{name}: {label(each.values)}" if len(swept) > 1 else name,
+            env_id=summary.env_id,
+            task={field: getattr(each.config, field) for field in (*SAME[1:], *NAMED)},
+            steps=steps,
+            returns=returns.reshape(len(steps), *kept.shape)[:, config, kept[config]],
+            final=final.reshape(kept.shape)[config, kept[config]],
+            num_diverged=int(np.sum(~kept[config])),
+            threshold=threshold,
+            seed=summary.seed,
+            seeds=summary.seeds[0] + np.flatnonzero(kept[config]),
+        )
+        for config, each in enumerate(swept)
+    ]
 
 
-def compare(runs: Sequence[Run], threshold: float | None) -> list[Row]:
-    """Returns a row of statistics per run.
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Returns the shortest ends of paths that tell them apart, such as a/run and b/run; equal ones are numbered."""
+    parts = [name.rstrip("/").split("/") for name in names]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        short = ["/".join(each[-depth:]) for each in parts]
+        if len(set(short)) == len(short):
+            return short
+    return [f"{each[-1]} ({number})" for number, each in enumerate(parts, start=1)]
+
+
+def compare_runs(runs: Sequence[Run], threshold: float | None = None) -> Comparison:
+    """Compares runs with the first of them. Those whose agents have all diverged are left out, and named.
 
     Args:
-        runs: the first is the one that the others are compared with.
-        threshold: evaluation return that counts as reached.
+        runs: of the same task.
+        threshold: evaluation return that counts as reached; default: the return at which the first run is solved.
+
+    Raises:
+        ValueError: names a field of the task in which the runs differ, or says that no agent is left.
     """
-    return [_row(run, runs[0], threshold) for run in runs]
+    if threshold is not None and not np.isfinite(threshold):
+        raise ValueError(f"threshold is {threshold}, but must be a finite number")
+    notes = [f"left out, because all agents diverged: {run.name}" for run in runs if not len(run.final)]
+    kept = tuple(run for run in runs if len(run.final))
+    if not kept:
+        raise ValueError("runs have no agent that did not diverge, but must have one to be compared")
+    notes += differences(runs)
+    threshold = kept[0].threshold if threshold is None else threshold
+    rows = tuple(_row(run, kept[0], threshold) for run in kept)
+    if any(row.agents < statistics.FEWEST for row in rows):
+        notes.append(f"runs with {statistics.NO_INTERVAL}")
+    return Comparison(kept, rows, tuple(notes), threshold)
+
+
+def differences(runs: Sequence[Run]) -> list[str]:
+    """Returns the fields in which the runs differ, each in a sentence without its full stop.
+
+    Raises:
+        ValueError: names a field that must be the same.
+    """
+    notes = []
+    for field in (*SAME, *NAMED):
+        found: dict[str, str] = {}  # the value of a field -> the first run that has it
+        for run in runs:
+            found.setdefault(format_value(run.env_id if field == "env_id" else run.task.get(field)), run.name)
+        if len(found) > 1 and field in SAME:
+            where = " and ".join(f"{value} in {name}" for value, name in list(found.items())[:2])
+            raise ValueError(f"{field} is {where}, but must be the same in all runs that are compared")
+        if len(found) > 1:
+            notes.append(f"{field} differs: {', '.join(f'{value} in {name}' for value, name in found.items())}")
+    return notes
 
 
 def _row(run: Run, first: Run, threshold: float | None) -> Row:
     reached = None if threshold is None else statistics.steps_until(run.steps, run.returns, threshold)
+    pairs = _pairs(run, first)
     return Row(
         run=run.name,
         agents=len(run.final),
@@ -128,66 +241,41 @@ def _row(run: Run, first: Run, threshold: float | None) -> Row:
         worst=float(np.min(run.final)),
         area=float(np.mean(statistics.area_under_curve(run.steps, run.returns))),
         improvement=statistics.probability_of_improvement(run.final, first.final),
+        num_pairs=len(pairs[0]),
+        difference=statistics.paired_difference(run.final[pairs[0]], first.final[pairs[1]]),
         num_reached=None if reached is None else int(np.sum(np.isfinite(reached))),
         median_steps=None if reached is None else float(np.median(np.nan_to_num(reached, nan=np.inf))),
     )
 
 
-def draw(runs: Sequence[Run], threshold: float | None) -> Any:
-    """Returns a figure: learning curves on the left, performance profiles of the final returns on the right."""
-    from matplotlib.figure import Figure
+def _pairs(run: Run, first: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the positions of the agents of two runs that have the same random numbers: equal root seed and seed."""
+    if run is first or run.seed is None or run.seed != first.seed or run.seeds is None or first.seeds is None:
+        return np.zeros(0, int), np.zeros(0, int)
+    return np.intersect1d(run.seeds, first.seeds, return_indices=True)[1:]
 
-    figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
-    curves, profiles = figure.subplots(1, 2)
-    low, high = min(run.final.min() for run in runs), max(run.final.max() for run in runs)
-    thresholds = np.linspace(low - 0.05 * (high - low) - 1, high, 300)
-    for index, run in enumerate(runs):
-        color = COLORS[index % len(COLORS)]
-        intervals = np.array([statistics.iqm_interval(row) for row in run.returns])
-        curves.fill_between(run.steps, *intervals.T, color=color, alpha=0.2, linewidth=0)
-        curves.plot(run.steps, statistics.iqm(run.returns, axis=1), color=color, linewidth=2, label=run.name)
-        profiles.plot(thresholds, statistics.performance_profile(run.final, thresholds), color=color, linewidth=2)
+
+def _cells(rows: Sequence[Row], threshold: float | None) -> tuple[list[str], list[list[str]]]:
+    """Returns the names of the columns, and the cells of each row."""
+    columns = {
+        "run": [f"{row.run}\n({row.agents} agents)" for row in rows],
+        "IQM [95%]": [f"{row.iqm:.1f}\n{interval(row.iqm_ci95)}" for row in rows],
+        "worst": [f"{row.worst:.1f}" for row in rows],
+        "improvement [95%]": [
+            "the first",
+            *(f"{row.improvement[0]:.2f}\n{interval(row.improvement[1:], places=2)}" for row in rows[1:]),
+        ],
+    }
+    if any(row.num_pairs for row in rows):
+        columns["paired difference [95%]"] = [
+            f"{decimal(row.difference[0])}\n{interval(row.difference[1:])}".strip() for row in rows
+        ]
+    columns["mean of curve"] = [f"{row.area:.1f}" for row in rows]
     if threshold is not None:
-        curves.axhline(threshold, color="black", linestyle=":", linewidth=1, label=f"threshold {threshold:.1f}")
-    curves.set(xlabel="environment steps per agent", ylabel="greedy return: IQM and its 95% interval")
-    profiles.set(xlabel="final greedy return x", ylabel="share of agents above x", ylim=(-0.02, 1.02))
-    for axes in (curves, profiles):
-        axes.grid(alpha=0.25)
-    figure.legend(frameon=False, loc="outside lower center", ncols=min(len(runs) + 1, 4))
-    return figure
-
-
-def table(rows: Sequence[Row], threshold: float | None) -> Any:
-    """Returns the rows as a table for the terminal."""
-    from rich.box import SIMPLE_HEAVY
-    from rich.table import Table
-
-    title = "final greedy returns; improvement: probability of beating the first run"
-    result = Table(title=title, show_lines=True, box=SIMPLE_HEAVY, padding=(0, 1, 0, 0))
-    columns = ["run", "IQM [95%]", "worst", "improvement [95%]", "mean of curve"]
-    if threshold is not None:
-        columns.append(f"reached {threshold:.1f}, median step")
-    any_diverged = any(row.num_diverged for row in rows)
-    if any_diverged:
-        columns.append("diverged")
-    for column in columns:
-        result.add_column(column, overflow="fold", min_width=WIDTHS.get(column))
-    for row in rows:
-        result.add_row(*_cells(row), *([str(row.num_diverged)] if any_diverged else []))
-    return result
-
-
-def _cells(row: Row) -> list[str]:
-    """The cells of a row, without the number of agents that diverged."""
-    probability, low, high = row.improvement
-    cells = [
-        f"{row.run}\n{row.agents} agents",
-        f"{row.iqm:.1f}\n{interval(row.iqm_ci95)}",
-        f"{row.worst:.1f}",
-        f"{probability:.2f}\n{interval((low, high), places=2)}",
-        f"{row.area:.1f}",
-    ]
-    if row.median_steps is not None:
-        when = f"{row.median_steps:,.0f}" if np.isfinite(row.median_steps) else "never"
-        cells.append(f"{row.num_reached} of {row.agents}\n{when}")
-    return cells
+        steps = [f"{row.median_steps:,.0f}" if np.isfinite(row.median_steps or 0) else "never" for row in rows]
+        columns[f"reached {threshold:.1f}, median step"] = [
+            f"{row.num_reached} of {row.agents}\n{step}" for row, step in zip(rows, steps, strict=True)
+        ]
+    if any(row.num_diverged for row in rows):
+        columns["diverged"] = [str(row.num_diverged) for row in rows]
+    return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]

@@ -1,4 +1,4 @@
-"""The measurements of a run so far, kept on the host as arrays of numbers."""
+"""What has been measured of a set of agents so far, kept on the host as arrays of numbers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpg_jax.algorithm.types import StepLog, UpdateInfo
-from ddpg_jax.config import Config
 
 
 class Metrics(NamedTuple):
@@ -45,85 +44,96 @@ class Episodes(NamedTuple):
     """Factor from the noise to the first action, in the environment's units."""
 
 
-_NO_EPISODES = Episodes(
-    agent=np.zeros(0, int),
-    episode=np.zeros(0, int),
-    env_steps=np.zeros(0, int),
-    episode_return=np.zeros(0, np.float32),
-    length=np.zeros(0, int),
-    noise_scale=np.zeros(0),
-)
+_NO_EPISODES = Episodes(*(np.zeros(0, kind) for kind in (int, int, int, np.float32, int, float)))
 
-_SHARED = ("env_steps", "evaluation_steps", "updates")
-"""Arrays of `to_arrays` that agents which advance together have in common."""
+_SUMS = (*UpdateInfo._fields, "train_return", "num_ended")
+"""What is summed from one evaluation to the next, [N] float64 each."""
 
 
 class History:
-    """The measurements of N agents with consecutive numbers that advance together, in the order in which they came."""
+    """The measurements of N agents that advance together, in the order in which they came."""
 
     def __init__(
         self,
-        config: Config,
-        num_agents: int,
+        agents: np.ndarray,
         *,
-        first_agent: int = 0,
+        num_envs: int = 1,
         noise_scale: np.ndarray | None = None,
         noise_decay: np.ndarray | None = None,
     ) -> None:
         """Begins without measurements.
 
         Args:
-            config: the agents' configuration; they may differ in values that shape no array.
-            num_agents: N.
-            first_agent: the number of the first agent.
-            noise_scale: [N] factors from the noise to the first action of the first episode, in the environment's
-                units; None: the configuration's.
-            noise_decay: [N] factors by which each episode multiplies it; None: the configuration's.
+            agents: [N] the agents' numbers.
+            num_envs: environments per agent.
+            noise_scale: [N] factors from the noise to the first action in the first episode, in the environment's
+                units; default: unknown, NaN.
+            noise_decay: [N] factors on noise_scale after each episode; default: 1.
         """
-        self.config = config
-        self.agents = np.arange(first_agent, first_agent + num_agents)
+        self.agents = np.asarray(agents, np.int64)
+        num = len(self.agents)
         self.env_steps = 0
         self.diverged: dict[int, int] = {}
         """Agents whose losses, returns or parameters became infinite or NaN, and the step at which that was seen."""
+        self._state = {name: np.zeros(num) for name in _SUMS} | {  # of each agent, [N]
+            "num_envs": np.full(num, num_envs),
+            "noise_scale": np.full(num, np.nan) if noise_scale is None else np.asarray(noise_scale, np.float64),
+            "noise_decay": np.ones(num) if noise_decay is None else np.asarray(noise_decay, np.float64),
+            "num_episodes": np.zeros(num, np.int64),
+            "all_clipped_targets": np.zeros(num),
+        }
         self._evaluation_steps: list[int] = []
-        self._updates: list[int] = []
-        self._evaluations: list[Metrics] = []
+        self._evaluations: list[dict[str, np.ndarray]] = []
+        """`updates` and the fields of `Metrics`, [N] each."""
         self._episodes: list[Episodes] = []
-        self._noise_scale = np.full(num_agents, config.noise_scale) if noise_scale is None else noise_scale
-        self._noise_decay = np.full(num_agents, config.noise_decay) if noise_decay is None else noise_decay
-        self._num_episodes = np.zeros(num_agents, np.int64)
-        self._interval: list[StepLog] = []
+
+    def __repr__(self) -> str:
+        num_agents, num_evaluations = len(self.agents), len(self._evaluations)
+        return f"History({num_agents} agents, {self.env_steps:,} environment steps, {num_evaluations} evaluations)"
 
     def add_chunk(self, log: StepLog) -> Episodes:
-        """Adds a chunk of n steps, fields [N, n]; returns the training episodes that ended in it."""
-        self._interval.append(log)
-        self._note_divergence(log)
-        ended = self._ended_episodes(log)
-        self._episodes.append(ended)
-        self.env_steps += log.episode_return.shape[1]
-        return ended
+        """Adds a chunk of n steps, fields [N, n]; returns the training episodes that ended in it.
 
-    def add_evaluation(self, returns: np.ndarray) -> None:
+        Only sums are kept of what is averaged at the next evaluation. They are added step by step, so that the lengths
+        of chunks change no bit.
+        """
+        ended = log.episode_length > 0
+        added = {name: getattr(log, name) for name in UpdateInfo._fields}
+        added |= {"train_return": np.where(ended, log.episode_return, 0), "num_ended": ended}
+        with np.errstate(invalid="ignore", over="ignore"):  # of agents that diverge
+            for name, values in added.items():
+                steps = np.concatenate([self._state[name][:, None], values], axis=1, dtype=np.float64)
+                self._state[name] = np.cumsum(steps, axis=1)[:, -1]
+        self._note_divergence(log)
+        episodes = self._ended_episodes(log, ended)
+        self._episodes.append(episodes)
+        self.env_steps += log.episode_return.shape[1]
+        return episodes
+
+    def add_evaluation(self, returns: np.ndarray, updates: int) -> Metrics:
         """Adds an evaluation at the present step, and averages what was logged since the evaluation before.
 
         Args:
             returns: [N] mean greedy returns. Agents without a finite one have diverged.
+            updates: updates per agent so far.
+
+        Returns:
+            The measured columns [N].
         """
         for agent in self.agents[~np.isfinite(returns)]:
             self.diverged.setdefault(int(agent), self.env_steps)
-        log = StepLog(*(field.astype(np.float64) for field in self._interval_log()))
-        updates = self.config.num_updates(self.env_steps)
-        num_updates = updates - self.config.num_updates(self.env_steps - log.episode_return.shape[1])
+        state, before = self._state, self._evaluations[-1]["updates"] if self._evaluations else 0
         with np.errstate(invalid="ignore", divide="ignore"):
-            num_ended = np.count_nonzero(log.episode_length, axis=1)
-            train_return = np.sum(log.episode_return, axis=1, where=log.episode_length > 0) / num_ended
-            means = {name: np.sum(getattr(log, name), axis=1) / num_updates for name in UpdateInfo._fields}
+            train_return = state["train_return"] / state["num_ended"]
+            means = {name: state[name] / (updates - before) for name in Metrics._fields[2:]}
         finite = self.is_finite()
-        columns = Metrics(eval_return=returns.astype(np.float64), train_return=train_return, **means)
-        self._evaluations.append(Metrics(*(np.where(finite, column, np.nan) for column in columns)))
+        columns = Metrics(np.asarray(returns, np.float64), train_return, **means)
+        metrics = Metrics(*(np.where(finite, column, np.nan) for column in columns))
+        self._evaluations.append({"updates": np.full(len(finite), updates), **metrics._asdict()})
         self._evaluation_steps.append(self.env_steps)
-        self._updates.append(updates)
-        self._interval = []
+        state["all_clipped_targets"] = state["all_clipped_targets"] + state["clipped_targets"]
+        state |= {name: np.zeros(len(finite)) for name in _SUMS}
+        return metrics
 
     @property
     def evaluation_steps(self) -> np.ndarray:
@@ -132,30 +142,28 @@ class History:
 
     @property
     def updates(self) -> np.ndarray:
-        """[E] updates per agent at the evaluations."""
-        return np.array(self._updates, np.int64)
+        """[E, N] updates of each agent at the evaluations; -1 where the agent has not been evaluated."""
+        return self._column("updates").astype(np.int64)
 
     @property
     def metrics(self) -> Metrics:
         """All evaluations, columns [E, N]."""
-        shape = len(self._evaluations), len(self.agents)
-        columns = {name: [getattr(row, name) for row in self._evaluations] for name in Metrics._fields}
-        return Metrics(**{name: np.array(rows, np.float64).reshape(shape) for name, rows in columns.items()})
+        return Metrics(*map(self._column, Metrics._fields))
 
-    def last_rows(self) -> Metrics:
-        """The last evaluation, columns [N]."""
-        return self._evaluations[-1]
+    def _column(self, name: str) -> np.ndarray:
+        rows = [row[name] for row in self._evaluations]
+        return np.array(rows, np.float64).reshape(len(rows), len(self.agents))
 
-    def greedy_returns(self) -> tuple[np.ndarray, np.ndarray]:
-        """The steps [E] of the evaluations, and the greedy returns [E, N]; NaN from where an agent diverged."""
-        steps = self.evaluation_steps
-        return steps, np.where(steps[:, None] < self._diverged_at(), self.metrics.eval_return, np.nan)
+    @property
+    def episodes(self) -> Episodes:
+        """All training episodes that have ended so far."""
+        return Episodes(*map(np.concatenate, zip(_NO_EPISODES, *self._episodes, strict=True)))
 
     def is_finite(self) -> np.ndarray:
         """[N] bool: whether each agent has not diverged."""
         return np.isinf(self._diverged_at())
 
-    def stopped_positions(self) -> np.ndarray:
+    def frozen(self) -> np.ndarray:
         """Positions of the agents that no longer learn: those known to have diverged at the last evaluation.
 
         The last evaluation decides, and not the last chunk, because the lengths of chunks depend on the machine's
@@ -164,93 +172,128 @@ class History:
         last_step = self._evaluation_steps[-1] if self._evaluation_steps else -1
         return np.flatnonzero(self._diverged_at() <= last_step)
 
-    def all_episodes(self) -> Episodes:
-        """All training episodes that have ended so far."""
-        return Episodes(*map(np.concatenate, zip(_NO_EPISODES, *self._episodes, strict=True)))
+    def greedy_returns(self) -> tuple[np.ndarray, np.ndarray]:
+        """The steps [E] of the evaluations, and the greedy returns [E, N]; NaN from where an agent diverged."""
+        steps = self.evaluation_steps
+        return steps, np.where(steps[:, None] < self._diverged_at(), self.metrics.eval_return, np.nan)
 
     def training_returns(self) -> list[np.ndarray]:
         """The returns of the training episodes in their order, an array for each agent that has not diverged."""
-        episodes = self.all_episodes()
+        episodes = self.episodes
         order = np.argsort(episodes.agent, kind="stable")
         agents = self.agents[self.is_finite()]
         first, end = (np.searchsorted(episodes.agent[order], agents, side) for side in ("left", "right"))
         returns = episodes.episode_return[order]
         return [returns[i:j] for i, j in zip(first, end, strict=True)]
 
+    def clipped_targets(self) -> np.ndarray:
+        """[N] `UpdateInfo.clipped_targets`, averaged over all updates up to the last evaluation; NaN without any."""
+        updates = self.updates.max(axis=0, initial=0)
+        return self._state["all_clipped_targets"] / np.where(updates > 0, updates, np.nan)
+
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything that the history holds, except the configuration, as arrays of numbers."""
+        """Everything that the history holds, as arrays of numbers."""
         return {
-            "agents": self.agents,
             "env_steps": np.array(self.env_steps),
-            "noise_scale": self._noise_scale,
-            "noise_decay": self._noise_decay,
             "evaluation_steps": self.evaluation_steps,
-            "updates": self.updates,
             "diverged": np.array(sorted(self.diverged.items()), np.int64).reshape(-1, 2),
-            "num_episodes": self._num_episodes,
-            **{f"metrics/{name}": column for name, column in self.metrics._asdict().items()},
-            **{f"episodes/{name}": column for name, column in self.all_episodes()._asdict().items()},
-            **{f"interval/{name}": field for name, field in self._interval_log()._asdict().items()},
+            "agent/number": self.agents,
+            **{f"agent/{name}": array for name, array in self._state.items()},
+            **{
+                f"evaluation/{name}": np.ascontiguousarray(self._column(name).T)
+                for name in ("updates", *Metrics._fields)
+            },
+            **{f"episode/{name}": column for name, column in self.episodes._asdict().items()},
         }
 
     @staticmethod
-    def from_arrays(arrays: dict[str, np.ndarray], config: Config) -> "History":
-        """The history that `to_arrays` took apart; `config` is its agents' configuration."""
-        agents = arrays["agents"]
-        noise = {name: arrays[name] for name in ("noise_scale", "noise_decay")}
-        history = History(config, len(agents), first_agent=int(agents[0]) if len(agents) else 0, **noise)
+    def from_arrays(arrays: dict[str, np.ndarray]) -> "History":
+        """Returns the history that `to_arrays` took apart."""
+        history = History(arrays["agent/number"])
         history.env_steps = int(arrays["env_steps"])
-        history._evaluation_steps = arrays["evaluation_steps"].tolist()
-        history._updates = arrays["updates"].tolist()
-        columns = [arrays[f"metrics/{name}"] for name in Metrics._fields]
-        history._evaluations = [Metrics(*rows) for rows in zip(*columns, strict=True)]
         history.diverged = {int(agent): int(step) for agent, step in arrays["diverged"]}
-        history._num_episodes = arrays["num_episodes"].copy()
-        history._episodes = [Episodes(**{name: arrays[f"episodes/{name}"] for name in Episodes._fields})]
-        history._interval = [StepLog(**{name: arrays[f"interval/{name}"] for name in StepLog._fields})]
+        history._state = {name: arrays[f"agent/{name}"] for name in history._state}
+        history._evaluation_steps = arrays["evaluation_steps"].tolist()
+        history._evaluations = [
+            {name: arrays[f"evaluation/{name}"][:, i] for name in ("updates", *Metrics._fields)}
+            for i in range(len(history._evaluation_steps))
+        ]
+        history._episodes = [Episodes(**{name: arrays[f"episode/{name}"] for name in Episodes._fields})]
         return history
 
     @staticmethod
     def join(histories: Sequence["History"]) -> "History":
-        """Joins the histories of consecutive agents that have advanced together."""
-        histories = [history for history in histories if len(history.agents)]
-        if len(histories) == 1:
-            return histories[0]
-        arrays = [history.to_arrays() for history in histories]
-        joined = arrays[0] | {
-            name: np.concatenate([other[name] for other in arrays], axis=_agent_axis(name))
-            for name in arrays[0]
-            if name not in _SHARED
-        }
-        return History.from_arrays(joined, histories[0].config)
+        """Joins the histories of disjoint sets of agents, sorted by their numbers.
 
-    def of(self, agents: range) -> "History":
-        """The history of some of the agents."""
-        if len(agents) == len(self.agents):
-            return self
-        arrays = self.to_arrays()
-        diverged, ended = (np.isin(column, agents) for column in (arrays["diverged"][:, 0], arrays["episodes/agent"]))
-        positions = np.arange(agents.start, agents.stop) - self.agents[0]
+        All are evaluated at the same steps. Agents that have not been evaluated as often as others have NaN there.
+        """
+        furthest = max(histories, key=lambda history: len(history.evaluation_steps))
+        arrays, num = [history.to_arrays() for history in histories], len(furthest.evaluation_steps)
+        for each in arrays:
+            for name in ("updates", *Metrics._fields):
+                column = each[f"evaluation/{name}"]
+                missing = ((0, 0), (0, num - column.shape[1]))
+                fill = -1 if name == "updates" else np.nan
+                each[f"evaluation/{name}"] = np.pad(column, missing, constant_values=fill)
+        joined = {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0] if name != "env_steps"}
+        joined["env_steps"] = np.array(max(history.env_steps for history in histories))
+        joined["evaluation_steps"] = furthest.evaluation_steps
+        return History.from_arrays(joined).select(np.argsort(joined["agent/number"], kind="stable"))
+
+    def select(self, positions: Sequence[int] | np.ndarray, agents: Sequence[int] | None = None) -> "History":
+        """Returns the history of the agents at these positions.
+
+        Args:
+            positions: counted from 0.
+            agents: new numbers for them; default: those that they have.
+        """
+        old = self.agents[np.asarray(positions, int)]
+        numbers = dict(zip(old.tolist(), old.tolist() if agents is None else agents, strict=True))
+        arrays, episodes = self.to_arrays(), np.isin(self.episodes.agent, old)
         for name, array in arrays.items():
-            if name == "diverged":
-                arrays[name] = array[diverged]
-            elif name.startswith("episodes/"):
-                arrays[name] = array[ended]
-            elif name not in _SHARED:
-                arrays[name] = np.take(array, positions, axis=_agent_axis(name))
-        return History.from_arrays(arrays, self.config)
+            if name.startswith("episode/"):
+                arrays[name] = array[episodes]
+            elif "/" in name:
+                arrays[name] = array[np.asarray(positions, int)]
+        for name in ("agent/number", "episode/agent"):
+            arrays[name] = np.array([numbers[agent] for agent in arrays[name].tolist()], np.int64)
+        diverged = [(numbers[agent], step) for agent, step in self.diverged.items() if agent in numbers]
+        arrays["diverged"] = np.array(diverged, np.int64).reshape(-1, 2)
+        return History.from_arrays(arrays)
 
-    def _interval_log(self) -> StepLog:
-        """What was logged since the last evaluation, fields [N, n]."""
-        nothing = StepLog(*(np.zeros((len(self.agents), 0), np.float32) for _ in StepLog._fields))
-        return StepLog(*(np.concatenate(field, axis=1) for field in zip(nothing, *self._interval, strict=True)))
+    @staticmethod
+    def from_tables(metrics_text: str, episodes_text: str, diverged: dict[int, int]) -> "History":
+        """Returns the history of a run that has ended.
+
+        Args:
+            metrics_text: content of `metrics.csv`.
+            episodes_text: content of `episodes.csv`.
+            diverged: the agents that diverged, and the step at which that was seen.
+
+        Raises:
+            ValueError: if a table is damaged.
+        """
+        metrics, episodes = _read_table(metrics_text, "metrics.csv"), _read_table(episodes_text, "episodes.csv")
+        try:
+            agents, row = np.unique(metrics["agent"].astype(int), return_inverse=True)
+            steps, column = np.unique(metrics["env_steps"].astype(int), return_inverse=True)
+            arrays = History(agents).to_arrays() | {"evaluation_steps": steps, "env_steps": steps.max(initial=0)}
+            for name in ("updates", *Metrics._fields):
+                table = np.full((len(agents), len(steps)), -1 if name == "updates" else np.nan)
+                table[row, column] = metrics[name]
+                arrays[f"evaluation/{name}"] = table
+            for name, kind in zip(Episodes._fields, _NO_EPISODES, strict=True):
+                values = episodes["return" if name == "episode_return" else name]
+                arrays[f"episode/{name}"] = values.astype(kind.dtype)
+        except KeyError as error:
+            raise ValueError(f"a table has no column {error}") from error
+        arrays["diverged"] = np.array(list(diverged.items()), np.int64).reshape(-1, 2)
+        arrays["agent/all_clipped_targets"] = np.full(len(agents), np.nan)  # which the tables do not have
+        return History.from_arrays(arrays)
 
     def _diverged_at(self) -> np.ndarray:
         """[N] the steps at which the agents were seen to have diverged; infinite for the others."""
-        steps = np.full(len(self.agents), np.inf)
-        for agent, step in self.diverged.items():
-            steps[agent - self.agents[0]] = step
-        return steps
+        return np.array([self.diverged.get(agent, np.inf) for agent in self.agents.tolist()], np.float64)
 
     def _note_divergence(self, log: StepLog) -> None:
         """Notes the agents whose log [N, n] is not finite, with the first step at which it is not."""
@@ -262,27 +305,32 @@ class History:
             step = self.env_steps + int(np.argmax(bad[position])) + 1
             self.diverged.setdefault(int(self.agents[position]), step)
 
-    def _ended_episodes(self, log: StepLog) -> Episodes:
+    def _ended_episodes(self, log: StepLog, has_ended: np.ndarray) -> Episodes:
         """Numbers the episodes that ended in a chunk [N, n]; those after an agent's divergence are left out."""
-        step, position = np.nonzero(log.episode_length.T)
-        order = np.lexsort((step, position))
-        within = np.empty_like(order)
-        within[order] = np.arange(len(order)) - np.searchsorted(position[order], position[order])
-        episode = self._num_episodes[position] + within
-        np.add.at(self._num_episodes, position, 1)
-        rounds = episode // self.config.num_envs  # by which the loop's schedules go
+        state = self._state
+        step, position = np.nonzero(has_ended.T)
+        episode = (state["num_episodes"][:, None] + np.cumsum(has_ended, axis=1) - 1)[position, step]
+        state["num_episodes"] = state["num_episodes"] + has_ended.sum(axis=1)
+        rounds = episode // state["num_envs"][position]  # by which the loop's schedules go
         ended = Episodes(
             agent=self.agents[position],
             episode=episode,
             env_steps=self.env_steps + step + 1,
             episode_return=log.episode_return[position, step],
             length=log.episode_length[position, step].astype(np.int64),
-            noise_scale=self._noise_scale[position] * self._noise_decay[position] ** rounds.astype(float),
+            noise_scale=state["noise_scale"][position] * state["noise_decay"][position] ** rounds.astype(float),
         )
         before = ended.env_steps <= self._diverged_at()[position]
         return Episodes(*(column[before] for column in ended))
 
 
-def _agent_axis(name: str) -> int:
-    """The axis of an array of `to_arrays` along which agents (or their episodes) are lined up."""
-    return 1 if name.startswith("metrics/") else 0
+def _read_table(text: str, name: str) -> dict[str, np.ndarray]:
+    """Returns the columns of a table of numbers; an empty cell is NaN."""
+    header, *lines = text.splitlines() or [""]
+    names = header.split(",")
+    try:
+        rows = [[float(cell or "nan") for cell in line.split(",")] for line in lines]
+        table = np.array(rows, np.float64).reshape(len(rows), len(names))
+    except ValueError as error:
+        raise ValueError(f"{name} is damaged: {error}") from error
+    return dict(zip(names, table.T, strict=True))

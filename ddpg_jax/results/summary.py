@@ -1,65 +1,75 @@
-"""The summary of a finished run: what `summary.json` holds, and what reports and figures show."""
+"""The summary of a run: what `summary.json` holds, and what reports and figures show."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields, is_dataclass, replace
+from math import isfinite, nan
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.config import Config
 from ddpg_jax.results.history import History
-from ddpg_jax.results.statistics import Returns, Shortfalls, compare_points, describe_returns, describe_shortfall
+from ddpg_jax.results.statistics import (
+    FEWEST,
+    NO_INTERVAL,
+    Difference,
+    Returns,
+    Shortfalls,
+    compare_configs,
+    describe_returns,
+    describe_shortfall,
+)
+from ddpg_jax.results.text import decimal, interval
+from ddpg_jax.sweep import SweptConfig, label
 
 LAST_EPISODES = 40
 """Training episodes in the mean that the Keras tutorial reports."""
 
+MOST_CLIPPED = 0.01
+"""Share of clipped targets above which a note says what to set."""
 
-@dataclass(frozen=True)
-class WaveResult:
-    """The results of agents that were in memory together."""
 
-    history: History
+class Finals(NamedTuple):
+    """What greedy episodes after training have measured, arrays [N]."""
+
     final_return: np.ndarray
-    """[N] mean greedy returns after training."""
+    """Mean return from the reported start states."""
     final_shortfall: np.ndarray
-    """[N] mean distances below the optimum from the same start states; NaN where the optimum is not known."""
+    """Mean distance below the optimum from the same start states; NaN where the optimum is not known."""
     selection_return: np.ndarray
-    """[N] mean greedy returns from other start states, by which the best agent is chosen."""
+    """Mean return from other start states, by which the best agent is chosen."""
     share_at_bounds: np.ndarray
-    """[N] shares of the greedy actions after training that were a bound of the action space."""
+    """Share of the greedy actions that were a bound of the action space."""
 
     @staticmethod
-    def join(results: Sequence["WaveResult"]) -> "WaveResult":
-        """Joins the results of consecutive agents of one wave, which several processes have trained."""
-        return WaveResult(
-            History.join([result.history for result in results]),
-            final_return=np.concatenate([result.final_return for result in results]),
-            final_shortfall=np.concatenate([result.final_shortfall for result in results]),
-            selection_return=np.concatenate([result.selection_return for result in results]),
-            share_at_bounds=np.concatenate([result.share_at_bounds for result in results]),
-        )
+    def unknown(num_agents: int) -> "Finals":
+        """Returns NaN for agents that were stopped before the end of their training."""
+        return Finals(*(np.full(num_agents, np.nan) for _ in Finals._fields))
+
+    @staticmethod
+    def join(finals: Sequence["Finals"]) -> "Finals":
+        """Joins the results of several sets of agents, in this order."""
+        return Finals(*map(np.concatenate, zip(*finals, strict=True)))
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How far a point stays behind the best point (see `statistics.Comparison`)."""
+class Seconds(NamedTuple):
+    """The seconds that a run has spent on each of its tasks; the fields are keys of `summary.json`, too."""
 
-    mean: float
-    ci95: tuple[float, float]
-    p_adjusted: float
+    compile_seconds: float
+    train_seconds: float
+    evaluation_seconds: float
+    checkpoint_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointSummary:
-    """The results of one point of a sweep. The fields are the keys in `summary.json`."""
+class ConfigSummary:
+    """The results of one configuration of a sweep. The fields are keys of `summary.json`."""
 
-    point: int
-    """The point's number."""
+    config: int
+    """Its number, counted from 0."""
     values: Mapping[str, Any]
-    """The swept fields with this point's values."""
+    """The swept fields with its values."""
     rank: int
-    """1 for the best point."""
+    """1 for the best."""
     updates_per_agent: int
     num_diverged: int
     final_return: Returns
@@ -68,21 +78,27 @@ class PointSummary:
     against_best: Difference
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Summary:
-    """The results of a finished run. Agents that diverged are left out of all statistics.
+    """The results of a run. Agents that diverged are left out of all statistics.
 
     The fields are the keys of `summary.json`, in its order. A key whose field is None is left out, if None is the
-    field's default.
+    field's default. Returns are in the environment's units.
     """
 
-    preset: str
+    preset: str | None
+    """The preset that the configuration began with; None if it began with none."""
     env_id: str
+    complete: bool
+    """False if training was stopped before its end; then there are no final returns."""
     num_agents: int
     seed: int
+    """Root seed."""
+    seeds: tuple[int, int]
+    """Each configuration was trained with the seeds from the first number to the one before the second."""
     env_steps_per_agent: int
     updates_per_agent: int | None
-    """None if the points of a sweep differ in it."""
+    """None if the configurations of a sweep differ in it."""
     compile_seconds: float
     train_seconds: float
     evaluation_seconds: float
@@ -90,14 +106,20 @@ class Summary:
     updates_per_second: float
     """Updates of all agents per second of training."""
     device: str
+    eval_episodes: int
+    """Greedy episodes per agent at each evaluation during training."""
+    eval_return: Returns
+    """Statistics over the agents' returns at the last of these evaluations."""
+    eval_optimum: float | None = None
+    """Mean return of the optimum from the start states of these evaluations; None where it is not known."""
     final_episodes: int
     """Greedy episodes per agent after training."""
     final_return: Returns
+    final_optimum: float | None = None
+    """Mean return of the optimum from their start states."""
     final_shortfall: Shortfalls | None = None
-    """None, like the next three, where the optimum is not known."""
+    """None, like the next two, where the optimum is not known."""
     per_agent_final_shortfall: np.ndarray | None = None
-    eval_optimum: float | None = None
-    """Mean return of the optimum from the start states of the evaluations during training."""
     solved_shortfall: float | None = None
     """Largest shortfall of an agent that has solved the task; None also where the environment does not define that."""
     train_return_last_40: Returns
@@ -106,15 +128,34 @@ class Summary:
     per_agent_selection_return: np.ndarray
     per_agent_share_at_bounds: np.ndarray
     """Shares of the greedy actions after training that were a bound of the action space."""
+    per_agent_clipped_targets: np.ndarray | None = None
+    """Shares of the critics' targets that lay outside [value_min, value_max]; None without a categorical critic."""
+    always_at_bounds: Sequence[int]
+    """The agents, of those that did not diverge, whose every greedy action was a bound of the action space."""
     diverged_agents: Sequence[int]
     diverged_at_env_steps: Sequence[int]
     best_agent: int | None
-    """The best of all agents (see `best_agent`)."""
-    num_seeds: int | None = None
-    """Agents per point of a sweep; None, like the points, in a run with one configuration."""
-    points: Sequence[PointSummary] | None = None
-    wall_seconds: float = float("nan")
+    """The best of all agents by their selection returns; None if there is none."""
+    configs: Sequence[ConfigSummary] | None = None
+    """The configurations of a sweep; None in a run with one configuration."""
+    notes: Sequence[str] = ()
+    """What a reader of the results should know, a sentence each."""
+    wall_seconds: float = nan
     """Seconds of the whole run; NaN until its other files are written."""
+
+    def __repr__(self) -> str:
+        final, count = self.final_return, f"{self.num_agents} agents"
+        if self.configs:
+            best = self.ranked()[0]
+            final, count = best.final_return, f"{len(self.configs)} configs x {self.num_seeds} seeds"
+        measured = f"IQM {decimal(final.iqm)} {interval(final.iqm_ci95)}".strip() if isfinite(final.iqm) else "no IQM"
+        of_best = f" of {label(best.values)}" if self.configs else ""
+        return f"Summary({count}, {self.env_id}, {measured}{of_best}{'' if self.complete else ', stopped early'})"
+
+    @property
+    def num_seeds(self) -> int:
+        """Agents per configuration."""
+        return self.seeds[1] - self.seeds[0]
 
     @property
     def diverged(self) -> dict[int, int]:
@@ -122,150 +163,190 @@ class Summary:
         return dict(zip(self.diverged_agents, self.diverged_at_env_steps, strict=True))
 
     @property
-    def always_at_bounds(self) -> list[int]:
-        """The agents, of those that did not diverge, whose every greedy action was a bound of the action space."""
-        only = np.flatnonzero(self.per_agent_share_at_bounds == 1.0)
-        return sorted({int(agent) for agent in only} - set(self.diverged_agents))
+    def swept_fields(self) -> list[str]:
+        """The fields in which the configurations of a sweep differ."""
+        return list(dict.fromkeys(name for each in self.configs or () for name in each.values))
 
     @property
     def presets(self) -> str:
-        """What titles call the preset; where a sweep compares presets, all of them in the order of its points."""
-        *others, last = names = self._preset_names()
-        return f"presets {', '.join(others)} and {last}" if len(names) > 1 else f"preset {last}"
+        """How titles name the preset, or the presets that a sweep compares; empty without one."""
+        *others, last = self._preset_names() or [""]
+        return f"presets {', '.join(others)} and {last}" if others else f"preset {last}" if last else ""
 
     @property
     def subject(self) -> str:
-        """What figures show: preset and environment; only the environment where a sweep compares presets."""
+        """The titles of figures: preset and environment; only the environment where a sweep compares presets."""
         names = self._preset_names()
-        return self.env_id if len(names) > 1 else f"{names[0]} on {self.env_id}"
+        return f"{names[0]} on {self.env_id}" if len(names) == 1 else self.env_id
 
     def _preset_names(self) -> list[str]:
-        values = [point.values for point in self.points or ()] or [{}]
-        return list(dict.fromkeys(str(each.get("preset", self.preset)) for each in values))
+        names = [each.values.get("preset", self.preset) for each in self.configs or ()] or [self.preset]
+        return list(dict.fromkeys(name for name in names if name))
 
-    def ranked(self) -> list[PointSummary]:
-        """The points of a sweep, the best first; an empty list in a run with one configuration."""
-        return sorted(self.points or (), key=lambda point: point.rank)
-
-    def best_of(self, agents: range) -> int | None:
-        """The best of some agents, counted from the first of them (see `best_agent`)."""
-        finite = ~np.isin(agents, self.diverged_agents)
-        return best_agent(self.per_agent_selection_return[agents.start : agents.stop], finite)
+    def ranked(self) -> list[ConfigSummary]:
+        """The configurations of a sweep, the best first; an empty list in a run with one configuration."""
+        return sorted(self.configs or (), key=lambda each: each.rank)
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of `summary.json`, in which NaN stands for null."""
-        content: dict[str, Any] = _content(self)
+        """Returns the content of `summary.json`: values that JSON holds, None for numbers that are not finite."""
+        content: dict[str, Any] = _to_json(self)
         return content
 
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> "Summary":
+        """Returns the summary that `to_dict` described.
 
-def _content(value: Any) -> Any:
-    """Dataclasses within a value as dictionaries, without the fields that are None by default and are None."""
+        Raises:
+            ValueError: if a key is missing or has a value of another kind.
+        """
+        try:
+            summary: Summary = _from_json(content, Summary)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"summary.json cannot be read: {type(error).__name__} {error}") from error
+        return summary
+
+
+def _to_json(value: Any) -> Any:
     if is_dataclass(value):
         pairs = [(field, getattr(value, field.name)) for field in fields(value)]
-        return {field.name: _content(item) for field, item in pairs if item is not None or field.default is not None}
-    return [_content(item) for item in value] if isinstance(value, list | tuple) else value
+        return {field.name: _to_json(item) for field, item in pairs if item is not None or field.default is not None}
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_to_json(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
 
 
-class Seconds(NamedTuple):
-    """The seconds that the parts of a run have taken; the fields are keys of `summary.json`, too."""
-
-    compile_seconds: float
-    train_seconds: float
-    evaluation_seconds: float
-    checkpoint_seconds: float
+def _from_json(content: Any, kind: Any) -> Any:
+    """Returns a value of this type; null is NaN where the type is a number, or an array of numbers."""
+    options = get_args(kind)
+    if content is None and type(None) in options:
+        return None
+    if type(None) in options:
+        return _from_json(content, next(option for option in options if option is not type(None)))
+    if is_dataclass(kind):
+        make: Any = kind
+        hints = get_type_hints(kind)
+        return make(**{name: _from_json(item, hints[name]) for name, item in content.items()})
+    if kind is float:
+        return nan if content is None else float(content)
+    if kind is np.ndarray:
+        return np.array([nan if item is None else item for item in content])
+    if get_origin(kind) is tuple or get_origin(kind) is Sequence:
+        return tuple(_from_json(item, options[0]) for item in content)
+    return content
 
 
 def summarize(
-    results: Sequence[WaveResult],
-    points: Sequence[tuple[Mapping[str, Any], Config]],
-    environment: Environment,
+    history: History,
+    finals: Finals,
+    swept: Sequence[SweptConfig],
     *,
-    preset: str,
+    env_id: str,
+    optimal_returns: Sequence[float] | None,
+    solved_shortfall: float | None,
+    preset: str | None,
     seed: int,
-    num_seeds: int,
-    final_episodes: int,
+    seeds: range,
+    num_updates: Sequence[int],
     device: str,
     seconds: Seconds,
+    complete: bool,
 ) -> Summary:
-    """Returns the summary of a finished run, except `wall_seconds`.
+    """Returns the summary of a run, except `wall_seconds`.
 
     Args:
-        results: of all waves, in the order of their agents.
-        points: the swept values and the configuration of each point: agent a is seed a mod num_seeds of point
-            a div num_seeds.
-        environment: the task of all agents.
-        preset: name of the preset that the configuration began with.
+        history: of all N = C S agents: those of the first configuration with all seeds, then those of the next.
+        finals: of the agents, in the same order.
+        swept: the C configurations.
+        env_id: of the task.
+        optimal_returns: the optimum's returns from the first start states of evaluations; None: not known.
+        solved_shortfall: the largest shortfall of an agent that has solved the task; None: not defined.
+        preset: name of the preset that the configuration began with; None: it began with none.
         seed: root seed.
-        num_seeds: agents per point.
-        final_episodes: greedy episodes per agent after training.
+        seeds: the S seeds of each configuration.
+        num_updates: [C] updates per agent of each configuration.
         device: the devices, in words.
-        seconds: what has taken how long.
+        seconds: of the run.
+        complete: whether training has reached its end.
     """
-    config = points[0][1]
-    agents = _measured(results)
-    updates = [point_config.num_updates(config.total_steps) for _, point_config in points]
-    is_sweep, optimum, shortfall = len(points) > 1, environment.optimal_returns, None
-    if optimum is not None:
-        shortfall = describe_shortfall(agents.final_shortfall[agents.finite], environment.solved_shortfall)
-    return Summary(
+    config = swept[0].config
+    optimum = None if optimal_returns is None else np.asarray(optimal_returns)
+    eval_episodes, final_episodes = config.eval_episodes or 0, config.final_episodes or 0
+    summary = Summary(
         preset=preset,
-        env_id=config.env_id,
-        num_agents=len(agents.finite),
+        env_id=env_id,
+        complete=complete,
         seed=seed,
-        env_steps_per_agent=config.total_steps,
-        updates_per_agent=updates[0] if len(set(updates)) == 1 else None,
+        seeds=(seeds.start, seeds.stop),
+        env_steps_per_agent=history.env_steps,
+        updates_per_agent=num_updates[0] if len(set(num_updates)) == 1 else None,
         **seconds._asdict(),
-        updates_per_second=sum(updates) * num_seeds / seconds.train_seconds,
+        updates_per_second=sum(num_updates) * len(seeds) / seconds.train_seconds if seconds.train_seconds else nan,
         device=device,
+        eval_episodes=eval_episodes,
+        eval_optimum=None if optimum is None else float(np.mean(optimum[:eval_episodes])),
         final_episodes=final_episodes,
-        final_return=describe_returns(agents.final_return[agents.finite]),
-        final_shortfall=shortfall,
-        per_agent_final_shortfall=None if optimum is None else agents.final_shortfall,
-        eval_optimum=None if optimum is None else float(np.mean(optimum[: config.eval_episodes])),
-        solved_shortfall=None if optimum is None else environment.solved_shortfall,
-        train_return_last_40=describe_returns(agents.last_training_return),
-        per_agent_final_return=agents.final_return,
-        per_agent_selection_return=agents.selection_return,
-        per_agent_share_at_bounds=agents.share_at_bounds,
-        diverged_agents=sorted(agents.diverged),
-        diverged_at_env_steps=[agents.diverged[agent] for agent in sorted(agents.diverged)],
-        best_agent=best_agent(agents.selection_return, agents.finite),
-        num_seeds=num_seeds if is_sweep else None,
-        points=_summarize_points(points, agents, environment) if is_sweep else None,
+        final_optimum=None if optimum is None else float(np.mean(optimum[:final_episodes])),
+        solved_shortfall=None if optimum is None else solved_shortfall,
+        **_measured(history, finals, swept, optimum is not None, solved_shortfall),
     )
+    if len(swept) == 1:
+        return summary
+    return replace(summary, configs=_summarize_configs(swept, num_updates, history, finals, summary))
 
 
-class _Measured(NamedTuple):
-    """What was measured of all agents of a run."""
+def summarize_config(sweep: Summary, config: int, history: History, finals: Finals, swept: SweptConfig) -> Summary:
+    """Returns the summary of one configuration of a sweep, whose seconds are those of the sweep.
 
-    diverged: dict[int, int]
-    finite: np.ndarray
-    """[N] whether each agent has not diverged."""
-    final_return: np.ndarray
-    final_shortfall: np.ndarray
-    selection_return: np.ndarray
-    share_at_bounds: np.ndarray
-    last_training_return: np.ndarray
-    """Means over the last 40 training episodes, of those agents that did not diverge and have ended any."""
+    Args:
+        sweep: the sweep's summary.
+        config: number of the configuration.
+        history: of its agents.
+        finals: of its agents.
+        swept: the configuration.
+    """
+    measured = _measured(history, finals, [swept], sweep.final_optimum is not None, sweep.solved_shortfall)
+    updates = sweep.configs[config].updates_per_agent if sweep.configs else sweep.updates_per_agent
+    preset = swept.values.get("preset", sweep.preset)
+    return replace(sweep, configs=None, preset=preset, updates_per_agent=updates, **measured)
 
 
-def _measured(results: Sequence[WaveResult]) -> _Measured:
-    """Gathers what was measured in all waves."""
-    histories = [result.history for result in results]
-    episodes = (returns for history in histories for returns in history.training_returns() if len(returns))
-    return _Measured(
-        diverged={agent: step for history in histories for agent, step in history.diverged.items()},
-        finite=np.concatenate([history.is_finite() for history in histories]),
-        final_return=np.concatenate([result.final_return for result in results]),
-        final_shortfall=np.concatenate([result.final_shortfall for result in results]),
-        selection_return=np.concatenate([result.selection_return for result in results]),
-        share_at_bounds=np.concatenate([result.share_at_bounds for result in results]),
-        last_training_return=np.array([returns[-LAST_EPISODES:].mean(dtype=np.float64) for returns in episodes]),
-    )
+def _measured(
+    history: History, finals: Finals, swept: Sequence[SweptConfig], optimum: bool, solved_shortfall: float | None
+) -> dict[str, Any]:
+    """Returns the fields of a summary that are measured of the agents."""
+    finite = history.is_finite()
+    final = finite & np.isfinite(finals.final_return)
+    last = history.metrics.eval_return[-1:].reshape(-1)
+    episodes = (returns for returns in history.training_returns() if len(returns))
+    last_training = np.array([returns[-LAST_EPISODES:].mean(dtype=np.float64) for returns in episodes])
+    clipped = history.clipped_targets()
+    categorical = any(each.config.critic_atoms > 1 for each in swept)
+    best = best_agent(finals.selection_return, finite)
+    return {
+        "num_agents": len(finite),
+        "eval_return": describe_returns(last[np.isfinite(last)]),
+        "final_return": describe_returns(finals.final_return[final]),
+        "final_shortfall": describe_shortfall(finals.final_shortfall[final], solved_shortfall) if optimum else None,
+        "per_agent_final_shortfall": finals.final_shortfall if optimum else None,
+        "train_return_last_40": describe_returns(last_training),
+        "per_agent_final_return": finals.final_return,
+        "per_agent_selection_return": finals.selection_return,
+        "per_agent_share_at_bounds": finals.share_at_bounds,
+        "per_agent_clipped_targets": clipped if categorical else None,
+        "always_at_bounds": history.agents[finite & (finals.share_at_bounds == 1.0)].tolist(),
+        "diverged_agents": sorted(history.diverged),
+        "diverged_at_env_steps": [history.diverged[agent] for agent in sorted(history.diverged)],
+        "best_agent": None if best is None else int(history.agents[best]),
+        "notes": [*_interval_notes(final, len(swept)), *_clipping_notes(clipped, swept)],
+    }
 
 
 def best_agent(selection_returns: np.ndarray, finite: np.ndarray) -> int | None:
-    """Returns the position of the best agent; None if all have diverged.
+    """Returns the position of the best agent; None if all have diverged, or were stopped before they were compared.
 
     It is chosen on start states other than the reported ones, because the highest of many reported returns would
     overstate how good that agent is.
@@ -278,27 +359,52 @@ def best_agent(selection_returns: np.ndarray, finite: np.ndarray) -> int | None:
     return int(np.nanargmax(returns)) if np.isfinite(returns).any() else None
 
 
-def _summarize_points(
-    points: Sequence[tuple[Mapping[str, Any], Config]], agents: _Measured, environment: Environment
-) -> list[PointSummary]:
-    """Returns the summaries of the points of a sweep."""
-    of_points = np.arange(len(agents.finite)).reshape(len(points), -1)
-    comparisons = compare_points(np.where(agents.finite, agents.final_return, np.nan)[of_points])
+def _interval_notes(final: np.ndarray, num_configs: int) -> list[str]:
+    """Says which results have no interval; `final` [N] are the agents with a final return."""
+    fewest = final.reshape(num_configs, -1).sum(axis=1).min(initial=len(final))
+    if not final.any() or fewest >= FEWEST:
+        return []
+    return [NO_INTERVAL if num_configs == 1 else f"configurations with {NO_INTERVAL}"]
+
+
+def _clipping_notes(clipped: np.ndarray, swept: Sequence[SweptConfig]) -> list[str]:
+    """Says where a categorical critic has clipped more than `MOST_CLIPPED` of its targets, and what to set."""
+    notes = []
+    for shares, (values, config) in zip(clipped.reshape(len(swept), -1), swept, strict=True):
+        share = float(np.mean(shares[np.isfinite(shares)])) if np.isfinite(shares).any() else 0.0
+        if config.critic_atoms > 1 and share > MOST_CLIPPED:
+            where = f" of {label(values)}" if len(swept) > 1 else ""
+            notes.append(
+                f"{100 * share:.1f}% of the critic's targets{where} lay outside value_min {config.value_min:g} to "
+                f"value_max {config.value_max:g} and were clipped: set both so that they hold the discounted returns, "
+                f"times reward_scale {config.reward_scale:g}"
+            )
+    return notes
+
+
+def _summarize_configs(
+    swept: Sequence[SweptConfig], num_updates: Sequence[int], history: History, finals: Finals, summary: Summary
+) -> list[ConfigSummary]:
+    """Returns the summaries of the configurations of a sweep."""
+    finite = history.is_finite() & np.isfinite(finals.final_return)
+    positions = np.arange(len(finite)).reshape(len(swept), -1)
+    comparisons = compare_configs(np.where(finite, finals.final_return, np.nan)[positions])
+    diverged = ~history.is_finite()
     summaries = []
-    for index, ((values, config), here, comparison) in enumerate(zip(points, of_points, comparisons, strict=True)):
-        finite, shortfall = here[agents.finite[here]], None
-        if environment.optimal_returns is not None:
-            shortfall = describe_shortfall(agents.final_shortfall[finite], environment.solved_shortfall)
+    for index, (each, here, (rank, against_best)) in enumerate(zip(swept, positions, comparisons, strict=True)):
+        kept, shortfall = here[finite[here]], None
+        if summary.final_optimum is not None:
+            shortfall = describe_shortfall(finals.final_shortfall[kept], summary.solved_shortfall)
         summaries.append(
-            PointSummary(
-                point=index,
-                values=dict(values),
-                rank=comparison.rank,
-                updates_per_agent=config.num_updates(config.total_steps),
-                num_diverged=len(here) - len(finite),
-                final_return=describe_returns(agents.final_return[finite]),
+            ConfigSummary(
+                config=index,
+                values=dict(each.values),
+                rank=rank,
+                updates_per_agent=num_updates[index],
+                num_diverged=int(diverged[here].sum()),
+                final_return=describe_returns(finals.final_return[kept]),
                 final_shortfall=shortfall,
-                against_best=Difference(comparison.difference, comparison.interval, comparison.p_value),
+                against_best=against_best,
             )
         )
     return summaries

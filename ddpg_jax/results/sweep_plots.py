@@ -1,86 +1,73 @@
-"""Figures of a sweep: the learning curves of its points, and their final returns over the swept fields."""
+"""Figures of a sweep: the learning curves of its configurations, and their final returns over the swept fields."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ddpg_jax.fields import format_value
 from ddpg_jax.results.history import History
-from ddpg_jax.results.plots import BLUE, ORANGE, greedy_curves, new_figure
-from ddpg_jax.results.statistics import Returns, iqm, iqm_interval
-from ddpg_jax.results.summary import PointSummary, Summary
-from ddpg_jax.values import decimal, interval, shown, words
+from ddpg_jax.results.plots import BLUE, INTERVAL, ORANGE, draw_interval, draw_optimum, new_figure, own_style
+from ddpg_jax.results.statistics import iqm
+from ddpg_jax.results.summary import ConfigSummary, Summary
+from ddpg_jax.results.text import decimal, interval
+from ddpg_jax.sweep import label
 
 MOST_CURVES = 8
-"""Points whose learning curves have a colour of their own, at most: the best."""
+"""Configurations whose learning curves have a colour of their own, at most: the best."""
 
 MOST_ROWS = 40
-"""Points in a ranking, at most."""
+"""Configurations in a ranking, at most."""
+
+FINAL = "final greedy return"
 
 
-def learning_curves(path: Path, histories: Sequence[History], summary: Summary) -> None:
-    """Draws the interquartile mean of each point's greedy returns against environment steps, the best points named.
+@own_style()
+def learning_curves(history: History, summary: Summary) -> Any:
+    """Returns a figure of greedy returns against environment steps: the interquartile mean of each configuration.
 
-    Args:
-        path: file of the PNG.
-        histories: of all agents.
-        summary: of the sweep.
+    The best configurations are named. The best has its interval; of up to three, each has it. Agents that diverged are
+    left out.
     """
     from matplotlib import colormaps
 
     ranked = summary.ranked()
-    steps, returns = greedy_curves(histories)
-    curves = returns.reshape(len(steps), len(ranked), -1)
-    title = f"{summary.subject}: {len(ranked)} points x {curves.shape[2]} seeds"
-    y_label = "greedy return: IQM of a point's seeds"
+    steps, returns = history.greedy_returns()
+    finite = history.is_finite().reshape(len(ranked), -1)
+    curves = returns.reshape(len(steps), *finite.shape)
+    title = f"{summary.subject}: {len(ranked)} configurations x {summary.num_seeds} seeds"
+    y_label = "greedy return: IQM over the seeds"
     figure, axes = new_figure(title, "environment steps per agent", y_label, size=(10, 4.8))
-    colors = colormaps["viridis"](np.linspace(0, 0.9, min(MOST_CURVES, len(ranked))))
-    for point in ranked[MOST_CURVES:]:
-        axes.plot(steps, _iqm_of_finite(curves[:, point.point]), color="0.75", linewidth=0.8)
-    for point, color in zip(ranked, colors, strict=False):
-        label = f"{point.rank}. {words(point.values)}"
-        axes.plot(steps, _iqm_of_finite(curves[:, point.point]), color=color, linewidth=1.8, label=label)
-    _fill_interval(axes, steps, curves[:, ranked[0].point], colors[0])
-    if summary.eval_optimum is not None:
-        label = f"optimum, {summary.eval_optimum:.1f}"
-        axes.axhline(summary.eval_optimum, color=ORANGE, linestyle="--", linewidth=1.2, label=label)
+    colors = colormaps["viridis"](np.linspace(0, 0.8, min(MOST_CURVES, len(ranked))))
+    all_intervals = len(ranked) <= 3
+    interval_label = INTERVAL if all_intervals else f"{INTERVAL} of the first"
+    for each in ranked:
+        kept = curves[:, each.config, finite[each.config]]
+        if not kept.shape[1]:
+            continue
+        if each.rank > MOST_CURVES:
+            axes.plot(steps, iqm(kept, axis=1), color="0.75", linewidth=0.8, zorder=1)
+            continue
+        color, text = colors[each.rank - 1], f"{each.rank}. {label(each.values)}"
+        axes.plot(steps, iqm(kept, axis=1), color=color, linewidth=1.8, label=text)
+        if all_intervals or each.rank == 1:
+            draw_interval(axes, steps, kept, color, interval_label if each.rank == 1 else None)
+    draw_optimum(axes, summary)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    figure.savefig(path)
+    return figure
 
 
-def _fill_interval(axes: Any, steps: np.ndarray, returns: np.ndarray, color: Any) -> None:
-    """Draws the 95% interval of the interquartile mean of the returns [E, S]."""
-    finite = returns[:, np.isfinite(returns).all(axis=0)]
-    if finite.shape[1] > 1:
-        low, high = np.array([iqm_interval(row) for row in finite]).T
-        label = "95% bootstrap interval of the first"
-        axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0, label=label)
-
-
-def _iqm_of_finite(returns: np.ndarray) -> np.ndarray:
-    """The interquartile means [E] of the returns [E, S] of the seeds that did not diverge; NaN if all did."""
-    finite = returns[:, np.isfinite(returns).all(axis=0)]
-    return iqm(finite, axis=1) if finite.shape[1] else np.full(len(returns), np.nan)
-
-
-def swept(path: Path, summary: Summary) -> None:
-    """Draws the points' final returns: a line over one swept field, a heat map over two, otherwise a ranking.
-
-    Args:
-        path: file of the PNG.
-        summary: of the sweep.
-    """
+@own_style()
+def final_returns(summary: Summary) -> Any:
+    """Returns a figure of final returns: a line over one swept field, a heat map over two, otherwise a ranking."""
     ranked = summary.ranked()
-    fields = list(ranked[0].values)
-    values = [_in_order({_hashable(point.values[field]) for point in ranked}) for field in fields]
-    if len(fields) == 1:
-        figure = _line(ranked, fields[0], values[0])
-    elif len(fields) == 2 and len(ranked) == len(values[0]) * len(values[1]):
-        figure = _heat_map(ranked, fields, values)
-    else:
-        figure = _ranking(ranked)
-    figure.savefig(path)
+    swept = summary.swept_fields
+    values = [_in_order({_hashable(each.values.get(name)) for each in ranked}) for name in swept]
+    if len(swept) == 1:
+        return _line(ranked, swept[0], values[0])
+    if len(swept) == 2 and len(ranked) == len(values[0]) * len(values[1]):
+        return _heat_map(ranked, swept, values)
+    return _ranking(ranked)
 
 
 def _hashable(value: Any) -> Any:
@@ -88,69 +75,66 @@ def _hashable(value: Any) -> Any:
 
 
 def _in_order(values: set[Any]) -> list[Any]:
-    """The values of a swept field: None first, then numbers by size, then words by the alphabet."""
-    return sorted(values, key=lambda value: (isinstance(value, str), value is None, value if value is not None else 0))
+    """The values of a swept field: None first, then numbers by size, then texts by the alphabet."""
+    return sorted(values, key=lambda value: (isinstance(value, str), value is not None, value or 0))
 
 
-def _line(ranked: Sequence[PointSummary], field: str, values: list[Any]) -> Any:
-    """A figure of the points' final returns over the values of one field."""
-    figure, axes = new_figure(f"{field}: {len(ranked)} points", field, "final greedy return")
-    by_value = {_hashable(point.values[field]): point.final_return for point in ranked}
+def _line(ranked: Sequence[ConfigSummary], name: str, values: list[Any]) -> Any:
+    """A figure of the final returns over the values of one field."""
+    figure, axes = new_figure(f"{name}: {len(ranked)} configurations", name, FINAL)
+    by_value = {_hashable(each.values[name]): each.final_return for each in ranked}
     found = [by_value[value] for value in values]
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     x = np.array(values, float) if numeric else np.arange(len(values))
     if numeric and x.min() > 0 and x.max() >= 8 * x.min():
         axes.set_xscale("log")
-    axes.set_xticks(x, [shown(value) for value in values])
+    axes.set_xticks(x, [format_value(value) for value in values])
     axes.minorticks_off()
-    low, high = np.array([_bounds(final) for final in found]).T
-    axes.fill_between(x, low, high, color=BLUE, alpha=0.25, linewidth=0, label="95% bootstrap interval")
-    axes.plot(x, [final.iqm for final in found], "o-", color=BLUE, label="interquartile mean")
+    low, high = np.array([final.iqm_ci95 for final in found]).T
+    if np.isfinite(low).any():
+        axes.fill_between(x, low, high, color=BLUE, alpha=0.25, linewidth=0, label=INTERVAL)
+    axes.plot(x, [final.iqm for final in found], "o-", color=BLUE, label="interquartile mean (IQM)")
     axes.plot(x, [final.worst for final in found], "v", color=ORANGE, label="worst agent")
     axes.legend(frameon=False)
     return figure
 
 
-def _heat_map(ranked: Sequence[PointSummary], fields: list[str], values: list[list[Any]]) -> Any:
-    """A figure of the points' final returns over the values of two fields."""
-    title = "final greedy return: IQM and its 95% bootstrap interval"
-    figure, axes = new_figure(title, fields[1], fields[0])
+def _heat_map(ranked: Sequence[ConfigSummary], names: list[str], values: list[list[Any]]) -> Any:
+    """A figure of the final returns over the values of two fields."""
+    figure, axes = new_figure(f"{FINAL}: IQM and its 95% bootstrap interval", names[1], names[0])
     grid = np.full([len(axis) for axis in values], np.nan)
     texts = {}
-    for point in ranked:
-        cell = tuple(axis.index(_hashable(point.values[field])) for axis, field in zip(values, fields, strict=True))
-        grid[cell] = point.final_return.iqm
-        text = f"{decimal(grid[cell])}\n{interval(_bounds(point.final_return))}".replace("-", "\N{MINUS SIGN}")
+    for each in ranked:
+        cell = tuple(axis.index(_hashable(each.values[name])) for axis, name in zip(values, names, strict=True))
+        grid[cell] = each.final_return.iqm
+        text = f"{decimal(grid[cell])}\n{interval(each.final_return.iqm_ci95)}".replace("-", "\N{MINUS SIGN}")
         texts[cell] = text.strip() or "diverged"
     axes.grid(visible=False)
     image = axes.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
-    dark = np.nanmin(grid) + 0.6 * (np.nanmax(grid) - np.nanmin(grid))
+    finite = grid[np.isfinite(grid)]
+    dark = 0.4 * finite.min() + 0.6 * finite.max() if len(finite) else np.nan
     for (row, column), text in texts.items():
-        color = "white" if not grid[row, column] > dark else "black"
+        color = "white" if grid[row, column] <= dark else "black"
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
     for set_ticks, axis in zip((axes.set_yticks, axes.set_xticks), values, strict=True):
-        set_ticks(range(len(axis)), [shown(value) for value in axis])
-    figure.colorbar(image, label="final greedy return, IQM")
+        set_ticks(range(len(axis)), [format_value(value) for value in axis])
+    figure.colorbar(image, label=f"{FINAL}, IQM")
     return figure
 
 
-def _ranking(ranked: Sequence[PointSummary]) -> Any:
-    """A figure of the best points' final returns, a row per point."""
+def _ranking(ranked: Sequence[ConfigSummary]) -> Any:
+    """A figure of the best final returns, a row per configuration."""
     best = ranked[:MOST_ROWS]
     height = max(3.2, 0.28 * len(best) + 1.2)
-    title = f"the best {len(best)} of {len(ranked)} points" if len(best) < len(ranked) else f"{len(ranked)} points"
-    figure, axes = new_figure(title, "final greedy return", "", size=(9, height))
+    title = f"the best {len(best)} of {len(ranked)}" if len(best) < len(ranked) else f"{len(ranked)}"
+    figure, axes = new_figure(f"{title} configurations", FINAL, size=(9, height))
     rows = np.arange(len(best))
-    centres = np.array([point.final_return.iqm for point in best])
-    low, high = np.array([_bounds(point.final_return) for point in best]).T
-    axes.hlines(rows, low, high, color=BLUE, linewidth=3, alpha=0.4, label="95% bootstrap interval")
-    axes.plot(centres, rows, "o", color=BLUE, label="interquartile mean")
-    axes.set_yticks(rows, [f"{point.rank}. {words(point.values)}" for point in best], fontsize="small")
+    low, high = np.array([each.final_return.iqm_ci95 for each in best]).T
+    if np.isfinite(low).any():
+        axes.hlines(rows, low, high, color=BLUE, linewidth=3, alpha=0.4, label=INTERVAL)
+    centres = [each.final_return.iqm for each in best]
+    axes.plot(centres, rows, "o", color=BLUE, label="interquartile mean (IQM)")
+    axes.set_yticks(rows, [f"{each.rank}. {label(each.values)}" for each in best], fontsize="small")
     axes.invert_yaxis()
-    axes.legend(frameon=False, loc="lower left")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
-
-
-def _bounds(final: Returns) -> tuple[float, float]:
-    """The 95% interval of a point's interquartile mean; from the mean to the mean where one seed gives no interval."""
-    return final.iqm_ci95 if np.isfinite(final.iqm_ci95).all() else (final.iqm, final.iqm)

@@ -1,0 +1,180 @@
+"""The results of a run in words and tables, with their units, for the terminal and for `report.html`."""
+
+from collections.abc import Sequence
+from math import isfinite
+
+from rich.box import SIMPLE_HEAVY
+from rich.table import Table
+
+from ddpg_jax.fields import format_value
+from ddpg_jax.results import statistics
+from ddpg_jax.results.summary import ConfigSummary, Summary
+from ddpg_jax.results.text import decimal, interval
+
+MOST_CONFIGS = 20
+"""Configurations of a sweep in the terminal, at most; `configs.csv` has them all."""
+
+MOST_AGENTS = 8
+"""Agents that a row names, at most; `summary.json` has them all."""
+
+IQM, PAIRED = "IQM [95%]", "paired difference [95%]"
+
+INTERVAL_WIDTH = 9
+"""Least width in characters of a column with intervals, so that no number in it is broken."""
+
+
+def result_rows(summary: Summary) -> list[tuple[str, str]]:
+    """Returns the results as labels and texts; a label is empty where a row continues the one above."""
+    rows = [] if summary.configs else _return_rows(summary)
+    for agent, step in summary.diverged.items():
+        rows.append(("diverged, left out", f"agent {agent} at step {step:,}"))
+    if summary.always_at_bounds:
+        rows.append(("only act at their bounds", _named(summary.always_at_bounds)))
+    rows.append(("environment steps", f"{summary.env_steps_per_agent:,} per agent"))
+    if not summary.complete:
+        rows.append(("stopped", "before the end of training: no final episodes"))
+    if summary.updates_per_agent is not None:
+        rows.append(("updates", f"{summary.updates_per_agent:,} per agent"))
+    rows.append(("compilation", f"{summary.compile_seconds:.1f} s"))
+    speed = f", {summary.updates_per_second:,.0f} updates/s" if isfinite(summary.updates_per_second) else ""
+    rows.append(("training", f"{summary.train_seconds:.1f} s{speed}"))
+    rows.append(("evaluation", f"{summary.evaluation_seconds:.1f} s"))
+    rows.append(("checkpoints", f"{summary.checkpoint_seconds:.1f} s"))
+    whole = f"{summary.wall_seconds:.1f} s on " if isfinite(summary.wall_seconds) else "on "
+    return [*rows, ("whole run", f"{whole}{summary.device}")]
+
+
+def _named(agents: Sequence[int]) -> str:
+    """Returns the numbers of agents in words, at most `MOST_AGENTS` of them."""
+    named = ", ".join(map(str, agents[:MOST_AGENTS]))
+    more = len(agents) - MOST_AGENTS
+    return f"agent{'s' if len(agents) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
+
+
+def _return_rows(summary: Summary) -> list[tuple[str, str]]:
+    """The rows about returns; there are none if all agents diverged."""
+    final, shortfall, last = summary.final_return, summary.final_shortfall, summary.train_return_last_40
+    rows = []
+    if isfinite(final.iqm):
+        rows += [
+            ("final greedy return", _iqm(final)),
+            ("", f"mean {final.mean:.1f}, median {final.median:.1f}"),
+            ("", f"worst agent {final.worst:.1f}, best {final.best:.1f}"),
+            ("", _starts(summary.final_episodes, summary.final_optimum)),
+        ]
+        if shortfall is not None:
+            text = f"IQM {shortfall.iqm:.1f}, mean {shortfall.mean:.1f}, largest {shortfall.largest:.1f}"
+            rows.append(("shortfall to the optimum", text))
+            if shortfall.num_solved is not None:
+                label = f"solved (shortfall <= {format_value(summary.solved_shortfall)})"
+                rows.append((label, f"{shortfall.num_solved} of {summary.num_agents} agents"))
+    if isfinite(summary.eval_return.iqm):
+        rows.append(("last evaluation in training", _iqm(summary.eval_return)))
+        rows.append(("", _starts(summary.eval_episodes, summary.eval_optimum)))
+    if isfinite(last.mean):
+        rows.append(("last 40 training returns", f"mean {last.mean:.1f}, with exploration noise"))
+    return rows
+
+
+def _iqm(returns: statistics.Returns) -> str:
+    ci95 = interval(returns.iqm_ci95)
+    return f"IQM {returns.iqm:.1f}{f', 95% {ci95}' if ci95 else ''}"
+
+
+def _starts(num: int, optimum: float | None) -> str:
+    """Says from which start states a return was measured, and what could be reached from there."""
+    best = "" if optimum is None else f", from which the optimum is {optimum:.1f}"
+    return f"{num:,} common start states{best}"
+
+
+def headline(summary: Summary) -> str:
+    """Returns the main result in a sentence."""
+    start, final, shortfall, num_agents = "", summary.final_return, summary.final_shortfall, summary.num_agents
+    if summary.configs:
+        best = summary.ranked()[0]
+        final, shortfall, num_agents = best.final_return, best.final_shortfall, summary.num_seeds
+        start = f"{len(summary.configs)} configurations x {num_agents} seeds; for the best, config {best.config}, "
+    if not isfinite(final.iqm):
+        return "All agents have diverged." if summary.complete else "Training was stopped before its end."
+    ci95 = interval(final.iqm_ci95)
+    text = f"{start}the interquartile mean of the final greedy returns is {final.iqm:.1f}"
+    text += f" (95% {ci95})" if ci95 else ""
+    text += f", {shortfall.iqm:.1f} below the optimum" if shortfall else ""
+    if shortfall and shortfall.num_solved is not None:
+        text += f"; {shortfall.num_solved} of {num_agents} agents solve the task"
+    return f"{text}."
+
+
+def ranking(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Returns the column names and the rows of a sweep's ranking, the best configuration first."""
+    solved = ["solved"] if summary.solved_shortfall is not None else []
+    columns = ["rank", "config", *summary.swept_fields, IQM, "worst", *solved, PAIRED, "supported"]
+    return columns, [_ranking_row(each, summary) for each in summary.ranked()]
+
+
+def _ranking_row(each: ConfigSummary, summary: Summary) -> list[str]:
+    final, shortfall, against = each.final_return, each.final_shortfall, each.against_best
+    solved = [] if shortfall is None or shortfall.num_solved is None else [str(shortfall.num_solved)]
+    difference = f"{decimal(against.iqm)} {interval(against.ci95)}".strip()
+    return [
+        str(each.rank),
+        str(each.config),
+        *(format_value(each.values.get(name, "")) for name in summary.swept_fields),
+        f"{decimal(final.iqm)} {interval(final.iqm_ci95)}".strip() or "diverged",
+        decimal(final.worst),
+        *solved,
+        *(("", "") if each.rank == 1 else (difference, "yes" if _is_supported(each) else "no")),
+    ]
+
+
+def _is_supported(each: ConfigSummary) -> bool:
+    """Whether the seeds support that a configuration is worse than the best; False where all its agents diverged."""
+    return each.against_best.p_adjusted <= statistics.SUPPORTED
+
+
+def conclusion(summary: Summary) -> str:
+    """Returns, in a sentence without its full stop, which differences the seeds of a sweep support."""
+    ranked, num_seeds = summary.ranked(), summary.num_seeds
+    others = ranked[1:]
+    worse = sum(map(_is_supported, others))
+    test = f"Wilcoxon's signed-rank test over {num_seeds} pairs of seeds, adjusted for all pairs of configurations"
+    if statistics.least_p_value(len(ranked), num_seeds) > statistics.SUPPORTED:
+        return (f"{num_seeds} seeds cannot support any difference among {len(ranked)} configurations ({test}): use "
+                f"more seeds")  # fmt: skip
+    if worse == 0:
+        return f"{num_seeds} seeds cannot tell any other configuration from the first ({test}, at 5%)"
+    rest = len(others) - worse
+    text = f"the seeds support at 5% that {worse} of the {len(others)} other configurations are worse than the first"
+    return f"{text}{f', and cannot tell {rest} from it' if rest else ''} ({test})"
+
+
+def result_table(summary: Summary, folder: str | None = None) -> Table:
+    """Returns the results of a run as a table for the terminal."""
+    title = ", ".join(filter(None, (f"{summary.num_agents} agents on {summary.env_id}", summary.presets)))
+    table = Table(title=title, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for row in (*result_rows(summary), *(("note", note) for note in summary.notes)):
+        table.add_row(*row)
+    if folder is not None:
+        table.add_row("files", folder)
+    return table
+
+
+def ranking_table(summary: Summary) -> Table:
+    """Returns the best configurations of a sweep as a table for the terminal."""
+    columns, rows = ranking(summary)
+    left = len(rows) - MOST_CONFIGS
+    table = Table(
+        title=f"{len(rows)} configurations x {summary.num_seeds} seeds: final greedy return",
+        caption=f"and {left} more in configs.csv" if left > 0 else None,
+        box=SIMPLE_HEAVY,
+        padding=(0, 1, 0, 0),
+    )
+    for column in columns:
+        may_break = column in (IQM, PAIRED, *summary.swept_fields)
+        least = INTERVAL_WIDTH if column in (IQM, PAIRED) else None
+        table.add_column(column, justify="right", overflow="fold", min_width=least, no_wrap=not may_break)
+    for row in rows[:MOST_CONFIGS]:
+        table.add_row(*row)
+    return table

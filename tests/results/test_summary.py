@@ -1,0 +1,131 @@
+"""The summary of a run: its statistics, its notes, and that it is read back from JSON."""
+
+import json
+
+import numpy as np
+import pytest
+from made_up import CONFIG, swept, trained
+
+from ddpg_jax.results.history import History
+from ddpg_jax.results.summary import Finals, Summary, summarize_config
+from ddpg_jax.sweep import as_swept
+
+CATEGORICAL = CONFIG.replace(critic_atoms=11, value_min=-10.0, value_max=5.0, reward_scale=0.5)
+
+
+def test_summary_of_one_configuration():
+    _, summary = trained([-130, -120, -125, -140, -500, -126], diverged=[4], first_seed=8, at_bounds=[0, 4])
+    assert summary.num_agents == 6
+    assert summary.seeds == (8, 14)
+    assert summary.diverged == {12: 15}
+    assert summary.best_agent == 9  # by its number
+    assert summary.final_return.iqm == pytest.approx((-130 - 126 - 125) / 3)
+    assert summary.final_return.iqm_ci95 == (-140.0, -120.0)
+    assert summary.final_shortfall.num_solved == 4
+    assert summary.train_return_last_40.worst == pytest.approx(-140 - 250)
+    assert summary.always_at_bounds == [8]
+    assert summary.updates_per_second == 6 * 15 / 0.5
+    assert summary.configs is None
+    assert list(summary.notes) == []
+    assert repr(summary) == "Summary(6 agents, Pendulum-v1, IQM -127.0 [-140.0, -120.0])"
+
+
+def test_each_return_is_beside_the_optimum_of_its_start_states():
+    _, summary = trained([-130, -120])
+    assert (summary.eval_episodes, summary.eval_optimum) == (4, -100.0)
+    assert (summary.final_episodes, summary.final_optimum) == (8, -110.0)
+    assert summary.eval_return.mean == -125.0
+    without = trained([-130, -120], optimum=None)[1]
+    assert (without.eval_optimum, without.final_optimum, without.final_shortfall) == (None, None, None)
+
+
+def test_configurations_of_a_sweep_are_summarized_one_by_one():
+    _, summary = trained([[-130, -131], [-120, -220]], swept(tau=[0.1, 0.2]), diverged=[3], first_seed=4)
+    first, second = summary.configs
+    assert (first.values, second.values) == ({"tau": 0.1}, {"tau": 0.2})
+    assert (first.num_diverged, second.num_diverged) == (0, 1)
+    assert (first.final_return.iqm, second.final_return.iqm) == (-130.5, -120.0)
+    assert (first.rank, second.rank) == (2, 1)
+    assert first.against_best.iqm == -10.0  # of the one pair that is left
+    assert summary.ranked() == [second, first]
+    assert summary.swept_fields == ["tau"]
+    assert repr(summary) == "Summary(2 configs x 2 seeds, Pendulum-v1, IQM -120.0 of tau=0.2)"
+
+
+def test_summary_of_one_configuration_of_a_sweep():
+    configs = swept(tau=[0.1, 0.2])
+    history, sweep = trained([[-130, -131], [-120, -121]], configs)
+    finals = Finals(sweep.per_agent_final_return, sweep.per_agent_final_shortfall, sweep.per_agent_selection_return,
+                    sweep.per_agent_share_at_bounds)  # fmt: skip
+    one = summarize_config(sweep, 1, history.select([2, 3]), Finals(*(each[2:] for each in finals)), configs[1])
+    assert (one.num_agents, one.final_return.mean, one.configs, one.best_agent) == (2, -120.5, None, 2)
+    assert one.updates_per_agent == 15
+
+
+@pytest.mark.parametrize("of_sweep", [False, True])
+def test_summary_comes_back_from_json(of_sweep):
+    finals, configs = ([[-130, -131], [-120, np.nan]], swept(hidden_sizes=[(8,), (8, 8)])) if of_sweep else ([-1], None)
+    _, summary = trained(finals, configs, diverged=[3] if of_sweep else [])
+    content = summary.to_dict()
+    assert Summary.from_dict(json.loads(json.dumps(content, allow_nan=False))).to_dict() == content
+    read = Summary.from_dict(content)
+    assert isinstance(read.per_agent_final_return, np.ndarray)
+    assert (read.diverged, read.seeds, np.isnan(read.final_return.iqm_ci95).all()) == (summary.diverged, (0, len(finals[0]) if of_sweep else 1), True)  # noqa: E501
+
+
+@pytest.mark.parametrize("content", [{}, {"preset": "x"}, {"final_return": 3}, {"unknown": 1}])
+def test_damaged_summary_is_refused(content):
+    with pytest.raises(ValueError, match=r"summary\.json cannot be read"):
+        Summary.from_dict(content)
+
+
+def test_stopped_run_has_measurements_but_no_final_returns():
+    _, summary = trained([-130, -120, -125, -124, -123], complete=False)
+    assert not summary.complete
+    assert np.isnan(summary.final_return.iqm)
+    assert summary.best_agent is None
+    assert summary.eval_return.iqm == -124.0
+    assert repr(summary) == "Summary(5 agents, Pendulum-v1, no IQM, stopped early)"
+
+
+def test_agents_that_were_never_evaluated_are_left_out():
+    """Of a sweep over shapes that was stopped while the first shape was training."""
+    history = History.join([trained([-1, -2])[0], History(np.array([2, 3]))])
+    assert np.isnan(history.metrics.eval_return[:, 2:]).all()
+    assert history.is_finite().all()
+
+
+@pytest.mark.parametrize(("final", "notes"), [
+    ([-1] * 5, []), ([-1] * 4, ["fewer than 5 agents: no interval"]), ([np.nan] * 4, []),
+])  # fmt: skip
+def test_few_agents_get_a_note(final, notes):
+    assert list(trained(final, diverged=[i for i, value in enumerate(final) if value != -1])[1].notes) == notes
+
+
+def test_configurations_with_few_agents_get_one_note():
+    configs = swept(tau=[0.1, 0.2])
+    assert trained([[-1] * 5] * 2, configs)[1].notes == []
+    (note,) = trained([[-1] * 5] * 2, configs, diverged=[1])[1].notes
+    assert note == "configurations with fewer than 5 agents: no interval"
+
+
+def test_note_says_which_share_of_targets_was_clipped_and_what_to_set():
+    (note,) = trained([-1] * 5, as_swept(CATEGORICAL), clipped=0.25)[1].notes
+    assert note == (
+        "25.0% of the critic's targets lay outside value_min -10 to value_max 5 and were clipped: set both so that they "
+        "hold the discounted returns, times reward_scale 0.5"
+    )
+    assert trained([-1] * 5, as_swept(CATEGORICAL), clipped=0.01)[1].notes == []
+    assert trained([-1] * 5, clipped=0.25)[1].notes == []  # not a categorical critic
+    summary = trained([-1] * 5, as_swept(CATEGORICAL), clipped=0.25)[1]
+    np.testing.assert_allclose(summary.per_agent_clipped_targets, 0.25, rtol=1e-6)
+    assert trained([-1] * 5)[1].per_agent_clipped_targets is None
+
+
+def test_titles_name_all_presets_of_a_sweep_over_them():
+    names = as_swept(["pendulum", "keras"])
+    configs = [each._replace(config=CONFIG) for each in names]
+    summary = trained([[-1, -2]] * 2, configs)[1]
+    assert (summary.presets, summary.subject) == ("presets pendulum and keras", "Pendulum-v1")
+    one = trained([-1])[1]
+    assert (one.presets, one.subject) == ("preset pendulum", "pendulum on Pendulum-v1")
