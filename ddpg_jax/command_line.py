@@ -1,30 +1,45 @@
-"""Command lines: tyro takes the words apart and prints the help; the fields' domains say what the words mean."""
+"""Command lines: a command is a dataclass of options, which tyro reads and describes, and which checks itself.
+
+The strings below the fields are the help. Words that are not of a field's type reach the dataclass as they are, so that
+a command line is refused with the same message as a call from Python.
+"""
 
 import dataclasses
 import difflib
 import inspect
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import Annotated, Any, NamedTuple, NoReturn, NotRequired, Required, TypedDict, TypeVar
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
-from ddpg_jax.domains import Kind, annotations, descriptions, from_words, kind_of, rule_of
-from ddpg_jax.values import shown
+from ddpg_jax.fields import annotations, check_fields, descriptions, format_value, from_text, kind_of
 
 T = TypeVar("T")
 
 POSITIONAL = tyro.conf.Positional
 """Marks a field that is given without its name."""
 
-REPEATED = tyro.conf.UseAppendAction
-"""Marks a field that may be given several times, with one value each."""
+SYNONYMS = {
+    **dict.fromkeys(("lr", "learning_rate"), "--actor-lr and --critic-lr"),
+    **dict.fromkeys(("total_timesteps", "num_steps", "num_timesteps", "timesteps"), "--total-steps"),
+    **dict.fromkeys(("env", "task", "env_name"), "--env-id"),
+    **dict.fromkeys(("num_agents", "n_agents", "n_seeds", "num_seeds"), "--seeds"),
+    **dict.fromkeys(("buffer_size", "replay_size", "memory_size"), "--replay-capacity"),
+    **dict.fromkeys(("discount", "discount_factor"), "--gamma"),
+    **dict.fromkeys(("hidden_dim", "hidden_size", "layers"), "--hidden-sizes"),
+    **dict.fromkeys(("eval_freq", "eval_interval"), "--eval-every"),
+    **dict.fromkeys(("output", "output_dir", "save_dir", "logdir"), "--out"),
+    "wandb": "--log wandb",
+    "tensorboard": "--log tensorboard",
+    **dict.fromkeys(("gpu", "device", "cuda", "cpu"), "JAX_PLATFORMS=cpu or cuda, or --devices for their number"),
+}
+"""The options that are meant by the names that other programs use."""
 
-
-class Alias(NamedTuple):
-    """Marks a field that has a second flag."""
-
-    flag: str
+METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", range: "N|A:B"}
 
 
 class Flag(NamedTuple):
@@ -36,150 +51,164 @@ class Flag(NamedTuple):
     default: Any
     section: str
 
+    @property
+    def is_positional(self) -> bool:
+        """Whether the value is given without the field's name."""
+        return POSITIONAL in getattr(self.annotation, "__metadata__", ())
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the field takes several words."""
+        return kind_of(self.annotation).is_tuple
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the field takes no words."""
+        return kind_of(self.annotation).type is bool
+
 
 def flags_of(cls: type, sections: Mapping[str, str] | None = None, default: Any = None) -> list[Flag]:
-    """Returns the flags of a dataclass.
+    """Returns the flags of a dataclass: its fields that have a description.
 
     Args:
-        cls: the dataclass; fields whose names begin with an underscore, and undescribed ones, are not shown.
+        cls: the dataclass.
         sections: names of sections of the help by their first fields.
         default: an instance whose values are shown as defaults.
     """
-    found, section = [], "options"
+    found, section, texts = [], "options", descriptions(cls)
     for field in dataclasses.fields(cls):
         section = (sections or {}).get(field.name, section)
-        if field.name in descriptions(cls):
+        if field.name in texts:
             value = field.default if default is None else getattr(default, field.name)
-            hint = annotations(cls)[field.name]
-            found.append(Flag(field.name, hint, descriptions(cls)[field.name], value, section))
+            found.append(Flag(field.name, annotations(cls)[field.name], texts[field.name], value, section))
     return found
 
 
 def read(flags: Sequence[Flag], arguments: Sequence[str], program: str, description: str) -> dict[str, Any]:
-    """Returns the values of the flags that a command line gives; after `--help` the process ends with status 0.
+    """Returns the values that a command line gives, unchecked; after `--help` the process ends with status 0.
 
     Raises:
-        ValueError: names the option, its value and the rule.
+        ValueError: names an option that is unknown.
     """
     sections: dict[str, dict[str, Any]] = {}
     for flag in flags:
         sections.setdefault(flag.section, {})[flag.name] = _for_tyro(flag)
-    boxes = {name: _section(name, fields) for name, fields in sections.items()}
+    boxes = {name: Annotated[_typed_dict(name, hints), tyro.conf.OmitArgPrefixes] for name, hints in sections.items()}
     single = [*boxes] == ["options"]  # whose flags stand beside --help, in the box that has no name
-    command_line = boxes["options"] if single else _typed_dict("CommandLine", boxes)
-    no_comments = (tyro.conf.HelptextFromCommentsOff,)  # which saves the search for them in all sources
-    given, unknown = tyro.cli(
-        command_line,
-        args=list(arguments),
+    command: Any = boxes["options"] if single else _typed_dict("CommandLine", boxes)
+    found, rest = tyro.cli(
+        command,
+        args=[*_with_values(arguments, flags)],
         prog=program,
         description=description,
         return_unknown_args=True,
-        config=no_comments,
+        config=(tyro.conf.HelptextFromCommentsOff,),  # which saves the search for them in all sources
     )
-    if unknown:
-        raise ValueError(_unknown(unknown[0], [flag.name for flag in flags]))
-    words = given if single else {name: value for box in given.values() for name, value in box.items()}
+    given = found if single else dict(chain(*(box.items() for box in found.values())))
     for flag in flags:
-        if _is(POSITIONAL, flag):
-            _move_to(flag, words, flags)
+        if flag.is_positional and flag.is_list and not any(word.startswith("-") for word in rest):
+            words = [*given.get(flag.name, ()), *rest]  # which may stand on both sides of an option
+            given[flag.name], rest = [words] if words else [], []
+    if rest:
+        raise ValueError(_refusal_of(rest[0], [flag.name for flag in flags]))
     return {
-        flag.name: _value(flag, words[flag.name])
+        flag.name: words if flag.is_switch else from_text([*chain(*words)] if flag.is_list else words, flag.annotation)
         for flag in flags
-        if flag.name in words and not (_is(REPEATED, flag) and words[flag.name] == ())
+        if (words := given.get(flag.name, [])) != []
     }
 
 
-def _move_to(positional: Flag, words: dict[str, Any], flags: Sequence[Flag]) -> None:
-    """Gives the words behind the one value of another flag to the field that has no name: `--start 3 FOLDER`."""
-    for flag in flags:
-        given = words.get(flag.name)
-        if isinstance(given, tuple) and len(given) > 1 and not kind_of(flag.annotation).is_tuple:
-            words[flag.name] = given[:1]
-            words[positional.name] = (*words.get(positional.name, ()), *given[1:])
-
-
-def _section(name: str, fields: dict[str, Any]) -> Any:
-    """Returns the type of a section of the help. Flags that are not given are absent, repeatable ones are empty."""
-    hints = {
-        field: Required[hint] if REPEATED in hint.__metadata__ else NotRequired[hint] for field, hint in fields.items()
-    }
-    return Annotated[_typed_dict(name, hints), tyro.conf.OmitArgPrefixes]
+def to_words(values: Mapping[str, Any]) -> list[str]:
+    """Returns the words from which `read` reads these values."""
+    words = []
+    for name, value in values.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{option}")
+        else:
+            several = isinstance(value, tuple) and value and not isinstance(value[0], int)
+            words += [f"--{option}={format_value(item)}" for item in (value if several else [value])]
+    return words
 
 
 _typed_dict: Any = TypedDict  # whose fields are known only here
 
 
 def _for_tyro(flag: Flag) -> Any:
-    """Returns the type that makes tyro read a flag's words as they are, and describe it."""
-    kind, extras = kind_of(flag.annotation), getattr(flag.annotation, "__metadata__", ())
-    markers = [extra for extra in extras if extra in (POSITIONAL, REPEATED)]
-    hint = "(repeatable)" if REPEATED in markers else "" if POSITIONAL in markers else f"(default: {_default(flag)})"
-    text = " ".join(filter(None, [flag.description, _capitalised(rule_of(flag.annotation))]))
-    if kind.type is bool:
-        return Annotated[bool, tyro.conf.arg(help=text, help_behavior_hint=hint)]
-    words: Any = tuple[tuple[str, ...], ...] if REPEATED in markers else tuple[str, ...]
-    aliases = [extra.flag for extra in extras if isinstance(extra, Alias)]
-    described: Any = Annotated[
-        words, tyro.conf.arg(metavar=_metavar(kind), help=text, help_behavior_hint=hint, aliases=aliases)
-    ]
-    for marker in markers:
-        described = Annotated[described, marker]
-    return described
+    """Returns the type from which tyro reads the words of a flag and describes it; it is absent where it is not given.
+
+    A flag that takes several words may be repeated; it is a list with the words of each time.
+    """
+    kind = kind_of(flag.annotation)
+    rule = kind.rule.text if kind.type in (int, float) or kind.choices else ""
+    hint = "(required)" if flag.default is dataclasses.MISSING else f"(default: {format_value(flag.default)})"
+    if flag.is_positional or (flag.default is None and "(default: " in flag.description):
+        hint = ""
+    text = tyro.conf.arg(
+        help=" ".join([flag.description, *([f"{rule[0].upper()}{rule[1:]}."] if rule else [])]), help_behavior_hint=hint
+    )
+    if flag.is_switch:
+        return NotRequired[Annotated[bool, text]]
+    metavar = METAVARS.get(kind.type, "NAME" if kind.choices else "PATH")
+    words: Any = PrimitiveConstructorSpec(
+        nargs="*" if flag.is_list else 1,
+        metavar=f"{metavar} …" if flag.is_list else metavar,
+        instance_from_str=list,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [format_value(value)],
+    )
+    if flag.is_list and not flag.is_positional:
+        return Required[Annotated[list[Annotated[Any, words]], text, tyro.conf.UseAppendAction]]
+    return NotRequired[Annotated[(Any, words, text, *([POSITIONAL] if flag.is_positional else []))]]
 
 
-def _capitalised(rule: str) -> str:
-    return f"{rule[0].upper()}{rule[1:]}." if rule else ""
+def _with_values(arguments: Sequence[str], flags: Sequence[Flag]) -> Iterator[str]:
+    """Yields the words, with `--seeds=` for `--seeds` where no value follows, which the field's own check refuses.
+
+    Raises:
+        ValueError: if a switch is given a value.
+    """
+    scalars, switches = (
+        {flag.name for flag in flags if flag.is_switch == s and not flag.is_list} for s in (False, True)
+    )
+    for word, after in zip_longest(arguments, arguments[1:], fillvalue="--"):
+        option, equals, value = word.partition("=")
+        name = option[2:].replace("-", "_") if option.startswith("--") else ""
+        if equals and name in switches:
+            raise ValueError(f"{name} is {value!r}, but must be given as {option} or --no-{option[2:]}")
+        yield f"{word}=" if not equals and name in scalars and re.match(r"--|-[^\W\d_]", after) else word
 
 
-def _default(flag: Flag) -> str:
-    return shown(flag.default) if flag.default != () else "none"
-
-
-def _metavar(kind: Kind) -> str:
-    names = {int: "INT", float: "FLOAT", str: "TEXT"}
-    return f"{names.get(kind.type, 'NAME' if kind.choices else 'PATH')}{' …' if kind.is_tuple else ''}"
-
-
-def _value(flag: Flag, words: Any) -> Any:
-    if isinstance(words, bool):
-        return words
-    if _is(REPEATED, flag):
-        for each in words:
-            if len(each) != 1:
-                raise ValueError(f"{flag.name} is {' '.join(each)!r}, but must be one word without spaces")
-        words = [each[0] for each in words]
-    return from_words(flag.name, words, flag.annotation)
-
-
-def _is(marker: Any, flag: Flag) -> bool:
-    return marker in getattr(flag.annotation, "__metadata__", ())
-
-
-def _unknown(word: str, names: Sequence[str]) -> str:
+def _refusal_of(word: str, names: Sequence[str]) -> str:
+    """Returns why a word is refused that belongs to no option, and which option may be meant."""
     if not word.startswith("-"):
-        return f"unexpected word {word!r}: it belongs to no option"
-    name = word.split("=")[0].lstrip("-").replace("-", "_")
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean --{near[0].replace('_', '-')}?" if near else ""
-    return f"unknown option {word.split('=')[0]}{hint}"
+        return f"unexpected argument {word!r}"
+    option = word.partition("=")[0]
+    name = option.lstrip("-").replace("-", "_")
+    meant = SYNONYMS.get(name)
+    if meant is None or not {flag.replace("-", "_") for flag in re.findall(r"--([\w-]+)", meant)} <= {*names}:
+        meant = "".join(f"--{near}" for near in difflib.get_close_matches(name, names, n=1)).replace("_", "-")
+    return f"unknown option {option}{f'; did you mean {meant}?' if meant else ''}"
 
 
 def parse(options: type[T], arguments: Sequence[str] | None, program: str) -> T:
-    """Returns the options that a command line gives, as the dataclass whose fields they are.
+    """Returns the options that a command line gives, checked, as the dataclass whose fields they are.
 
     Raises:
-        SystemExit: with status 2 and one line on standard error where they cannot be read, with 0 after `--help`.
+        SystemExit: with status 2 and one line on standard error if they are refused, with status 0 after `--help`.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         flags = flags_of(options)
-        values = read(flags, arguments, program, inspect.cleandoc(options.__doc__ or ""))
+        words = sys.argv[1:] if arguments is None else arguments
+        values = read(flags, words, program, inspect.cleandoc(options.__doc__ or ""))
         for flag in flags:
             if flag.default is dataclasses.MISSING and flag.name not in values:
                 raise ValueError(f"{flag.name} is not given, but must be")
-        return options(**values)
+        found = options(**values)
+        check_fields(found)
     except ValueError as error:
         refuse(str(error), program)
+    return found
 
 
 def refuse(reason: str, program: str) -> NoReturn:

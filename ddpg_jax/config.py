@@ -1,27 +1,30 @@
 """The configuration of an agent: plain Python values that check themselves.
 
-Nothing here imports JAX, so that a command line can check its input, and print its help, at once.
+Nothing here imports JAX, so that commands check their input and print their help at once.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ddpg_jax.domains import (
+from ddpg_jax.fields import (
     ARGUMENTS,
     COUNT,
     COUNT_OR_ZERO,
     DECAY,
     FINITE,
     FRACTION,
+    LARGEST_COUNT,
     NAME,
     NOT_NEGATIVE,
     POSITIVE,
     RATE,
     SIZES,
     annotations,
-    check,
+    check_fields,
     count,
 )
 
@@ -47,7 +50,7 @@ class Config:
     total_steps: Annotated[int, COUNT] = 10_000
     """Environment steps per agent."""
     max_episode_steps: Annotated[int | None, COUNT] = None
-    """Limit on the steps of a training episode; None: only the environment's own limit."""
+    """Limit on the steps of a training episode. With None, only the environment's own limit holds."""
     time_limit_terminal: bool = False
     """Treat a time limit as a terminal state, without bootstrapping."""
 
@@ -55,7 +58,7 @@ class Config:
     hidden_sizes: Annotated[tuple[int, ...], SIZES] = (64, 64)
     """Units of the actor's hidden layers, and of the critic's trunk."""
     critic_hidden_sizes: Annotated[tuple[int, ...] | None, SIZES] = None
-    """Units of the critic's trunk; None: hidden_sizes."""
+    """Units of the critic's trunk (default: hidden_sizes)."""
     critic_observation_sizes: Annotated[tuple[int, ...], SIZES] = ()
     """Units of the critic's layers that see only the observation, before it is joined with the action."""
     critic_action_sizes: Annotated[tuple[int, ...], SIZES] = ()
@@ -65,9 +68,9 @@ class Config:
     hidden_init: Literal["glorot_uniform", "lecun_normal", "fan_in_uniform"] = "glorot_uniform"
     """Initialisation of hidden layers; fan_in_uniform draws kernels and biases from U(+-1/sqrt(fan_in))."""
     actor_final_init: Annotated[float | None, POSITIVE] = 0.003
-    """The actor's last kernel is drawn from U(+- this); None: by hidden_init."""
+    """The actor's last kernel is drawn from U(+- this). With None, it is drawn by hidden_init."""
     critic_final_init: Annotated[float | None, POSITIVE] = None
-    """The critic's last kernel is drawn from U(+- this); None: by hidden_init."""
+    """The critic's last kernel is drawn from U(+- this). With None, it is drawn by hidden_init."""
     final_init_biases: bool = False
     """Draw the last layers' biases from the same interval as their kernels, instead of zeros."""
     actor_normalization: Literal["none", "layer", "batch"] = "none"
@@ -109,7 +112,7 @@ class Config:
     critic_l2: Annotated[float, NOT_NEGATIVE] = 0.0
     """L2 on the critic's kernels: this times the kernel is added to its gradient, before Adam."""
     max_grad_norm: Annotated[float | None, POSITIVE] = None
-    """Largest global norm of each network's gradients; larger gradients are scaled down to it. None: no limit."""
+    """Largest global norm of each network's gradients; larger gradients are scaled down to it (default: no limit)."""
     gamma: Annotated[float, FRACTION] = 0.99
     """Discount factor per step."""
     n_step: Annotated[int, count(1, 1000)] = 1
@@ -170,20 +173,37 @@ class Config:
     """Store the action as it was executed, clipped to the bounds, instead of before clipping."""
 
     # Evaluation
-    average_tau: Annotated[float, DECAY] = 1.0
-    """Step of an average of the actor's weights towards the actor after each update; the average is evaluated and
-    exported in the actor's place. 1: no average."""
+    ema_tau: Annotated[float, DECAY] = 1.0
+    """Step of an exponential moving average of the actor's weights towards the actor after each update. The average is
+    evaluated and exported in the actor's place; with 1 there is no average."""
     eval_every: Annotated[int, COUNT] = 500
     """Environment steps per agent between evaluations."""
-    eval_episodes: Annotated[int, COUNT] = 64
-    """Greedy episodes per evaluation during training, from start states common to all agents."""
-    final_episodes: Annotated[int, COUNT] = 512
+    eval_episodes: Annotated[int | None, COUNT] = None
+    """Greedy episodes per evaluation during training, from start states common to all agents (default: 64; 8 where
+    environments step on the host)."""
+    final_episodes: Annotated[int | None, COUNT] = None
     """Greedy episodes after training for the reported results; the same number again, from other start states, selects
-    the best agent."""
+    the best agent (default: 512; 32 where environments step on the host)."""
 
     def __post_init__(self) -> None:
-        for name, annotation in ANNOTATIONS.items():
-            object.__setattr__(self, name, check(name, getattr(self, name), annotation))
+        check_fields(self)
+        self._check_replay()
+        for name in ("total_steps", "eval_every", "replay_capacity"):
+            if getattr(self, name) % self.num_envs:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but must be a multiple of num_envs, {self.num_envs}, which step "
+                    f"side by side"
+                )
+        self._check_atoms()
+        updates = self.updates_per_train * -(-self.loop_steps(self.total_steps) // self.train_every)
+        if updates > LARGEST_COUNT:
+            raise ValueError(
+                f"total_steps is {self.total_steps}, but must result in at most {LARGEST_COUNT} updates, which are "
+                f"counted in 32 bits, not in {updates}"
+            )
+
+    def _check_replay(self) -> None:
+        """Refuses a replay that is too small for what is read from it."""
         if self.replay_capacity < self.batch_size:
             raise ValueError(
                 f"replay_capacity is {self.replay_capacity}, but must be at least batch_size, {self.batch_size}"
@@ -193,16 +213,8 @@ class Config:
                 f"learning_starts is {self.learning_starts}, but must be at most replay_capacity, "
                 f"{self.replay_capacity}: the replay never holds more"
             )
-
         if self.n_step > self.replay_capacity:
             raise ValueError(f"n_step is {self.n_step}, but must be at most replay_capacity, {self.replay_capacity}")
-        for name in ("total_steps", "eval_every", "replay_capacity"):
-            if getattr(self, name) % self.num_envs:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, but must be a multiple of num_envs, {self.num_envs}, which step "
-                    f"side by side"
-                )
-        self._check_atoms()
 
     def _check_atoms(self) -> None:
         """Refuses bounds of values that no atoms represent, and atoms without bounds."""
@@ -222,16 +234,21 @@ class Config:
         needed = 1 if self.sample_with_replacement else self.batch_size
         return max(self.learning_starts, needed)
 
-    def num_updates(self, num_steps: int) -> int:
-        """Returns the updates of an agent within its first `num_steps` environment steps."""
-        first, last = self.loop_steps(self.first_update), num_steps // self.num_envs
-        return self.updates_per_train * max(
-            0, _multiples(last, self.train_every) - _multiples(first - 1, self.train_every)
+    def loop_steps(self, env_steps: int) -> int:
+        """Returns the fewest steps of the training loop in which an agent makes `env_steps` environment steps."""
+        return -(-env_steps // self.num_envs)
+
+    def resolved(self, on_host: bool) -> "Config":
+        """Returns the configuration with the default numbers of episodes; `on_host`: environments step on the host."""
+        eval_episodes, final_episodes = (8, 32) if on_host else (64, 512)
+        return self.replace(
+            eval_episodes=self.eval_episodes or eval_episodes, final_episodes=self.final_episodes or final_episodes
         )
 
-    def loop_steps(self, env_steps: int) -> int:
-        """Returns the steps of the training loop in which an agent makes at least so many environment steps."""
-        return -(-env_steps // self.num_envs)
+    def __repr__(self) -> str:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        changes = {name: value for name, value in vars(self).items() if value != defaults[name]}
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in changes.items())})"
 
     def replace(self, **changes: Any) -> "Config":
         """Returns a copy with the named fields changed, checked again."""
@@ -243,23 +260,36 @@ class Config:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Config":
-        """Returns the configuration that `to_dict` described; an unknown field is a ValueError."""
+        """Returns the configuration that `to_dict` described; fields that are missing have their defaults.
+
+        Raises:
+            ValueError: names a field that is unknown, or its value and the rule.
+        """
         unknown = sorted(set(values) - set(ANNOTATIONS))
         if unknown:
             raise ValueError(f"{unknown[0]} is not a field of the configuration; known are {', '.join(ANNOTATIONS)}")
         return Config(**values)
 
+    @staticmethod
+    def from_json(path: str | Path) -> "Config":
+        """Returns the configuration in a file: the fields that `to_dict` gives, or the `config.json` of a run.
 
-def _multiples(steps: int, every: int) -> int:
-    """Returns how many of the steps 1, 2, …, `steps` train: the first of every `every`, as in the gist."""
-    return -(-steps // every)
+        Raises:
+            OSError: if the file cannot be read.
+            ValueError: if it does not hold a configuration.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            return Config.from_dict(content.get("config", content))
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"{path} does not hold a configuration: {error}") from None
 
 
 ANNOTATIONS: dict[str, Any] = annotations(Config)
-"""The types and domains of the fields, by their names."""
+"""The types and rules of the fields, by their names."""
 
 SECTIONS = {
     "env_id": "Task", "hidden_sizes": "Network", "actor_lr": "Optimisation", "noise": "Exploration",
-    "average_tau": "Evaluation",
+    "ema_tau": "Evaluation",
 }  # fmt: skip
 """The sections of `--help`, each with its first field."""

@@ -150,7 +150,7 @@ TD3 = Config(
     noise_sigma=0.1,
     noise_scale=0.5,
     noise_relative=True,
-    average_tau=0.0005,
+    ema_tau=0.0005,
     eval_every=1_000,
 )
 """Fujimoto et al. 2018, arXiv 1802.09477: twin critics, a delayed actor, smoothed targets."""
@@ -176,7 +176,7 @@ D4PG = Config(
     noise_sigma=0.3,
     noise_scale=0.5,
     noise_relative=True,
-    average_tau=0.001,
+    ema_tau=0.001,
     eval_every=2_000,
 )
 """Barth-Maron et al. 2018, arXiv 1804.08617, with four actors in step: a categorical critic, 5-step returns."""
@@ -193,3 +193,31 @@ PRESETS: dict[str, Config] = {
     "d4pg": D4PG,
 }
 """All of them, by the name that `--preset` takes."""
+
+TUNED_FOR = {
+    **dict.fromkeys(("pendulum", "keras", "gist", "gist_corrected", "d4pg"), "Pendulum-v1"),
+    "mountain_car": "MountainCarContinuous-v0",
+}
+"""The task for which the values of a preset were chosen; the other presets were not chosen for one."""
+
+
+def preset(name: str) -> Config:
+    """Returns a preset by its name; an unknown name is a ValueError."""
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}, but must be one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def tuning_note(name: str, config: Config) -> str | None:
+    """Returns a note for the user if a configuration is based on a preset that is tuned for another task."""
+    task = TUNED_FOR.get(name, config.env_id)
+    if task == config.env_id:
+        return None
+    limits = []
+    if config.max_episode_steps is not None:
+        limits.append(f"; training episodes end after {config.max_episode_steps:,} steps (--max-episode-steps)")
+    if config.critic_atoms > 1:
+        limits.append(
+            f"; the critic represents returns from {config.value_min:g} to {config.value_max:g} (--value-min)"
+        )
+    return f"preset {name} is tuned for {task}, not for {config.env_id}{''.join(limits)}; or try --preset continuous"

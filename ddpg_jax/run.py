@@ -1,88 +1,154 @@
 """`python -m ddpg_jax.run`: trains many agents and leaves a run folder."""
 
+import inspect
 import signal
 import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 _STARTED = time.perf_counter()
 
 if __name__ == "__main__":  # until `main` listens for it, Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from ddpg_jax.command_line import refuse  # noqa: E402  (the clock starts first)
-from ddpg_jax.processes.output import endure  # noqa: E402
-from ddpg_jax.processes.signals import Interruption  # noqa: E402
-from ddpg_jax.runs.options import PROGRAM, Options, from_command_line  # noqa: E402
+from ddpg_jax import command_line, presets
+from ddpg_jax.command_line import Flag, flags_of, refuse
+from ddpg_jax.config import ANNOTATIONS, SECTIONS, Config
+from ddpg_jax.fields import FOLDER, NAME, checked, count, descriptions
+from ddpg_jax.options import MAX_AGENTS, TrainOptions, require_equal
+from ddpg_jax.presets import PRESETS, preset
+from ddpg_jax.sweep import COMMON, SweptConfig, as_swept, expand
+from ddpg_jax.training.command import run_command
+from ddpg_jax.training.output import ignore_broken_pipe
+
+PROGRAM = "python -m ddpg_jax.run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(TrainOptions):
+    """Trains independent DDPG agents in one compiled program, and leaves a run folder with tables, curves and policies.
+
+    The defaults shown are those of the preset: `--preset keras --help` shows the Keras tutorial's.
+    """
+
+    preset: Annotated[str, NAME] = "pendulum"
+    fail_on_divergence: bool = False
+    """End with status 1 if any agent diverges; without it, only if all do."""
+    plan: bool = False
+    """Print what the run holds and needs in memory, and exit."""
+    list_environments: bool = False
+    """Print the environments that --env-id can name here, with their sizes, and exit."""
+    quiet: bool = False
+    """Print only errors."""
+    sweep: tuple[str, ...] = ()
+    """FIELD=VALUE,VALUE,...: train every combination of values across all --sweep options, each with all seeds. With
+    --samples, values may be drawn: FIELD=loguniform:LOW,HIGH or FIELD=uniform:LOW,HIGH. Sizes are written 64x64. FIELD
+    may be preset."""
+    samples: Annotated[int | None, count(1, MAX_AGENTS)] = None
+    """Number of configurations to draw at random from the sweeps (default: the whole grid)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples is not None and not self.sweep:
+            raise ValueError(f"samples is {self.samples}, but must not be given without sweep")
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+RESUME = Flag("resume", Annotated[Path | None, FOLDER],
+              "Run folder to resume, with its saved configuration. A larger --total-steps extends the run.",
+              None, "Run")  # fmt: skip
+
+
+def read(arguments: Sequence[str], cls: type[Options] = Options, program: str = PROGRAM) -> dict[str, Any]:
+    """Returns the values that a command line gives; its help shows the defaults of the preset that it names.
+
+    Raises:
+        ValueError: names an option that is unknown, or the preset.
+        SystemExit: after `--help`.
+    """
+    others = [word for word in arguments if word not in ("-h", "--help")]
+    name = read(others, cls, program).get("preset", "pendulum") if len(others) < len(arguments) else "pendulum"
+    defaults = cls(swept=as_swept(name), preset=name)
+    flags = flags_of(cls, {"preset": "Run", "sweep": "Sweep", "per_task": "Cluster"}, defaults)
+    resume = [RESUME] if cls is Options else []
+    flags = [*flags[:1], *resume, *flags[1:], *flags_of(Config, SECTIONS, defaults.swept[0].config)]
+    listed = "\n".join(f"  {name}: {descriptions(presets)[name.upper()]}" for name in PRESETS)
+    return command_line.read(flags, arguments, program, f"{inspect.cleandoc(cls.__doc__ or '')}\n\nPresets:\n{listed}")
+
+
+def make_options(given: dict[str, Any], cls: type[OptionsT]) -> OptionsT:
+    """Returns the options that `read` has read, checked, with the configurations that they result in.
+
+    Raises:
+        ValueError: names the option, its value and the rule.
+    """
+    fields = {name: value for name, value in given.items() if name in ANNOTATIONS}
+    own = {name: value for name, value in given.items() if name not in ANNOTATIONS and name != "resume"}
+    if given.get("resume") is not None:
+        return _resumed(checked("resume", given["resume"], RESUME.annotation), fields, own, cls)
+    config = preset(given.get("preset", "pendulum")).replace(**fields)
+    return _expanded(cls(swept=as_swept(config), **own), fields)
+
+
+def _expanded(options: OptionsT, fields: Iterable[str]) -> OptionsT:
+    """Returns the options with the configurations of their sweep, which share the given fields and the common ones."""
+    base = options.swept[0].config
+    kept = {name: getattr(base, name) for name in {*fields, *COMMON}}
+
+    def make_config(values: dict[str, Any]) -> Config:
+        changes = dict(values)
+        name = changes.pop("preset", None)
+        return (base if name is None else preset(name).replace(**kept)).replace(**changes)
+
+    return replace(options, swept=expand(options.sweep, options.samples, options.seed, make_config))
+
+
+def _resumed(folder: Path, fields: dict[str, Any], own: dict[str, Any], cls: type[OptionsT]) -> OptionsT:
+    """Returns the options of an earlier run with those that are given, which may change only some."""
+    from ddpg_jax.training.run_folder import read_config, swept_configs  # here, so that `--help` need not wait for JAX
+
+    saved = read_config(folder)
+    names = ("preset", "seed", "group_size", "checkpoint_every", "record_every", "log")
+    try:
+        earlier = cls(swept=swept_configs(saved), seeds=range(*saved["seeds"]), out=folder, resume=True,
+                      **{name: saved[name] for name in names if name in saved})  # fmt: skip
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder / 'config.json'} cannot be read: {error}") from None
+    require_equal("preset", own.get("preset", earlier.preset), earlier.preset, folder)
+    swept = tuple(SweptConfig(each.values, each.config.replace(**fields)) for each in earlier.swept)
+    options = replace(earlier, swept=swept, **own)
+    options = _expanded(options, fields) if options.sweep else options
+    options.require_same_run(earlier)
+    return options
 
 
 def parse(arguments: Sequence[str]) -> Options:
     """Returns the options of a command line; on bad input prints a line and ends the process with status 2."""
     try:
-        return from_command_line(arguments)
+        return make_options(read(arguments), Options)
     except ValueError as error:
         refuse(str(error), PROGRAM)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = parse(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parse(words)
     if options.list_environments:
-        return list_environments()
-    if options.distributed:
-        from ddpg_jax.processes import supervisor
+        from ddpg_jax.environments import registry
 
-        which = {name: getattr(options, name) for name in ("coordinator", "num_processes", "process_id")}
-        return supervisor.supervise(arguments, **which)
-    return work(options)
-
-
-def list_environments() -> int:
-    """Prints a line for each environment that can be named here."""
-    from ddpg_jax.environments import registry
-
-    for line in registry.listed():
-        print(line, flush=True)
-    return 0
-
-
-def work(options: Options, join: Callable[[], Any] | None = None, advise: Callable[[str], None] | None = None) -> int:
-    """Runs what the options say, as the only process or as one of several; returns the exit status.
-
-    Args:
-        options: of the run.
-        join: returns the processes of the run (`team.Team`); None: this is the only process.
-        advise: is told how the run can be resumed, once it can be.
-    """
-    with Interruption() as interruption:
-        from ddpg_jax.processes import devices, team  # JAX is imported from here on
-        from ddpg_jax.runs import finish, resuming, start
-
-        processes = team.ALONE
-        try:
-            count = options.num_processes or 1
-            devices.prepare(devices.devices_each(options.devices, options.earlier_devices, count))
-            processes = processes if join is None else join()
-            devices.require_platform()
-            # A cache on a full or read-only disk, or an entry that a kill has cut short, costs time, no more.
-            warnings.filterwarnings("ignore", message="Error .* persistent compilation cache entry")
-            session = start.open_session(options, interruption, _STARTED, processes)
-        except ValueError as error:
-            if processes.is_first:
-                refuse(str(error), PROGRAM)
-            return 2
-        except team.LostProcessError:
-            return team.LOST
-        if session is None:
-            return 0
-        if advise is not None:
-            advise(resuming.how_to_resume(options, session.folder))
-        return finish.run(session)
+        print(*registry.listed(), sep="\n", flush=True)
+        return 0
+    try:
+        return run_command(options, words, _STARTED)
+    except ValueError as error:
+        refuse(str(error), PROGRAM)
 
 
 if __name__ == "__main__":
-    endure()
+    ignore_broken_pipe()
     sys.exit(main())

@@ -1,0 +1,87 @@
+"""The options of training, checked: those of `ddpg_jax.train` and of `python -m ddpg_jax.run` alike."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ddpg_jax.config import ANNOTATIONS
+from ddpg_jax.fields import COUNT, COUNT_OR_ZERO, FOLDER, LARGEST_COUNT, NAME, SECONDS, Rule, check_fields, count
+from ddpg_jax.sweep import SweptConfig
+
+MAX_AGENTS = 1_000_000
+"""The largest number of agents in a run."""
+
+SEEDS = Rule(f"a whole number >= 1 or a range such as 512:1024 (at most {MAX_AGENTS} seeds)",
+             lambda v: 0 <= v.start < v.stop <= min(LARGEST_COUNT, v.start + MAX_AGENTS) and v.step == 1)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Which agents to train, and how. Creating one checks every field.
+
+    Raises:
+        ValueError: names the field, its value and the rule it breaks.
+    """
+
+    swept: tuple[SweptConfig, ...]
+    resume: bool = False
+    preset: Annotated[str, NAME] = "custom"
+    """Named configuration from which all defaults come."""
+    seeds: Annotated[range, SEEDS] = range(32)
+    """Number of agents, or a range of their seeds; in a sweep, every configuration is trained with all of them."""
+    seed: Annotated[int, COUNT_OR_ZERO] = 0
+    """Root seed. The key of an agent is the root key with the agent's own seed folded in."""
+    out: Annotated[Path | None, FOLDER] = None
+    """The run folder, new or empty (default: runs/<time>-<preset>-<environment>)."""
+    devices: Annotated[int | None, count(1, 1024)] = None
+    """Number of devices to use (default: all accelerators, or a core per agent)."""
+    group_size: Annotated[int | None, count(1, MAX_AGENTS)] = None
+    """Agents that advance together on a device (default: 1 on a CPU, 4 where environments step on the host, up to 256
+    elsewhere)."""
+    checkpoint_every: Annotated[float | None, SECONDS] = None
+    """Seconds between checkpoints (default: 60, or longer where they would cost more than 5% of the run)."""
+    record_every: Annotated[int | None, COUNT] = None
+    """Record every n-th training episode of each agent in rollouts/ (default: none)."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Also log evaluations to TensorBoard (in the run folder) or W&B (configured by its WANDB_* variables)."""
+    verbose: bool = False
+    """Print a line for every training episode."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        most = MAX_AGENTS // max(1, len(self.swept))
+        if len(self.seeds) > most:
+            raise ValueError(
+                f"seeds has {len(self.seeds):,} seeds, but must have at most {most:,} for {len(self.swept):,} "
+                f"configurations: a run has at most {MAX_AGENTS:,} agents"
+            )
+        if self.resume and self.out is None:
+            raise ValueError("resume is True, but must be given with out, the folder of the run")
+
+    def require_same_run(self, earlier: "TrainOptions") -> None:
+        """Refuses options that would make a resumed run another one: all but a larger total_steps, and what no result
+        depends on.
+
+        Args:
+            earlier: the options of the run that is resumed. In both, the configurations are resolved.
+
+        Raises:
+            ValueError: names the field, the value and that of the earlier run.
+        """
+        for name in ("out", "seeds", "seed", "group_size"):
+            require_equal(name, getattr(self, name), getattr(earlier, name), self.out)
+        require_equal("number of configurations", len(self.swept), len(earlier.swept), self.out)
+        for now, before in zip(self.swept, earlier.swept, strict=True):
+            for name in ANNOTATIONS:
+                value, old = getattr(now.config, name), getattr(before.config, name)
+                if name == "total_steps" and value < old:
+                    raise ValueError(f"total_steps is {value}, but must be at least {old}, the length of {self.out}")
+                if name != "total_steps":
+                    require_equal(name, value, old, self.out)
+
+
+def require_equal(name: str, value: Any, earlier: Any, folder: Path | None) -> None:
+    """Refuses a value that differs from that of the run that is resumed."""
+    if value != earlier:
+        raise ValueError(f"{name} is {value}, but must be {earlier}, as in {folder}: a resumed run may change only "
+                         f"total_steps, devices, checkpoints, recording and logging")  # fmt: skip

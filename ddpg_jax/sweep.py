@@ -1,0 +1,199 @@
+"""Sweeps: the configurations of a grid or of a random search, each trained with many seeds."""
+
+import difflib
+import itertools
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ddpg_jax.config import ANNOTATIONS, Config
+from ddpg_jax.fields import checked, format_value, from_text, kind_of
+from ddpg_jax.presets import PRESETS, preset
+
+COMMON = ("env_id", "env_args", "action_repeat", "total_steps", "eval_every", "eval_episodes", "final_episodes")
+"""Fields that all configurations share: they are compared on the same task at the same steps."""
+
+MAX_CONFIGS = 10_000
+"""The largest number of configurations in a sweep."""
+
+_SWEPT = {"preset": str} | ANNOTATIONS
+_AGENT = [name for name in ANNOTATIONS if name not in COMMON]
+
+
+class SweptConfig(NamedTuple):
+    """One configuration of a sweep."""
+
+    values: Mapping[str, Any]
+    """The fields in which it differs from the others, or its preset; empty where there is only one configuration."""
+    config: Config
+
+
+def label(values: Mapping[str, Any]) -> str:
+    """Returns the swept values of a configuration as text, such as "tau=0.01, hidden_sizes=64x64"."""
+    return ", ".join(f"{name}={format_value(value)}" for name, value in values.items())
+
+
+Configs = Config | str | Sequence[Config | str | SweptConfig]
+"""A configuration, the name of a preset, or a list of them."""
+
+
+def _preset_of(config: Config) -> str | None:
+    same = (name for name, other in PRESETS.items() if all(getattr(other, f) == getattr(config, f) for f in _AGENT))
+    return next(same, None)
+
+
+def preset_of(configs: Configs) -> str:
+    """Returns the preset that a configuration is, apart from task, steps and evaluations; "custom" if it is not one."""
+    names = {_preset_of(each.config) for each in as_swept(configs)}
+    return names.pop() or "custom" if len(names) == 1 else "custom"
+
+
+def as_swept(configs: Configs | SweptConfig) -> tuple[SweptConfig, ...]:
+    """Returns the configurations of a run, each with the fields in which it differs from the others.
+
+    Raises:
+        ValueError: names a field in which they must not differ, or what is not a configuration.
+    """
+    given = [configs] if isinstance(configs, Config | str | SweptConfig) else [*configs]
+    found = [each.config if isinstance(each, SweptConfig) else preset(each) if isinstance(each, str) else each
+             for each in given]  # fmt: skip
+    if not found or not all(isinstance(each, Config) for each in found):
+        raise ValueError(f"config is {configs!r}, but must be a Config, the name of a preset, or a list of them")
+    for name in COMMON:
+        different = list(dict.fromkeys(getattr(config, name) for config in found))
+        if len(different) > 1:
+            raise ValueError(f"{name} is {' and '.join(map(repr, different))}, but must be the same in all "
+                             f"configurations: change it with config.replace({name}=...)")  # fmt: skip
+    if len(set(found)) < len(found):
+        raise ValueError("config has equal configurations, but must have each of them once")
+    names = [name for name in _AGENT if len({getattr(config, name) for config in found}) > 1]
+    presets = [_preset_of(config) for config in found]
+    if len(found) == 1 or None in presets:
+        values = [{name: getattr(config, name) for name in names} for config in found]
+    else:
+        values = [{"preset": name} for name in presets]
+    return tuple(each if isinstance(each, SweptConfig) else SweptConfig(own, config)
+                 for each, own, config in zip(given, values, found, strict=True))  # fmt: skip
+
+
+def expand(
+    sweeps: Sequence[str], samples: int | None, seed: int, make_config: Callable[[dict[str, Any]], Config]
+) -> tuple[SweptConfig, ...]:
+    """Returns the configurations of the whole grid, or `samples` of them drawn at random.
+
+    Args:
+        sweeps: "field=value,value,…", "field=uniform:low,high" or "field=loguniform:low,high" each.
+        samples: number of configurations of a random search; None: the grid.
+        seed: of the random search.
+        make_config: returns the configuration with some values changed.
+
+    Raises:
+        ValueError: names the sweep, the value and the rule.
+    """
+    axes: dict[str, Any] = dict(_axis(sweep) for sweep in sweeps)
+    if len(axes) < len(sweeps):
+        raise ValueError(f"sweep is {', '.join(sweeps)}, but must name each field once")
+    drawn = [name for name, axis in axes.items() if isinstance(axis, _Range)]
+    if drawn and samples is None:
+        raise ValueError(f"samples is not given, but must be: {drawn[0]} is drawn from a distribution")
+    size = math.prod(len(axis) for axis in axes.values()) if samples is None else samples
+    if size > MAX_CONFIGS:
+        raise ValueError(f"sweep has {size:,} configurations, but must have at most {MAX_CONFIGS:,}")
+    combinations = itertools.product(*axes.values()) if samples is None else _draw(axes, samples, seed)
+    return tuple(_swept(dict(zip(axes, values, strict=True)), make_config) for values in combinations)
+
+
+def _swept(values: dict[str, Any], make_config: Callable[[dict[str, Any]], Config]) -> SweptConfig:
+    try:
+        return SweptConfig(values, make_config(values))
+    except ValueError as error:
+        raise ValueError(f"sweep has the configuration {label(values)}: {error}" if values else str(error)) from None
+
+
+@dataclass(frozen=True)
+class _Range:
+    """A range from which a field is drawn."""
+
+    low: float
+    high: float
+    logarithmic: bool
+    whole: bool
+
+    def draw(self, source: random.Random) -> float | int:
+        """Returns a number with about four digits of the range, so that it can be read and typed again.
+
+        Of whole numbers, uniform draws each alike, and loguniform in proportion to log(1 + 1/number).
+        """
+        low, high = (math.ceil(self.low), math.floor(self.high) + 1) if self.whole else (self.low, self.high)
+        value = source.uniform(*map(math.log, (low, high))) if self.logarithmic else source.uniform(low, high)
+        value = math.exp(value) if self.logarithmic else value
+        if self.whole:
+            return min(math.floor(value), high - 1)
+        width = value * math.log(high / low) if self.logarithmic else high - low
+        return min(max(round(value, 3 - math.floor(math.log10(width))), low), high)
+
+
+def _draw(axes: dict[str, Any], samples: int, seed: int) -> list[tuple[Any, ...]]:
+    """Returns different combinations, each field drawn independently.
+
+    Raises:
+        ValueError: if there are fewer than `samples`.
+    """
+    source = random.Random(seed)
+    found: dict[tuple[Any, ...], None] = {}
+    for _ in range(100 * samples):
+        draw = (axis.draw(source) if isinstance(axis, _Range) else source.choice(axis) for axis in axes.values())
+        found[tuple(draw)] = None
+        if len(found) == samples:
+            return list(found)
+    raise ValueError(f"samples is {samples}, but must be at most the number of different configurations; "
+                     f"{len(found)} were found")  # fmt: skip
+
+
+def _axis(sweep: str) -> tuple[str, tuple[Any, ...] | _Range]:
+    """Returns a field, and its values or the range from which they are drawn."""
+    name, equals, text = sweep.partition("=")
+    name = name.strip().removeprefix("--").replace("-", "_")
+    if not equals or not text.strip():
+        raise ValueError(f"sweep is {sweep!r}, but must be FIELD=VALUE,VALUE,… or FIELD=loguniform:LOW,HIGH")
+    if name in COMMON:
+        raise ValueError(f"sweep is {sweep!r}, but must not be over {name}, which all configurations share")
+    if name not in _SWEPT:
+        near = difflib.get_close_matches(name, _SWEPT, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"sweep is {sweep!r}, but must name a field of the configuration or preset{hint}")
+    distribution, colon, bounds = text.partition(":")
+    if colon:
+        return name, _range(sweep, name, distribution.strip(), bounds)
+    words = [word.strip() for word in text.split(",")]
+    if "" in words:
+        raise ValueError(f"sweep is {sweep!r}, but must not have an empty value")
+    try:
+        values = tuple(checked(name, from_text([word], _SWEPT[name]), _SWEPT[name]) for word in words)
+    except ValueError as error:
+        raise ValueError(f"sweep is {sweep!r}: {error}") from None
+    if len(set(values)) < len(values):
+        raise ValueError(f"sweep is {sweep!r}, but must give each value once")
+    return name, values
+
+
+def _range(sweep: str, name: str, distribution: str, text: str) -> _Range:
+    """Returns the range that a sweep names after its field."""
+    try:
+        low, high = (float(word) for word in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if distribution not in ("uniform", "loguniform") or not -1e30 <= low < high <= 1e30:
+        raise ValueError(f"sweep is {sweep!r}, but must be {name}=uniform:LOW,HIGH or {name}=loguniform:LOW,HIGH with "
+                         f"numbers LOW < HIGH")  # fmt: skip
+    if distribution == "loguniform" and low <= 0:
+        raise ValueError(f"sweep is {sweep!r}, but must have LOW > 0 for loguniform")
+    kind = kind_of(_SWEPT[name])
+    if kind.is_tuple or kind.type not in (int, float):
+        raise ValueError(f"sweep is {sweep!r}, but must list the values of {name}, which is not a number")
+    whole = kind.type is int
+    if whole and math.ceil(low) > math.floor(high):
+        raise ValueError(f"sweep is {sweep!r}, but must have a whole number from LOW to HIGH")
+    return _Range(low, high, logarithmic=distribution == "loguniform", whole=whole)
