@@ -1,80 +1,136 @@
-"""Training from Python: what the command does, for any setup, in memory and without a run folder."""
+"""`train`, `load` and `compare`: what a notebook, a script and the commands all use."""
 
-import warnings
-from functools import lru_cache
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-import jax
-import numpy as np
-
-from ddpg_jax.algorithm import averaging
-from ddpg_jax.algorithm.loop import Setup
+from ddpg_jax.algorithm.setup import Setup
 from ddpg_jax.algorithm.types import Hyperparameters
 from ddpg_jax.config import Config
-from ddpg_jax.environments.registry import make
-from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.blocks import agent_keys
-from ddpg_jax.population.host import make_population
-from ddpg_jax.population.programs import compile_programs
-from ddpg_jax.processes.devices import own_settings, unused_cores, use_compilation_cache
+from ddpg_jax.options import TrainOptions
+from ddpg_jax.results.comparison import Comparison, compare_runs, distinct_names, runs_of
 from ddpg_jax.results.history import History
-from ddpg_jax.runs.course import MAX_CHUNK, course
-from ddpg_jax.runs.divergence import note_diverged
-from ddpg_jax.runs.placement import choose_placement
-from ddpg_jax.runs.policy import Policy
+from ddpg_jax.sweep import SweptConfig, as_swept, preset_of
+from ddpg_jax.training import result
+from ddpg_jax.training.devices import pinned_jax_config, use_all_cores_if_not_started, use_compilation_cache
+from ddpg_jax.training.plan import make_plan
+from ddpg_jax.training.progress import make_progress
+from ddpg_jax.training.result import Result
+from ddpg_jax.training.run import train_agents
+from ddpg_jax.training.signals import StopSignals
 
-_compiled = lru_cache(maxsize=8)(compile_programs)  # configurations with equal setups compile once
+Configs = Config | str | Sequence[Config | str | SweptConfig]
+"""A configuration, the name of a preset, or a list of either: the configurations of a sweep."""
 
 
-@own_settings()
+@pinned_jax_config()
 def train(
-    config: Config,
+    config: Configs = "pendulum",
     *,
-    num_agents: int = 32,
+    seeds: int | range = 32,
     seed: int = 0,
     setup: Setup | None = None,
     hyperparameters: Hyperparameters | None = None,
-) -> tuple[Policy, History]:
-    """Trains agents and evaluates them as they learn, all of them in memory together.
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    callback: Callable[[History], Any] | None = None,
+    devices: int | None = None,
+    group_size: int | None = None,
+    checkpoint_every: float | None = None,
+    record_every: int | None = None,
+    log: Sequence[str] = (),
+    verbose: bool = False,
+) -> Result:
+    """Trains many agents in one compiled program, and evaluates them as they learn and afterwards.
 
-    Equal arguments on an equal machine give the bits of `python -m ddpg_jax.run`. On a CPU, call
-    `ddpg_jax.use_all_cores()` first: JAX itself starts with one device, and so trains on one core.
+    `python -m ddpg_jax.run` does the same: equal arguments on equal hardware give equal bits.
 
     Args:
-        config: the task, its length and its evaluations, and all that the other arguments leave open.
-        num_agents: N.
-        seed: of the root key, >= 0; agent i's key is the root key with i folded in. So agents of two calls with the
-            same seed share their random numbers, and can be compared in pairs.
-        setup: what is compiled: `make_setup` of the configuration, with other parts where the algorithm is varied.
-        hyperparameters: numbers that all agents share, or arrays [N] with one for each.
+        config: a `Config`, the name of a preset, or a list of them, which are trained together with the same seeds.
+        seeds: 32 means 0 to 31; range(512, 1024) trains those agents only. Every configuration is trained with all.
+        seed: root seed. The key of an agent is the root key with the number of its seed folded in, so agents with the
+            same seed share their random numbers in all configurations and calls, and can be compared in pairs.
+        setup: what is compiled, where it is not the configuration's (`make_setup`, `algorithm.with_parts`).
+        hyperparameters: numbers that all agents share, or arrays [N]; default: those of the configurations.
+        out: a new or empty folder for tables, figures, policies and checkpoints; default: everything stays in memory.
+        resume: continue the run in `out`, which was stopped or is to train for more steps.
+        progress: show progress with an estimate of the time left, in a terminal, in a notebook or in a log file.
+        callback: called with the `History` after each evaluation; if it returns True, training ends there.
+        devices: number of devices; default: all.
+        group_size: agents that advance together on a device; default: 1 on a CPU.
+        checkpoint_every: seconds between checkpoints; default: 60, or longer where they would cost more than 5%.
+        record_every: record every n-th training episode of each agent in `out`.
+        log: "tensorboard", "wandb" or both.
+        verbose: print a line for every training episode.
 
     Returns:
-        The greedy policies of the N agents, and the measurements: `History.greedy_returns` has the learning curves.
+        The result. Interrupted by Ctrl-C, it holds what has been measured so far, and `summary.complete` is False.
 
     Raises:
-        ValueError: if there are no agents, or an array of hyperparameters has not one number for each.
+        ValueError: names an argument, its value and the rule that it breaks. Nothing has been written then.
+        OSError: if something cannot be written.
     """
-    if num_agents < 1:
-        raise ValueError(f"num_agents is {num_agents}, but must be a whole number >= 1")
-    if note := unused_cores(num_agents):
-        warnings.warn(note, stacklevel=3)  # the caller's line, behind the decorator
-    use_compilation_cache()
-    setup = make_setup(config, make(config.env_id, config.env_args)) if setup is None else setup
-    scalars = make_hyperparameters(config) if hyperparameters is None else hyperparameters
-    each = jax.tree.map(lambda value: np.broadcast_to(np.asarray(value, np.float32), num_agents), scalars)
-    programs = _compiled(
-        setup,
-        choose_placement(num_agents, on_host=setup.environment.outside is not None),
-        max_steps=MAX_CHUNK,
-        num_starts=config.eval_episodes,
-        hyperparameters=jax.tree.structure(scalars),
+    options = TrainOptions(
+        swept=as_swept(config),
+        preset=_preset_name(config),
+        seeds=seeds,
+        seed=seed,
+        out=out,
+        resume=resume,
+        devices=devices,
+        group_size=group_size,
+        checkpoint_every=checkpoint_every,
+        record_every=record_every,
+        log=tuple(log),
+        verbose=verbose,
     )
-    population = make_population(setup, programs, agent_keys(seed, np.arange(num_agents)), each)
-    noise_scale = setup.exploration.noise_unit[0] * each.noise.scale
-    history = History(config, num_agents, noise_scale=noise_scale, noise_decay=each.noise.decay)
-    for _ in course(population, history, setup.environment.evaluation_starts(config.eval_episodes)):
-        pass
-    note_diverged(population, history, history.metrics.eval_return[-1, :, None])
-    variables = population.agents(averaging.policy)
-    environment, diverged = setup.environment, tuple(sorted(history.diverged))
-    policy = Policy(environment.env_id, environment.observation_size, setup.algorithm.actor, variables, diverged)
-    return policy, history
+    note = use_all_cores_if_not_started(len(options.swept) * len(options.seeds))
+    use_compilation_cache()
+    plan = make_plan(options, setup, hyperparameters)
+    shown = make_progress(progress, plan.num_agents * plan.config.total_steps, verbose=verbose)
+    if note:
+        shown.message(f"note: {note}")
+    with StopSignals(ends_process=False) as stop:
+        trained = train_agents(plan, stop=stop, progress=shown, callback=callback)
+    if stop.number not in (None, signal.SIGINT):
+        signal.raise_signal(stop.number)  # SIGTERM, for example, ends the program as usual, once the agents are saved
+    return trained
+
+
+def _preset_name(config: Configs) -> str:
+    """Returns the preset's name that a result shows: of a configuration that is a preset, or custom."""
+    first = as_swept(config)[0].config
+    return config if isinstance(config, str) else preset_of(first) or "custom"
+
+
+def load(folder: str | Path) -> Result:
+    """Returns the result in a run folder that the command, `train(out=...)` or `Result.save` has written.
+
+    Raises:
+        ValueError: if the folder does not hold a finished run, or a file in it is damaged.
+    """
+    return result.load(Path(folder))
+
+
+def compare(*results: Result | str | Path, threshold: float | None = None) -> Comparison:
+    """Compares results and run folders with the first of them; the configurations of a sweep count one by one.
+
+    Args:
+        results: results, or folders of finished runs.
+        threshold: evaluation return that counts as reached; default: the return at which the task is solved, if known.
+
+    Returns:
+        A table with `plot()`: interquartile means, probability of improvement, and differences in pairs of equal seeds.
+
+    Raises:
+        ValueError: if they were not trained on the same task, or a folder does not hold a finished run.
+    """
+    if not results:
+        raise ValueError("runs is empty, but must name at least one result or run folder")
+    loaded = [each if isinstance(each, Result) else load(each) for each in results]
+    names = distinct_names([each.name for each in loaded])
+    runs = [run for name, each in zip(names, loaded, strict=True)
+            for run in runs_of(name, each.summary, each.history, each.configs)]  # fmt: skip
+    return compare_runs(runs, threshold)

@@ -1,7 +1,9 @@
-"""`python -m ddpg_jax.evaluate RUN_FOLDER`: a run's policies in other episodes, or in Gymnasium's environment."""
+"""`python -m ddpg_jax.evaluate RUN_FOLDER`: a run's policies in new episodes of their task, or in Gymnasium's."""
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,191 +11,149 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from ddpg_jax.algorithm.evaluation import greedy_episodes
+from ddpg_jax.algorithm.evaluation import Starts, greedy_episodes
 from ddpg_jax.algorithm.types import AgentState
 from ddpg_jax.command_line import POSITIONAL, parse
-from ddpg_jax.config import Config
-from ddpg_jax.domains import count
 from ddpg_jax.environments import pendulum
-from ddpg_jax.environments.adapting import adapted
-from ddpg_jax.environments.registry import make
-from ddpg_jax.population.assembly import make_algorithm
-from ddpg_jax.population.host import greedy_episodes as host_episodes
-from ddpg_jax.processes.devices import own_settings
-from ddpg_jax.processes.output import endure
+from ddpg_jax.environments.host import HostEnvFailure, host_greedy_episodes
+from ddpg_jax.environments.registry import make_task, task_of
+from ddpg_jax.environments.task import Task
+from ddpg_jax.fields import ARGUMENTS, count
 from ddpg_jax.results import statistics
-from ddpg_jax.runs.json_files import look_where_it_was
-from ddpg_jax.runs.policy import Policy, load_policy, policy_config
-from ddpg_jax.values import interval
+from ddpg_jax.training.devices import pinned_jax_config
+from ddpg_jax.training.output import ignore_broken_pipe
+from ddpg_jax.training.policy import Policy, read_policies
+from ddpg_jax.training.run_folder import read_config
+from ddpg_jax.training.setup_factory import make_algorithm
+
+USUAL_EPISODES, USUAL_EPISODES_ON_HOST = 512, 32
 
 
 @dataclass(frozen=True)
 class Options:
-    """Runs the greedy policies of a finished run: those trained on gymnax's Pendulum in Gymnasium's, from the same
-    start states; others in the environment that they were trained in, from other start states than those of the run.
+    """Runs the greedy policies of a finished run in the task that they were trained on, from new start states. Policies
+    trained on gymnax's Pendulum-v1 run in Gymnasium's, from the start states of the run's own final evaluation.
     """
 
     run_folder: Annotated[Path, POSITIONAL]
     """Folder of a finished run."""
     gymnasium: str | None = None
-    """Name of Gymnasium's environment to run them in instead (`pip install gymnasium`); its spaces must be those that
-    the policies were trained on."""
-    episodes: Annotated[int, count(1, pendulum.NUM_STARTS)] = pendulum.NUM_STARTS
-    """Episodes per agent; on Pendulum-v1 they begin in the evaluation's start states."""
+    """Run them in this environment of Gymnasium; its spaces must be those that they were trained on. (default: not)"""
+    env_args: Annotated[tuple[str, ...], ARGUMENTS] = ()
+    """Arguments of that environment, each of the form NAME=VALUE."""
+    episodes: Annotated[int | None, count(1, pendulum.NUM_STARTS)] = None
+    """Episodes per agent. (default: 512; 32 where environments step on the host)"""
     seed: Annotated[int, count(0)] = 0
-    """Seed of the start states on other environments."""
+    """Seed of the start states, except on Pendulum-v1 in Gymnasium, which has a table of them."""
 
 
-def gymnasium_returns(policy: Policy, env_id: str, episodes: int, seed: int) -> np.ndarray:
-    """Runs the greedy policies of N agents from start states that all agents share.
-
-    Args:
-        policy: from `load_policy`.
-        env_id: name of Gymnasium's environment.
-        episodes: per agent.
-        seed: of the start states, except on Pendulum, which has a table of them.
-
-    Returns:
-        Undiscounted returns [N, episodes].
-
-    Raises:
-        ValueError: if there is no such environment, or its spaces differ from the policies'.
-    """
-    import gymnasium
-
-    try:
-        grid = [[gymnasium.make(env_id) for _ in range(episodes)] for _ in range(policy.num_agents)]
-    except gymnasium.error.Error as error:
-        raise ValueError(f"gymnasium is {env_id!r}, but must be an environment of Gymnasium: {error}") from error
-    _require_same_spaces(policy, grid[0][0])
-    starts = _pendulum_starts(episodes) if env_id == pendulum.ENV_ID else [None] * episodes
-    observations = np.array([[_begin(env, seed + i, starts[i]) for i, env in enumerate(row)] for row in grid])
-    total = np.zeros((policy.num_agents, episodes))
-    running = np.ones_like(total, bool)
-    while running.any():
-        actions = np.asarray(policy.each(observations))
-        for agent, episode in np.argwhere(running):
-            step = grid[agent][episode].step(actions[agent, episode])
-            observations[agent, episode] = step[0]
-            total[agent, episode] += float(step[1])
-            running[agent, episode] = not (step[2] or step[3])
-    return total
-
-
-def _require_same_spaces(policy: Policy, environment: Any) -> None:
-    """Raises ValueError if the environment's spaces differ from those of the policies."""
-    space, low, high = environment.action_space, policy.actor.low, policy.actor.high
-    same = (
-        environment.observation_space.shape == (policy.observation_size,)
-        and getattr(space, "shape", None) == (len(low),)
-        and np.allclose(space.low, low)
-        and np.allclose(space.high, high)
-    )
-    if not same:
-        raise ValueError(
-            f"gymnasium is {environment.spec.id}, with observations {environment.observation_space} and actions "
-            f"{space}, but must have the policies' {policy.observation_size} observations, and actions in {low} to "
-            f"{high}"
-        )
-
-
-def _pendulum_starts(episodes: int) -> list[np.ndarray]:
-    """Angles (rad) and velocities (rad/s) of the first of the evaluation's start states."""
-    return list(np.stack(pendulum.start_states(episodes), axis=1).astype(np.float32).astype(np.float64))
-
-
-def _begin(environment: Any, seed: int, state: np.ndarray | None) -> np.ndarray:
-    """Begins an episode, in the given state if there is one, and returns its first observation [O] float32."""
-    observation, _ = environment.reset(seed=seed)
-    if state is None:
-        return np.asarray(observation, np.float32)
-    environment.unwrapped.state = state
-    return np.array([np.cos(state[0]), np.sin(state[0]), state[1]], np.float32)
-
-
-def returns_where_trained(policy: Policy, config: Config, episodes: int, seed: int) -> np.ndarray:
-    """Runs the greedy policies of N agents in the environment of their training, from start states that a seed draws.
-
-    Returns:
-        Undiscounted returns [N, episodes].
-    """
-    environment = adapted(make(config.env_id, config.env_args), config.action_repeat)
-    starts = environment.starts_of(seed, episodes)
-    if environment.outside is not None:
-
-        def act(observations: np.ndarray) -> np.ndarray:
-            return np.asarray(policy.each(observations))
-
-        host = environment.outside.episodes()
-        return host_episodes(act, host, starts[0], policy.num_agents, environment).returns
-    algorithm = make_algorithm(config, environment.low, environment.high)
-
-    @jax.jit
-    def returns(variables: Any) -> jax.Array:
-        no_more: Any = (None,) * 6  # the agent only acts
-        state = AgentState(variables, *no_more)
-        return greedy_episodes(state, starts, environment=environment, algorithm=algorithm).returns
-
-    return np.asarray(jax.lax.map(returns, policy.variables))
-
-
-@own_settings()
+@pinned_jax_config()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(Options, arguments, "python -m ddpg_jax.evaluate")
-    look_where_it_was(options.run_folder)
     try:
-        policy, config = load_policy(options.run_folder), policy_config(options.run_folder)
-        name = options.gymnasium or (pendulum.ENV_ID if config.env_id == pendulum.ENV_ID else None)
-        if name is None:
-            where, returns = config.env_id, returns_where_trained(policy, config, options.episodes, options.seed)
-        else:
-            where = f"Gymnasium's {name}"
-            returns = gymnasium_returns(policy, name, options.episodes, options.seed)
-    except ValueError as error:
+        print("\n".join(evaluate(options)))
+    except (ValueError, HostEnvFailure) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except ImportError:
-        print("error: Gymnasium is not installed: pip install gymnasium", file=sys.stderr)
-        return 2
-    print(report(options, returns, where, name))
-    if config.average_tau < 1:
-        print(f"each agent was evaluated with an average of its actor's weights (average_tau {config.average_tau:g})")
     return 0
 
 
-def report(options: Options, returns: np.ndarray, where: str, gymnasium: str | None) -> str:
-    """Returns the statistics over the returns [N, episodes], and those of the run's own summary, in lines."""
+def evaluate(options: Options) -> list[str]:
+    """Returns the results in lines; raises ValueError if the policies cannot be evaluated."""
+    folder = options.run_folder
+    if (folder / "config.json").is_file():
+        read_config(folder)  # so that a user's own environment is found
+    policies = read_policies(folder)
+    lost = [policy.agents[index] for policy in policies for index in policy.diverged_agents]
+    masks = [~np.isin(np.arange(len(policy)), policy.diverged_agents) for policy in policies]
+    finite = [policy[mask] for policy, mask in zip(policies, masks, strict=True) if mask.any()]
+    if not finite:
+        raise ValueError(f"run_folder is {folder}, but must have agents that have not diverged")
+    task = evaluation_task(finite[0], options.gymnasium, options.env_args)
+    num = options.episodes or (USUAL_EPISODES if task.environment.host_env is None else USUAL_EPISODES_ON_HOST)
+    has_table = task.optimal_returns is not None and task.environment.env_id != finite[0].env_id
+    starts = task.evaluation_starts(num) if has_table else task.starts_of(options.seed, num)
+    returns = np.concatenate([greedy_returns(policy, task, starts) for policy in finite])
+    left_out = [f"left out: agents {', '.join(map(str, sorted(lost)))}, which diverged in training"] if lost else []
+    return [*describe(returns, task, task.optimum(num) if has_table else None), *left_out, *_notes(folder, finite[0])]
+
+
+def evaluation_task(policy: Policy, gymnasium: str | None, env_args: tuple[str, ...]) -> Task:
+    """Returns the task in which a policy is evaluated.
+
+    Raises:
+        ValueError: if there is no such environment, or its spaces differ from the policy's.
+    """
+    if policy.config is None:
+        raise ValueError("config is null in policy.json, but must say on which task the policy was trained")
+    trained_on = task_of(policy.config)
+    if env_args and gymnasium is None:
+        raise ValueError(f"env_args is {' '.join(env_args)}, but must only be given with --gymnasium")
+    if gymnasium is None and policy.env_id == pendulum.ENV_ID and trained_on.optimal_returns is not None:
+        gymnasium = pendulum.ENV_ID
+    if gymnasium is None:
+        return trained_on
+    task = make_task(f"gymnasium:{gymnasium}", env_args, policy.config.action_repeat)
+    ours, theirs = ((env.observation_size, env.low, env.high) for env in (trained_on.environment, task.environment))
+    if ours[0] != theirs[0] or len(ours[1]) != len(theirs[1]) or not np.allclose(ours[1:], theirs[1:]):
+        raise ValueError(
+            f"gymnasium is {gymnasium!r}, with {theirs[0]} observations and actions from {theirs[1]} to {theirs[2]}, "
+            f"but must have the policies' {ours[0]} observations, and actions from {ours[1]} to {ours[2]}"
+        )
+    return task
+
+
+def greedy_returns(policy: Policy, task: Task, starts: Starts) -> np.ndarray:
+    """Returns the undiscounted returns [N, S] of greedy episodes from S start states that the N agents share."""
+    environment, config = task.environment, policy.config
+    assert config is not None
+    if environment.host_env is not None:
+        num_envs = len(policy) * min(config.num_envs, len(starts.observation))
+        with closing(environment.host_env.make(num_envs)) as envs:
+            return host_greedy_episodes(policy.each, envs, starts, len(policy), environment).returns
+    algorithm = make_algorithm(config, environment.low, environment.high)
+
+    @jax.jit
+    def returns_of(variables: Any) -> jax.Array:
+        unused: Any = (None,) * 6  # the agent only acts
+        state = AgentState(variables, *unused)
+        return greedy_episodes(state, starts, environment=environment, algorithm=algorithm).returns
+
+    return np.asarray(jax.lax.map(returns_of, policy.variables))
+
+
+def describe(returns: np.ndarray, task: Task, optimum: np.ndarray | None) -> list[str]:
+    """Returns statistics over the returns [N, S] in lines, and over the shortfall to an optimum [S] if it is given."""
     final = statistics.describe_returns(returns.mean(axis=1))
-    ci95 = interval(final.iqm_ci95, places=2)
+    ci95 = "" if np.isnan(final.iqm_ci95[0]) else ", 95% [{:.2f}, {:.2f}]".format(*final.iqm_ci95)
     lines = [
-        f"{len(returns)} agents x {returns.shape[1]} episodes in {where}",
-        f"return: mean {final.mean:.2f}, IQM {final.iqm:.2f}{f', 95% {ci95}' if ci95 else ''}, "
-        f"worst agent {final.worst:.2f}, best agent {final.best:.2f}",
+        f"{len(returns)} agents x {returns.shape[1]} episodes in {task.environment.env_id}",
+        f"return: mean {final.mean:.2f}, IQM {final.iqm:.2f}{ci95}, worst agent {final.worst:.2f}, "
+        f"best agent {final.best:.2f}",
     ]
-    if gymnasium == pendulum.ENV_ID:
-        lines.append(_shortfall_line(returns))
-    summary = options.run_folder / "summary.json"
-    if summary.is_file():
-        content = json.loads(summary.read_text())
-        mean, iqm = (content["final_return"][name] for name in ("mean", "iqm"))
-        own = "all agents diverged" if mean is None else f"mean {mean:.2f}, IQM {iqm:.2f}"
-        lines.append(f"the run's own summary, {content['final_episodes']} episodes in {content['env_id']}: {own}")
-    return "\n".join(lines)
+    if optimum is not None:
+        short = statistics.describe_shortfall(statistics.shortfall(returns, optimum), task.solved_shortfall)
+        lines.append(
+            f"shortfall to the optimum: mean {short.mean:.2f}, IQM {short.iqm:.2f}, worst {short.largest:.2f}; "
+            f"solved: {short.num_solved} of {len(returns)} agents"
+        )
+    return lines
 
 
-def _shortfall_line(returns: np.ndarray) -> str:
-    """The shortfall of returns [N, episodes] on Pendulum, in words."""
-    environment = make(pendulum.ENV_ID)
-    assert environment.optimal_returns is not None
-    optimum = np.asarray(environment.optimal_returns[: returns.shape[1]])
-    shortfall = statistics.describe_shortfall(statistics.shortfall(returns, optimum), environment.solved_shortfall)
-    return (
-        f"shortfall to the optimum: mean {shortfall.mean:.2f}, IQM {shortfall.iqm:.2f}, worst {shortfall.worst:.2f}; "
-        f"solved: {shortfall.num_solved} of {len(returns)} agents"
-    )
+def _notes(folder: Path, policy: Policy) -> Iterator[str]:
+    """Yields what to know about the results: the returns in the run's own summary, and if an average has acted."""
+    if (folder / "summary.json").is_file():
+        summary = json.loads((folder / "summary.json").read_bytes())
+        mean, iqm = (summary["final_return"][name] for name in ("mean", "iqm"))
+        yield (
+            f"the run's own summary, {summary['final_episodes']} episodes in {summary['env_id']}: "
+            f"mean {mean:.2f}, IQM {iqm:.2f}"
+        )
+    if policy.config is not None and policy.config.ema_tau < 1:
+        yield f"each agent was evaluated with an average of its actor's weights (ema_tau {policy.config.ema_tau:g})"
 
 
 if __name__ == "__main__":
-    endure()
+    ignore_broken_pipe()
     sys.exit(main())

@@ -10,10 +10,10 @@ import jax.export
 import jax.numpy as jnp
 
 from ddpg_jax.command_line import POSITIONAL, parse
-from ddpg_jax.processes.devices import own_settings
-from ddpg_jax.processes.files import write_whole
-from ddpg_jax.processes.output import endure
-from ddpg_jax.runs.policy import Policy, load_policy
+from ddpg_jax.training.devices import pinned_jax_config
+from ddpg_jax.training.files import write_whole
+from ddpg_jax.training.output import ignore_broken_pipe
+from ddpg_jax.training.policy import Policy, load_policy
 
 PLATFORMS = ("cpu", "cuda")
 """The platforms on which an exported policy runs."""
@@ -32,7 +32,7 @@ class Options:
     agents: str = "best"
     """best (chosen on other start states than those that the run reports), all, or the number of one agent."""
     out: Path | None = None
-    """The file; None: policy.jax_export in the run folder."""
+    """The file; default: policy.jax_export in the run folder."""
 
 
 def export_policy(policy: Policy) -> bytes:
@@ -43,21 +43,14 @@ def export_policy(policy: Policy) -> bytes:
     return bytes(exported.serialize())
 
 
-def _selected(options: Options) -> Policy:
-    if options.agents in ("all", "best"):
-        return load_policy(options.run_folder, "best" if options.agents == "best" else "all")
-    if not options.agents.isdecimal():
-        raise ValueError(f"agents is {options.agents!r}, but must be best, all or the number of an agent")
-    return load_policy(options.run_folder, int(options.agents))
-
-
-@own_settings()
+@pinned_jax_config()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(Options, arguments, "python -m ddpg_jax.export")
     out = options.out or options.run_folder / "policy.jax_export"
     try:
-        policy = _selected(options)
+        agents = int(options.agents) if options.agents.isdecimal() else options.agents
+        policy = load_policy(options.run_folder, agents)  # type: ignore[arg-type]  # which checks it
         write_whole(out, export_policy(policy))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -65,11 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
     except ImportError:
         print("error: flatbuffers is not installed: pip install 'ddpg_jax[export]'", file=sys.stderr)
         return 2
-    print(f"{out}: {policy.num_agents} agent(s), observations [B, {policy.observation_size}] to actions")
+    agents_word = f"{policy.num_agents} agent{'s' * (policy.num_agents != 1)}"
+    print(f"{out}: {agents_word}, observations [B, {policy.observation_size}] to actions")
     print(f"read it with jax.export.deserialize(open({str(out)!r}, 'rb').read()).call(observations)")
     return 0
 
 
 if __name__ == "__main__":
-    endure()
+    ignore_broken_pipe()
     sys.exit(main())

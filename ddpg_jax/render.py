@@ -1,191 +1,173 @@
 """`python -m ddpg_jax.render RUN_FOLDER`: pictures of what the agents of a finished run have learned."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 
-from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.command_line import POSITIONAL, Alias, parse
-from ddpg_jax.domains import count
-from ddpg_jax.environments.adapting import adapted
-from ddpg_jax.environments.pendulum import NUM_STARTS as NUM_PENDULUM_STARTS
-from ddpg_jax.environments.registry import make
-from ddpg_jax.pictures import animation
+from ddpg_jax.command_line import POSITIONAL, parse
+from ddpg_jax.environments import pendulum
+from ddpg_jax.environments.registry import task_of
+from ddpg_jax.environments.task import Task
+from ddpg_jax.fields import count
 from ddpg_jax.pictures.drawing import Scene, draw_pendulums, draw_q_estimates, draw_state_plane
 from ddpg_jax.pictures.film import choose_renderer, draw_film
 from ddpg_jax.pictures.snapshots import Trained, load_trained
-from ddpg_jax.processes.devices import own_settings
-from ddpg_jax.processes.files import write_whole
-from ddpg_jax.processes.output import endure
-from ddpg_jax.runs.json_files import look_where_it_was
+from ddpg_jax.training.devices import pinned_jax_config
+from ddpg_jax.training.files import write_whole
+from ddpg_jax.training.output import ignore_broken_pipe
+from ddpg_jax.training.result import load
 
-PENDULUM = "Pendulum-v1"
-WHY_NOT = {
-    "pendulums": f"is not gymnax's {PENDULUM}",
-    "state_plane": f"is not gymnax's {PENDULUM}",
-    "q_estimates": "steps on the host",
-    "film": "cannot draw itself",
-}
-"""Why a picture cannot be drawn of an environment."""
-USUAL_AGENTS, MAX_AGENTS = 16, 100
-MAX_SNAPSHOTS = 5
+USUAL_AGENTS, MAX_AGENTS, MAX_SNAPSHOTS = 16, 100, 5
 
 Picture = Literal["pendulums", "state_plane", "q_estimates", "film"]
-OF_PENDULUM: tuple[Picture, ...] = ("pendulums", "state_plane")
+
+FILES: dict[Picture, tuple[str, Callable[[Scene], bytes]]] = {
+    "pendulums": ("pendulums.gif", draw_pendulums),
+    "state_plane": ("state_plane.png", draw_state_plane),
+    "q_estimates": ("q_estimates.png", draw_q_estimates),
+    "film": ("film.gif", draw_film),
+}
 
 
 @dataclass(frozen=True)
 class Options:
     """Draws a finished run: its agents in motion at several snapshots of training (pendulums.gif), policy and value of
     one of them next to the optimum's (state_plane.png), and Q estimates against the returns that followed
-    (q_estimates.png). The first two are only for gymnax's Pendulum-v1. Of an environment that its library can draw, one
+    (q_estimates.png). The first two are only for gymnax's Pendulum-v1. Of other environments that can be drawn, one
     agent in an episode at each snapshot (film.gif).
     """
 
     run_folder: Annotated[Path, POSITIONAL]
     """Folder of a finished run."""
     only: tuple[Picture, ...] = ()
-    """The pictures to draw; if none is named, all that the environment allows."""
+    """The pictures to draw; default: all that the environment allows."""
+    config: Annotated[int, count(0)] = 0
+    """The configuration of a sweep whose agents are drawn, by its number in configs.csv."""
     agents: Annotated[int | None, count(1, MAX_AGENTS)] = None
-    """Number of agents in the pictures; None: 16, or all if there are fewer. Diverged agents are not
-    counted. The state plane shows the one of them with the median return."""
+    """Number of agents in the pictures, without diverged ones; default: 16, or all if there are fewer. The state plane
+    shows the one of them with the median return."""
     first_agent: Annotated[int, count(0)] = 0
-    """The first agent in the pictures, counted from 0."""
-    snapshots: Annotated[tuple[int, ...], Alias("--moments")] = ()
-    """At most five of the run's snapshots, by their environment steps; if none is named, the first, the middle and the
-    last."""
-    start: Annotated[int | None, count(0, NUM_PENDULUM_STARTS - 1)] = None
-    """The evaluation's start state that all pendulums begin in; None: the first agent in the first, and so on."""
-    episodes: Annotated[int, count(1, NUM_PENDULUM_STARTS)] = 16
+    """The number of the first agent in the pictures, as in metrics.csv; default: the first of the configuration."""
+    snapshots: tuple[int, ...] = ()
+    """At most five of the run's snapshots, by their environment steps; default: the first, the middle and the last."""
+    start: Annotated[int | None, count(0, pendulum.NUM_STARTS - 1)] = None
+    """The evaluation's start state of all pendulums and of the film; default: the first agent begins in the first, and
+    so on."""
+    episodes: Annotated[int, count(1, pendulum.NUM_STARTS)] = 16
     """Episodes per agent for the Q estimates, from the evaluation's first start states."""
-    animation: str = "pendulums.gif"
-    """File of the animation; .gif, or .mp4 if ffmpeg is installed."""
-    part: Annotated[int | None, count(0)] = None
-    """Which part of a sweep over the shapes of networks (policy/part-0, …)."""
     out: Path | None = None
-    """Folder for the pictures; None: the run's own."""
+    """Folder for the pictures; default: the run's own."""
 
 
-@own_settings()
+@pinned_jax_config()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(Options, arguments, "python -m ddpg_jax.render")
     folder = options.out or options.run_folder
     try:
-        scene, wanted = make_scene(options)
-        for name, data in draw_all(wanted, scene, options):
-            write_whole(folder / name, data)
-            print(folder / name)
+        scene, left_out = make_scene(options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    pictures = _wanted(options, left_out)
+    drawn = draw_all(pictures, scene, left_out)
+    try:
+        for name, data in drawn.items():
+            write_whole(folder / name, data)
+            print(folder / name)
     except OSError as error:
         print(f"error: out is {folder}, but must be a folder that can be written: {error}", file=sys.stderr)
         return 2
-    drawn = {*wanted, "film"} if "pendulums" in wanted else set(wanted)  # the pendulums are a film
-    left_out = [picture for picture in WHY_NOT if picture not in drawn]
-    if not options.only:
-        for picture in left_out:
-            print(f"left out: {picture}, because {scene.environment.env_id} {WHY_NOT[picture]}")
-    return 0
+    for picture, reason in left_out.items():
+        if picture in pictures or not (options.only or "pendulums" in pictures):
+            print(f"left out: {picture}, because {reason}", file=sys.stdout if drawn else sys.stderr)
+    return 0 if drawn else 2
 
 
-def make_scene(options: Options) -> tuple[Scene, tuple[Picture, ...]]:
-    """Checks the options, and returns what is drawn and the pictures that are wanted of it.
+def draw_all(pictures: Sequence[Picture], scene: Scene, left_out: dict[Picture, str]) -> dict[str, bytes]:
+    """Returns pictures by the names of their files; adds those that cannot be drawn here to `left_out`."""
+    console, drawn = Console(stderr=True), {}
+    for picture in track(pictures, "drawing", console=console, transient=True, disable=not console.is_terminal):
+        name, draw = FILES[picture]
+        try:
+            drawn[name] = draw(scene)
+        except ValueError as error:
+            left_out[picture] = str(error)
+    return drawn
+
+
+def make_scene(options: Options) -> tuple[Scene, dict[Picture, str]]:
+    """Checks the options; returns what is drawn, and the reasons for pictures that the environment does not allow.
 
     Raises:
         ValueError: names the field, its value and the rule.
     """
-    trained = load_trained(options.run_folder, options.part)
-    look_where_it_was(options.run_folder)
     choose_renderer()
-    config = trained.config
-    environment = adapted(make(config.env_id, config.env_args), config.action_repeat)
-    wanted = _wanted_pictures(options, environment)
-    agents = _chosen_agents(options, trained)
-    snapshots = tuple(trained.load(number, agents) for number in _chosen_snapshots(options, trained))
-    return Scene(trained, environment, agents, snapshots, options.start, options.episodes), wanted
-
-
-def _require_within(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {value}, but must be a whole number from {least} to {most}")
-
-
-def _wanted_pictures(options: Options, environment: Environment) -> tuple[Picture, ...]:
-    """Returns the pictures to draw: those that are named, or all that the environment allows."""
-    can: list[Picture] = list(OF_PENDULUM) if environment.env_id == PENDULUM else []
-    can += ["q_estimates"] if environment.outside is None else []
-    can += ["film"] if environment.draw is not None or environment.outside is not None else []
+    trained = load_trained(load(options.run_folder), options.config)
+    task = task_of(trained.config)
+    left_out = _unavailable(task)
     for picture in options.only:
-        if picture not in can:
+        if picture in left_out:
+            possible = ", ".join(each for each in FILES if each not in left_out) or "drawn elsewhere"
             raise ValueError(
-                f"only is {' '.join(options.only)}, but must be of {', '.join(can)}: {options.run_folder} is of "
-                f"{environment.env_id}, which {WHY_NOT[picture]}"
+                f"only is {' '.join(options.only)}, but must be of {possible}, because {left_out[picture]}"
             )
-    wanted = options.only or tuple(can)
-    if "pendulums" in wanted:
-        animation.require_encoder(options.animation)
-    return tuple(dict.fromkeys(wanted))
+    wanted = set(_wanted(options, left_out))
+    agents = _chosen_agents(options, trained)
+    return Scene(
+        trained,
+        task,
+        agents=agents if wanted - {"film"} else agents[:1],
+        snapshots=tuple(trained.load(env_steps, agents) for env_steps in _chosen_snapshots(options, trained)),
+        start=options.start,
+        episodes=options.episodes if {"state_plane", "q_estimates"} & wanted else 0,
+    ), left_out
+
+
+def _unavailable(task: Task) -> dict[Picture, str]:
+    """Returns the pictures that cannot be drawn in an environment, each with the reason."""
+    name = task.environment.env_id
+    if name == pendulum.ENV_ID:
+        return {"film": "pendulums.gif shows the same"}
+    other = f"{name} is not gymnax's {pendulum.ENV_ID}"
+    reasons: dict[Picture, str] = {"pendulums": other, "state_plane": other}
+    if task.environment.host_env is not None:
+        reasons["q_estimates"] = f"{name} steps on the host"
+    if task.draw is None and task.film_env is None:
+        reasons["film"] = f"{name} cannot draw itself"
+    return reasons
+
+
+def _wanted(options: Options, left_out: Container[Picture]) -> Sequence[Picture]:
+    return options.only or [picture for picture in FILES if picture not in left_out]
 
 
 def _chosen_agents(options: Options, trained: Trained) -> tuple[int, ...]:
-    _require_within("first_agent", options.first_agent, 0, trained.num_agents - 1)
-    there = [agent for agent in trained.finite_agents if agent >= options.first_agent]
-    if not there:
-        raise ValueError(f"first_agent is {options.first_agent}, but must be followed by one that has not diverged")
-    if options.agents is not None:
-        _require_within("agents", options.agents, 1, min(MAX_AGENTS, len(there)))
-    return tuple(there[: options.agents or USUAL_AGENTS])
+    agents = [agent for agent in trained.agents if agent >= options.first_agent]
+    if not agents:
+        raise ValueError(f"first_agent is {options.first_agent}, but must be at most {trained.agents[-1]}, the last "
+                         f"agent of configuration {options.config} that has not diverged")  # fmt: skip
+    if (options.agents or 1) > len(agents):
+        raise ValueError(f"agents is {options.agents}, but must be at most {len(agents)}, the agents that are there")
+    return tuple(agents[: options.agents or USUAL_AGENTS])
 
 
 def _chosen_snapshots(options: Options, trained: Trained) -> Sequence[int]:
-    """Returns the positions of the snapshots among those of the run."""
-    there = [env_steps for env_steps, _ in trained.snapshots]
+    """Returns the environment steps of the snapshots to draw."""
+    steps = list(trained.files)
     if not options.snapshots:
-        return sorted({0, len(there) // 2, len(there) - 1})
-    if len(options.snapshots) > MAX_SNAPSHOTS or not set(options.snapshots) <= set(there):
-        raise ValueError(
-            f"snapshots is {' '.join(map(str, options.snapshots))}, but must be at most {MAX_SNAPSHOTS} of "
-            f"{', '.join(map(str, there))}"
-        )
-    return [there.index(env_steps) for env_steps in dict.fromkeys(options.snapshots)]
-
-
-def draw_all(pictures: Sequence[Picture], scene: Scene, options: Options) -> list[tuple[str, bytes]]:
-    """Returns the file names and the bytes of pictures, and shows on a terminal how many are left, and for how long."""
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    total = sum(len(scene.snapshots) if picture == "film" else 1 for picture in pictures)
-    drawn = []
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("pictures", total=total)
-        for picture in pictures:
-            progress.update(task, description=f"drawing {picture}")
-            drawn.append(draw(picture, scene, options, partial(progress.advance, task)))
-    return drawn
-
-
-def draw(picture: Picture, scene: Scene, options: Options, advance: Callable[[], None]) -> tuple[str, bytes]:
-    """Returns the file name and the bytes of a picture; calls `advance` after it, or after each snapshot of a film."""
-    if picture == "film":
-        return "film.gif", draw_film(scene, advance)
-    if picture == "pendulums":
-        named = options.animation, draw_pendulums(scene, Path(options.animation).suffix)
-    elif picture == "state_plane":
-        named = "state_plane.png", draw_state_plane(scene)
-    else:
-        named = "q_estimates.png", draw_q_estimates(scene)
-    advance()
-    return named
+        return sorted({steps[0], steps[len(steps) // 2], steps[-1]})
+    if len(options.snapshots) > MAX_SNAPSHOTS or not set(options.snapshots) <= set(steps):
+        given, possible = (" ".join(map(str, options.snapshots)), ", ".join(map(str, steps)))
+        raise ValueError(f"snapshots is {given}, but must be at most {MAX_SNAPSHOTS} of {possible}")
+    return list(dict.fromkeys(options.snapshots))
 
 
 if __name__ == "__main__":
-    endure()
+    ignore_broken_pipe()
     sys.exit(main())

@@ -1,30 +1,86 @@
-"""Tests that the documentation's site is built without a warning, and leaves nothing out."""
+"""The documentation: its Python blocks run, its commands exist, its links lead somewhere, and its site is complete."""
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
-import command
 import pytest
 
 import ddpg_jax
 from ddpg_jax import algorithm
 
-DOCS = command.REPOSITORY / "docs"
+REPOSITORY = Path(__file__).parent.parent
+PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/*.md")])
+WIDE = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(REPOSITORY)}
+WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text()]
+REFUSED = re.compile(r"^\$ python (-m ddpg_jax\..*)\n(error: .*)$", re.MULTILINE)
+COMMAND = re.compile(r"(?:python -m ddpg_jax\.)(run|merge|cluster|compare|evaluate|render|export)\b([^\n`#]*)")
+
+
+def name_of(page):
+    return str(page.relative_to(REPOSITORY))
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
+def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_flags_in_commands_are_those_of_the_command(page):
+    for command, words in COMMAND.findall(REFUSED.sub("", page.read_text())):
+        flags = set(re.findall(r"(?<=\s)--[a-z][a-z-]*", words)) - {"--help"}
+        assert flags <= flags_of(command), f"{page.name}: {command} {words}"
+
+
+def test_refused_commands_print_what_the_page_shows(tmp_path):
+    shown = REFUSED.findall((REPOSITORY / "docs/reliability.md").read_text())
+    for words, message in shown:
+        process = subprocess.run(
+            [sys.executable, *words.split()], capture_output=True, text=True, cwd=tmp_path, env=WIDE
+        )
+        assert (process.returncode, process.stderr.strip()) == (2, message)
+    assert shown
+    assert not list(tmp_path.iterdir())
+
+
+def flags_of(command, known={}):  # noqa: B006  (what each command's help says, asked once)
+    if command not in known:
+        words = [sys.executable, "-m", f"ddpg_jax.{command}", "--help"]
+        help_text = subprocess.run(words, capture_output=True, text=True, check=True, env=WIDE).stdout
+        known[command] = set(re.findall(r"--[a-z][a-z-]*", help_text))
+    return known[command] | (flags_of("run") if command == "cluster" else set())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_files_and_headings(page):
+    for path, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        if not path.startswith("http"):
+            target = (page.parent / path) if path else page
+            assert target.exists(), f"{page.name} links to {path}"
+            assert not anchor or anchor in anchors(target.read_text()), f"{page.name} links to {path}#{anchor}"
+
+
+def anchors(text):
+    lines = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).splitlines()
+    return [re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in lines if line[:1] == "#"]
 
 
 def test_site_is_built_without_a_warning(tmp_path):
     """A broken link is a warning, and so is a docstring that cannot be parsed. This builder writes no pages."""
     pytest.importorskip("sphinx")
     build = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "--builder", "dummy"]
-    process = subprocess.run(
-        [*build, "-c", DOCS, command.REPOSITORY, tmp_path], capture_output=True, text=True, cwd=command.REPOSITORY
-    )
+    words = [*build, "-c", str(REPOSITORY / "docs"), str(REPOSITORY), str(tmp_path)]
+    process = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY)
     assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_the_reference_shows_what_is_public_and_nothing_else():
-    shown = set(
-        re.findall(r"^   ddpg_jax(?:\.algorithm|\.results)?\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
-    )
+    text = (REPOSITORY / "docs/api.md").read_text()
+    shown = set(re.findall(r"^   ddpg_jax(?:\.algorithm|\.results)?\.(\w+)$", text, re.MULTILINE))
     assert shown == {*ddpg_jax.__all__, *algorithm.__all__, "statistics"} - {"PRESETS"}

@@ -1,18 +1,20 @@
-"""The pictures of a finished run: what its agents do and expect, at several snapshots of their training."""
+"""The pictures of a finished run: what its agents do and expect, at several snapshots of training."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm.environment import Environment
-from ddpg_jax.environments import optimum
+from ddpg_jax.algorithm.evaluation import Starts
+from ddpg_jax.environments import optimum, pendulum
+from ddpg_jax.environments.arguments import parse
+from ddpg_jax.environments.task import Task
 from ddpg_jax.pictures import animation, trajectories, value_plots
 from ddpg_jax.pictures.snapshots import Snapshot, Trained
-from ddpg_jax.pictures.trajectories import Trajectories
+from ddpg_jax.pictures.trajectories import Steps, Trajectories
 
 OPTIMUM_POINTS = (400, 401)
 """Points in angle and velocity at which the optimum is computed."""
@@ -23,116 +25,126 @@ PLANE_POINTS = (201, 161)
 
 @dataclass(frozen=True)
 class Scene:
-    """The n agents that are drawn, and the snapshots of their training at which they are drawn."""
+    """The n agents that are drawn, and the snapshots of training at which they are drawn."""
 
     trained: Trained
-    environment: Environment
+    task: Task
     agents: tuple[int, ...]
     """[n] their numbers in the run."""
     snapshots: tuple[Snapshot, ...]
-    start: int | None
-    """The evaluation's start state that all pendulums begin in; None: the first agent in the first, and so on."""
-    episodes: int
+    start: int | None = None
+    """The evaluation's start state of all shown episodes; None: the first agent begins in the first, and so on."""
+    episodes: int = 0
     """Episodes of each agent behind the Q estimates, from the evaluation's first start states."""
 
     @property
-    def discounts(self) -> np.ndarray:
-        """[n] gamma of each agent."""
-        return self.trained.discounts[list(self.agents)]
+    def shown(self) -> np.ndarray:
+        """[n] the evaluation's start states of the agents' shown episodes."""
+        return np.arange(len(self.agents)) if self.start is None else np.full(len(self.agents), self.start)
 
     @property
     def training_limit(self) -> int:
         """Steps after which training truncates an episode."""
-        return min(self.environment.max_steps, self.trained.config.max_episode_steps or self.environment.max_steps)
+        limit = self.task.environment.max_steps
+        return min(limit, self.trained.config.max_episode_steps or limit)
 
     @cached_property
-    def tests(self) -> list[Trajectories]:
-        """Episodes at each snapshot, of all agents from the same start states, long enough for discounted returns."""
-        starts = self.starts(np.tile(np.arange(self.episodes), (len(self.agents), 1)))
-        beyond = 0 if self.trained.config.time_limit_terminal else max(map(trajectories.foresight, self.discounts))
-        return self.play(starts, max(self.environment.max_steps, self.training_limit + beyond))
+    def played(self) -> list[Trajectories]:
+        """Greedy episodes at each snapshot: E `episodes`; one that is shown; on Pendulum, one from hanging at rest."""
+        environment, config = self.task.environment, self.trained.config
+        is_pendulum = config.env_id == pendulum.ENV_ID
+        numbers = np.concatenate(
+            [np.tile(np.arange(self.episodes), (len(self.agents), 1)), self.shown[:, None]], axis=1
+        )
+        all_starts = self.task.evaluation_starts(int(numbers.max()) + 1)
+        starts: Starts = jax.tree.map(lambda leaf: leaf[numbers], all_starts)
+        beyond = 0 if config.time_limit_terminal or not self.episodes else trajectories.foresight(config.gamma)
+        play = partial(
+            trajectories.play,
+            starts=_with_hanging(starts) if is_pendulum else starts,
+            environment=environment,
+            algorithm=self.trained.algorithm,
+            num_steps=max(environment.max_steps, self.training_limit + beyond),
+            num_shown=2 if is_pendulum else 1,
+            keep_state=self.task.draw is not None,
+        )
+        return [play(snapshot) for snapshot in self.snapshots]
 
-    def play(self, starts: Any, num_steps: int) -> list[Trajectories]:
-        """Returns greedy episodes at each snapshot.
-
-        Args:
-            starts: environment states and observations with leading axes [n, S].
-            num_steps: the length of all episodes.
-        """
-        return [
-            trajectories.play(
-                snapshot,
-                starts,
-                environment=self.environment,
-                algorithm=self.trained.algorithm,
-                num_steps=num_steps,
-            )
-            for snapshot in self.snapshots
-        ]
-
-    def starts(self, numbers: np.ndarray) -> tuple[Any, jax.Array]:
-        """Returns the evaluation's start states with the numbers [n, S]: states and observations [n, S, ...]."""
-        all_starts = self.environment.evaluation_starts(int(numbers.max()) + 1)
-        return jax.tree.map(lambda leaf: leaf[numbers], all_starts)
+    def tests(self, played: Trajectories) -> Steps:
+        """Returns the steps [T, n, E] of the episodes behind the Q estimates."""
+        return Steps(*(leaf[:, :, : self.episodes] for leaf in played.steps))
 
 
-def draw_pendulums(scene: Scene, suffix: str) -> bytes:
-    """Draws the agents in motion: a panel for each snapshot, in all of them from the same start states.
+def _with_hanging(starts: Starts) -> Starts:
+    """Returns Pendulum's start states [n, S], followed by the state that hangs at rest [n, S + 1]."""
+    last = jax.tree.map(lambda leaf: leaf[:, -1:], starts)
+    angle = jnp.full_like(last.state.theta, jnp.pi)
+    state = last.state.replace(theta=angle, theta_dot=jnp.zeros_like(angle))
+    hanging = last._replace(state=state, observation=optimum.observe(angle, jnp.zeros_like(angle)))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), starts, hanging)
 
-    Args:
-        scene: of Pendulum-v1.
-        suffix: ".gif" or ".mp4".
+
+def draw_pendulums(scene: Scene) -> bytes:
+    """Draws the agents of gymnax's Pendulum-v1 in motion: a panel for each snapshot, from the same start states.
 
     Returns:
-        The bytes of the animation.
+        The bytes of a GIF.
     """
-    num_agents = len(scene.agents)
-    numbers = np.arange(num_agents) if scene.start is None else np.full(num_agents, scene.start)
-    played = scene.play(scene.starts(numbers[:, None]), scene.environment.max_steps)
-    optimal = np.mean(np.asarray(scene.environment.optimal_returns)[numbers])
-    panels = [
-        animation.Panel(
-            title=_when(snapshot),
-            subtitle=f"{_mean_return(scene, episodes)} (optimum {_as_integer(optimal)})",
-            angle=np.asarray(episodes.state.theta)[:, :, 0],
-            torque=np.asarray(episodes.action)[:, :, 0, 0] / scene.environment.high[0],
+    environment, config = scene.task.environment, scene.trained.config
+    optimal = scene.task.optimum(int(scene.shown.max()) + 1)
+    best = "" if optimal is None else f" (optimum {_rounded(np.mean(optimal[scene.shown]))})"
+    panels = []
+    for snapshot, played in zip(scene.snapshots, scene.played, strict=True):
+        score = trajectories.returns(played.steps, environment.max_steps)[:, scene.episodes].mean()
+        panels.append(
+            animation.Panel(
+                title=describe(snapshot),
+                subtitle=f"{'mean ' if len(scene.agents) > 1 else ''}return {_rounded(score)}{best}",
+                angle=_angle_and_velocity(played.observation[: environment.max_steps, :, 0])[0],
+                torque=np.asarray(played.action)[: environment.max_steps, :, 0, 0] / environment.high[0],
+            )
         )
-        for snapshot, episodes in zip(scene.snapshots, played, strict=True)
-    ]
-    return animation.encode(animation.draw(panels), suffix)
+    seconds = float(parse(config.env_args).get("dt", optimum.TIME_STEP)) * config.action_repeat
+    frames = animation.pendulums(panels, step_seconds=seconds, max_torque=environment.high[0])
+    return animation.gif(frames, seconds, animation.palette())
 
 
-def _when(snapshot: Snapshot) -> str:
+def describe(snapshot: Snapshot) -> str:
+    """Returns when a snapshot was taken."""
     return f"after {snapshot.env_steps:,} environment steps" if snapshot.env_steps else "before training"
 
 
-def _mean_return(scene: Scene, episodes: Trajectories) -> str:
-    returns = trajectories.returns(episodes, scene.environment.max_steps)
-    return f"{'mean ' if returns.size > 1 else ''}return {_as_integer(returns.mean())}"
-
-
-def _as_integer(value: float) -> str:
+def _rounded(value: float) -> str:
     return f"{value:,.0f}".replace("-", "−")
 
 
+def _angle_and_velocity(observation: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the angles [T, ...] (rad, not wrapped) and velocities [T, ...] of Pendulum's observations [T, ..., 3]."""
+    cosine, sine, velocity = np.moveaxis(np.asarray(observation, np.float64), -1, 0)
+    return np.unwrap(np.arctan2(sine, cosine), axis=0), velocity
+
+
 def draw_state_plane(scene: Scene) -> bytes:
-    """Draws torque and value of the median agent at the last snapshot, next to those of the optimum for its discount.
+    """Draws torque and value of the median agent at the last snapshot, next to the optimum's if it is known.
 
     Args:
-        scene: of Pendulum-v1.
+        scene: of gymnax's Pendulum-v1.
 
     Returns:
         The bytes of a PNG.
     """
-    returns = trajectories.returns(scene.tests[-1], scene.environment.max_steps).mean(axis=1)
-    index = int(np.argsort(returns)[len(returns) // 2])
-    discount = float(scene.discounts[index])
+    environment, discount = scene.task.environment, scene.trained.config.gamma
+    scores = trajectories.returns(scene.tests(scene.played[-1]), environment.max_steps).mean(axis=1)
+    index = int(np.argsort(scores)[len(scores) // 2])
     title = (
-        f"{scene.trained.title}: policy and value {_when(scene.snapshots[-1])}\n"
+        f"{scene.trained.title}: policy and value {describe(scene.snapshots[-1])}\n"
         "line: an episode from hanging at rest (dot)"
     )
-    value_label = f"discounted return (γ = {discount:g})" if discount < 1 else f"return of {optimum.HORIZON} steps"
-    return value_plots.state_plane(title, value_label, [learned_plane(scene, index), optimal_plane(discount)])
+    label = f"discounted return (γ = {discount:g})" if discount < 1 else f"return of {optimum.HORIZON} steps"
+    planes = [learned_plane(scene, index)]
+    if scene.task.optimal_returns is not None:
+        planes.append(optimal_plane(discount))
+    return value_plots.state_plane(title, label, planes, environment.high[0])
 
 
 def learned_plane(scene: Scene, index: int) -> value_plots.Plane:
@@ -140,23 +152,15 @@ def learned_plane(scene: Scene, index: int) -> value_plots.Plane:
     algorithm, snapshot = scene.trained.algorithm, scene.snapshots[-1]
     actor, critic = jax.tree.map(lambda leaf: leaf[index], (snapshot.actors, snapshot.critics))
 
-    def torque_at(angle: jax.Array, velocity: jax.Array) -> jax.Array:
-        return jnp.asarray(algorithm.actor.apply(actor, optimum.observe(angle, velocity)))[:, 0]
-
     @jax.jit
-    def follow(angle: jax.Array, velocity: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def forward(state: tuple[jax.Array, jax.Array], _: None) -> tuple[Any, Any]:
-            return optimum.step(*state, torque_at(*state))[:2], state
+    def policy_and_value(observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        action = jnp.asarray(algorithm.actor.apply(actor, observation))
+        return action[:, 0], algorithm.action_value(jnp.asarray(algorithm.critic.apply(critic, observation, action)))
 
-        return jax.lax.scan(forward, (angle, velocity), length=optimum.HORIZON)[1]
-
-    points = _plane_points()
-    torque = torque_at(*points)
-    value = algorithm.action_value(
-        jnp.asarray(algorithm.critic.apply(critic, optimum.observe(*points), torque[:, None]))
-    )
+    torque, value = policy_and_value(optimum.observe(*_plane_points()))
+    path = _angle_and_velocity(scene.played[-1].observation[: scene.task.environment.max_steps, index, 1])
     title = f"agent {scene.agents[index]} (median return): μ(s) and Q(s, μ(s))"
-    return _plane_of(title, torque, value, follow(*_hanging_at_rest()))
+    return _plane(title, torque, value / scene.trained.config.reward_scale, path)
 
 
 def optimal_plane(discount: float) -> value_plots.Plane:
@@ -167,8 +171,9 @@ def optimal_plane(discount: float) -> value_plots.Plane:
     else:
         first, after = optimum.finite_horizon(OPTIMUM_POINTS)
     torque = optimum.greedy_torque(after if after.ndim == 2 else after[0], *points, discount)
-    path = optimum.follow(after, *_hanging_at_rest(), discount)[:2]
-    return _plane_of("optimum, by dynamic programming", torque, optimum.interpolate(first, *points), path)
+    hanging = jnp.full(1, jnp.pi, jnp.float32), jnp.zeros(1, jnp.float32)
+    angle, velocity = (np.asarray(values)[:, 0] for values in optimum.follow(after, *hanging, discount)[:2])
+    return _plane("optimum, by dynamic programming", torque, optimum.interpolate(first, *points), (angle, velocity))
 
 
 def _plane_points() -> tuple[jax.Array, jax.Array]:
@@ -181,13 +186,8 @@ def _plane_points() -> tuple[jax.Array, jax.Array]:
     return angle.ravel(), velocity.ravel()
 
 
-def _hanging_at_rest() -> tuple[jax.Array, jax.Array]:
-    return jnp.full(1, jnp.pi, jnp.float32), jnp.zeros(1, jnp.float32)
-
-
-def _plane_of(title: str, torque: jax.Array, value: jax.Array, path: tuple[jax.Array, jax.Array]) -> value_plots.Plane:
-    angle, velocity = (np.asarray(x)[:, 0] for x in path)
-    return value_plots.Plane(title, np.reshape(torque, PLANE_POINTS), np.reshape(value, PLANE_POINTS), angle, velocity)
+def _plane(title: str, torque: jax.Array, value: jax.Array, path: tuple[np.ndarray, np.ndarray]) -> value_plots.Plane:
+    return value_plots.Plane(title, np.reshape(torque, PLANE_POINTS), np.reshape(value, PLANE_POINTS), *path)
 
 
 def draw_q_estimates(scene: Scene) -> bytes:
@@ -196,17 +196,18 @@ def draw_q_estimates(scene: Scene) -> bytes:
     Returns:
         The bytes of a PNG.
     """
-    config = scene.trained.config
-    panels = []
-    for snapshot, tests in zip(scene.snapshots, scene.tests, strict=True):
+    config, panels = scene.trained.config, []
+    for snapshot, played in zip(scene.snapshots, scene.played, strict=True):
         estimate, observed = trajectories.estimates_and_returns(
-            tests, scene.discounts, max_steps=scene.training_limit, time_limit_terminal=config.time_limit_terminal
+            scene.tests(played),
+            config.gamma,
+            max_steps=scene.training_limit,
+            time_limit_terminal=config.time_limit_terminal,
         )
-        panels.append(value_plots.Estimates(_when(snapshot), estimate, observed))
-    gammas = ", ".join(f"{gamma:g}" for gamma in np.unique(scene.discounts))
+        panels.append(value_plots.Estimates(describe(snapshot), estimate / config.reward_scale, observed))
     sample = f"{_count(len(scene.agents), 'agent')}, {_count(scene.episodes, 'greedy episode')} each"
     title = f"{scene.trained.title}: what critics expect and what follows ({sample})"
-    return value_plots.q_estimates(title, f"discounted return that followed (γ = {gammas})", panels)
+    return value_plots.q_estimates(title, f"discounted return that followed (γ = {config.gamma:g})", panels)
 
 
 def _count(num: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Greedy trajectories: the actions of agents, their rewards, and the values that their critics expected."""
+"""Greedy trajectories: actions of agents, their rewards, and the values that their critics expected."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.environment import Environment
+from ddpg_jax.algorithm.evaluation import Starts
 from ddpg_jax.pictures.snapshots import Snapshot
 
 FORESIGHT = 0.01
@@ -18,64 +19,83 @@ MAX_FORESIGHT = 1000
 """The most steps whose rewards count towards a discounted return."""
 
 
-class Trajectories(NamedTuple):
+class Steps(NamedTuple):
     """T steps of n agents from S start states each. They go on beyond the ends of episodes."""
 
-    state: Any
-    """The environment's state before each step, a tree of arrays [T, n, S, ...]."""
-    action: jax.Array
-    """[T, n, S, A] in the environment's units."""
-    value: jax.Array
+    value: Any
     """[T, n, S] Q(s, a)."""
-    reward: jax.Array
+    reward: Any
     """[T, n, S]"""
-    terminated: jax.Array
+    terminated: Any
     """[T, n, S] bool: the step ended in a terminal state."""
-    truncated: jax.Array
+    truncated: Any
     """[T, n, S] bool: the step was the last within the environment's time limit."""
 
 
-@partial(jax.jit, static_argnames=("environment", "algorithm", "num_steps"))
+class Trajectories(NamedTuple):
+    """The steps from all start states, and what was seen and done from the last K of them."""
+
+    steps: Steps
+    observation: Any
+    """[T, n, K, O] before each step."""
+    action: Any
+    """[T, n, K, A] in the environment's units."""
+    state: Any
+    """[T, ...] the states of the environment in the first agent's first shown episode; None: they were not kept."""
+
+
+@partial(jax.jit, static_argnames=("environment", "algorithm", "num_steps", "num_shown", "keep_state"))
 def play(
-    snapshot: Snapshot, starts: tuple[Any, jax.Array], *, environment: Environment, algorithm: Algorithm, num_steps: int
+    snapshot: Snapshot,
+    starts: Starts,
+    *,
+    environment: Environment,
+    algorithm: Algorithm,
+    num_steps: int,
+    num_shown: int = 1,
+    keep_state: bool = False,
 ) -> Trajectories:
-    """Plays greedy episodes for `num_steps`, also beyond their ends.
+    """Plays greedy episodes for `num_steps`, also beyond their ends, with the random numbers of an evaluation.
 
     Args:
         snapshot: of n agents.
-        starts: environment states and observations with leading axes [n, S].
-        environment: if it is random, all agents get the same keys, those of an evaluation.
+        starts: start states with leading axes [n, S].
+        environment: the task.
         algorithm: of the agents.
         num_steps: T.
+        num_shown: K.
+        keep_state: whether to keep the states of one episode.
     """
-    num_agents, num_starts = starts[1].shape[:2]
-    low, high = jnp.asarray(environment.low), jnp.asarray(environment.high)
+    low, high = (jnp.asarray(bound, jnp.float32)[None, None] for bound in (environment.low, environment.high))
 
     def step(carry: tuple[Any, jax.Array], t: jax.Array) -> tuple[tuple[Any, jax.Array], Trajectories]:
         state, observation = carry
         action = jnp.clip(jnp.asarray(jax.vmap(algorithm.actor.apply)(snapshot.actors, observation)), low, high)
-        value = algorithm.action_value(
-            jnp.asarray(jax.vmap(algorithm.critic.apply)(snapshot.critics, observation, action))
-        )
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), t), num_starts)
-        keys = jnp.broadcast_to(keys, (num_agents, num_starts))
+        output = jax.vmap(algorithm.critic.apply)(snapshot.critics, observation, action)
+        keys = jax.vmap(jax.vmap(jax.random.fold_in, in_axes=(0, None)), in_axes=(0, None))(starts.key, t)
         after, result = jax.vmap(jax.vmap(environment.step))(keys, state, action)
-        seen = Trajectories(state, action, value, result.reward, result.terminated, result.truncated)
+        value = algorithm.action_value(jnp.asarray(output))
+        seen = Trajectories(
+            Steps(value, result.reward, result.terminated, result.truncated),
+            observation=observation[:, -num_shown:],
+            action=action[:, -num_shown:],
+            state=jax.tree.map(lambda leaf: leaf[0, -num_shown], state) if keep_state else None,
+        )
         return (after, result.observation), seen
 
-    return jax.lax.scan(step, starts, jnp.arange(num_steps))[1]
+    return jax.lax.scan(step, (starts.state, starts.observation), jnp.arange(num_steps))[1]
 
 
-def lengths(trajectories: Trajectories, max_steps: int) -> np.ndarray:
+def lengths(steps: Steps, max_steps: int) -> np.ndarray:
     """Returns the lengths [n, S] of the episodes: until terminated or truncated, and at most `max_steps`."""
-    ended = np.asarray(trajectories.terminated | trajectories.truncated)[:max_steps]
+    ended = np.asarray(steps.terminated | steps.truncated)[:max_steps]
     return np.where(ended.any(axis=0), ended.argmax(axis=0) + 1, min(max_steps, len(ended)))
 
 
-def returns(trajectories: Trajectories, max_steps: int) -> np.ndarray:
+def returns(steps: Steps, max_steps: int) -> np.ndarray:
     """Returns the undiscounted returns [n, S] of the episodes."""
-    steps = np.arange(len(trajectories.reward))[:, None, None]
-    return np.sum(np.asarray(trajectories.reward, np.float64), axis=0, where=steps < lengths(trajectories, max_steps))
+    number = np.arange(len(steps.reward))[:, None, None]
+    return np.sum(np.asarray(steps.reward, np.float64), axis=0, where=number < lengths(steps, max_steps))
 
 
 def foresight(discount: float) -> int:
@@ -86,40 +106,25 @@ def foresight(discount: float) -> int:
 
 
 def estimates_and_returns(
-    trajectories: Trajectories, discounts: np.ndarray, *, max_steps: int, time_limit_terminal: bool
+    steps: Steps, discount: float, *, max_steps: int, time_limit_terminal: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns Q(s, a) for every step of the episodes, and the discounted returns that followed.
+    """Returns Q(s, a) [P] at every step of the episodes, and the discounted returns [P] that followed.
 
-    A critic that bootstraps at the time limit estimates a return without a limit, so rewards beyond the limit count,
-    too, until their weight is `FORESIGHT`. If training stores a time limit as terminal, rewards count up to it.
+    A critic that bootstraps at the time limit estimates a return without a limit, so rewards beyond the limit also
+    count, until their weight is `FORESIGHT`. If training stores a time limit as terminal, rewards count up to it.
 
     Args:
-        trajectories: at least `max_steps` plus the greatest `foresight` of the discounts long.
-        discounts: [n] gamma of each agent.
+        steps: at least `max_steps` plus the discount's `foresight` long.
+        discount: gamma.
         max_steps: the time limit.
         time_limit_terminal: whether training stores the time limit as terminal.
-
-    Returns:
-        Estimates [P] and returns [P] of all P steps of all episodes.
     """
-    reward = np.asarray(trajectories.reward, np.float64)
-    going_on = 1.0 - np.asarray(trajectories.terminated, np.float64)
-    steps = np.arange(len(reward))[:, None, None]
-    within = steps < lengths(trajectories, max_steps)
-    if time_limit_terminal:
-        going_on = np.where(steps == lengths(trajectories, max_steps) - 1, 0.0, going_on)
-    total = np.zeros_like(reward)
-    for agent, discount in enumerate(discounts):
-        ahead = foresight(float(discount))
-        total[:, agent] = _discounted(reward[:, agent], going_on[:, agent], float(discount), ahead)
-    return np.asarray(trajectories.value)[within], total[within]
-
-
-def _discounted(reward: np.ndarray, going_on: np.ndarray, discount: float, ahead: int) -> np.ndarray:
-    """Returns the discounted sums [T, S] of the next `ahead` rewards from each step on; `going_on` is 0 at an end."""
+    reward, length = np.asarray(steps.reward, np.float64), lengths(steps, max_steps)
+    number = np.arange(len(reward))[:, None, None]
+    ends = np.asarray(steps.terminated) | ((number == length - 1) & time_limit_terminal)
     total, weight = np.zeros_like(reward), np.ones_like(reward)
-    for k in range(min(ahead, len(reward))):
+    for k in range(min(foresight(discount), len(reward))):
         valid = len(reward) - k
         total[:valid] += weight[:valid] * reward[k:]
-        weight[:valid] *= discount * going_on[k:]
-    return total
+        weight[:valid] *= np.where(ends[k:], 0.0, discount)
+    return np.asarray(steps.value)[number < length], total[number < length]

@@ -1,6 +1,7 @@
 """Figures of what agents have learned: policy and value over Pendulum's states, and Q against observed returns."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,46 +22,36 @@ class Plane:
     value: np.ndarray
     """[angles, velocities] the discounted return that is expected."""
     angle: np.ndarray
-    """[T] angles of an episode, in rad."""
+    """[T] angles of an episode, in rad, not wrapped."""
     velocity: np.ndarray
     """[T] velocities of the episode, in rad/s."""
 
 
-def state_plane(title: str, value_label: str, planes: list[Plane]) -> bytes:
-    """Draws torques above and values below, in one column per policy.
-
-    Returns:
-        The bytes of a PNG, with angles from -pi to pi rad and velocities from -8 to 8 rad/s.
-    """
+def state_plane(title: str, value_label: str, planes: Sequence[Plane], max_torque: float) -> bytes:
+    """Draws torques above and values below, in one column per policy; returns the bytes of a PNG."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
+    # From orange to purple, which the colour-blind can tell apart, without the darkest.
+    torque_colors = ListedColormap(colormaps["PuOr"](np.linspace(0.18, 0.82, 256)))
     figure = Figure(figsize=(4.2 * len(planes) + 1.2, 7.4), dpi=150, layout="constrained")
     grid = figure.subplots(2, len(planes), sharex=True, sharey=True, squeeze=False)
-    lowest = min(plane.value.min() for plane in planes)
-    highest = max(plane.value.max() for plane in planes)
-    for column, plane in enumerate(planes):
-        top, bottom = grid[:, column]
-        torques = _show(top, plane.torque, _torque_colors(), -2, 2)
-        values = _show(bottom, plane.value, "viridis", lowest, highest)
+    values = [plane.value for plane in planes]
+    for (top, bottom), plane in zip(grid.T, planes, strict=True):
+        torques = _show(top, plane.torque, torque_colors, -max_torque, max_torque)
+        returns = _show(bottom, plane.value, "viridis", np.min(values), np.max(values))
         for axes in (top, bottom):
-            _path(axes, plane)
+            _draw_path(axes, plane)
         top.set_title(plane.title, fontsize=11)
         bottom.set_xlabel("angle (rad), 0 is upright")
     for axes in grid[:, 0]:
         axes.set_ylabel("velocity (rad/s)")
     grid[0, 0].set_xticks(list(_ANGLE_TICKS), list(_ANGLE_TICKS.values()))
     figure.colorbar(torques, ax=grid[0], label="torque (N·m)", pad=0.02)
-    figure.colorbar(values, ax=grid[1], label=value_label, pad=0.02)
+    figure.colorbar(returns, ax=grid[1], label=value_label, pad=0.02)
     figure.suptitle(title, fontsize=12)
     return _png(figure)
-
-
-def _torque_colors() -> Any:
-    """Returns colours from orange to purple, which the colour-blind can tell apart, without the darkest."""
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap(colormaps["PuOr"](np.linspace(0.18, 0.82, 256)))
 
 
 def _show(axes: Any, values: np.ndarray, colors: Any, lowest: float, highest: float) -> Any:
@@ -69,7 +60,7 @@ def _show(axes: Any, values: np.ndarray, colors: Any, lowest: float, highest: fl
     )
 
 
-def _path(axes: Any, plane: Plane) -> None:
+def _draw_path(axes: Any, plane: Plane) -> None:
     """Draws an episode as a line, once for each turn that it makes: it leaves at one side and enters at the other."""
     from matplotlib.patheffects import Normal, Stroke
 
@@ -93,13 +84,10 @@ class Estimates:
     """[P] discounted returns."""
 
 
-def q_estimates(title: str, observed_label: str, panels: list[Estimates]) -> bytes:
-    """Draws the density of estimated values against observed returns, in one panel per snapshot.
+def q_estimates(title: str, observed_label: str, panels: Sequence[Estimates]) -> bytes:
+    """Draws the density of estimated values against observed returns, in one panel per snapshot, as a PNG.
 
     Figure 3 of Lillicrap et al. 2015.
-
-    Returns:
-        The bytes of a PNG.
     """
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
@@ -112,7 +100,7 @@ def q_estimates(title: str, observed_label: str, panels: list[Estimates]) -> byt
         low, high = _limits(panel)
         density = axes.hexbin(
             panel.observed, panel.estimate, gridsize=45, extent=(low, high, low, high), mincnt=1, cmap="viridis",
-            norm=LogNorm(1, most / 10), linewidths=0.1,
+            norm=LogNorm(1, max(2, most / 10)), linewidths=0.1,
         )  # fmt: skip
         axes.plot([low, high], [low, high], color=ORANGE, ls="--", lw=1.5)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")

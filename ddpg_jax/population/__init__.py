@@ -1,1 +1,0 @@
-"""From a configuration to compiled programs that advance many agents."""

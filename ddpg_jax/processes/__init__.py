@@ -1,1 +1,0 @@
-"""The operating system: devices, signals, streams, and the processes of a run."""

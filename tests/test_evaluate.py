@@ -1,0 +1,223 @@
+"""Tests `python -m ddpg_jax.evaluate`: the task that was trained, and returns as independent programs compute them."""
+
+import re
+from collections import Counter
+
+import gymcases
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpg_jax import evaluate
+from ddpg_jax.config import Config
+from ddpg_jax.environments import registry
+from ddpg_jax.training.policy import Policy
+from ddpg_jax.training.setup_factory import make_algorithm
+
+OWN = "gymnasium:gymcases:Counted-v0"
+SPACES = {"Pendulum-v1": (3, 2.0), "MountainCarContinuous-v0": (2, 1.0)}
+
+
+class Recorded(gymcases.Base):
+    """Keeps the seeds with which episodes began; its reward is the seed."""
+
+    seeds: list[int] = []  # noqa: RUF012
+
+    def reset(self, *, seed=None, options=None):
+        self.seed = seed
+        self.seeds.append(seed)
+        return super().reset(seed=seed)
+
+    def reward(self):
+        return float(self.seed) / 2**32
+
+
+gymnasium.register("Recorded-v0", entry_point=Recorded, max_episode_steps=3)
+gymnasium.register("Endless-v0", entry_point=gymcases.Base)
+
+
+def save(folder, num_agents=3, env_id="Pendulum-v1", *, fields=None, **changes) -> Policy:
+    """Writes untrained policies into a folder, and returns them."""
+    config = Config(env_id=env_id, hidden_sizes=(8,), **changes)
+    size, bound = SPACES.get(env_id.removeprefix("gymnasium:"), (2, 1.0))
+    actor = make_algorithm(config, (-bound,), (bound,)).actor
+    keys = jax.random.split(jax.random.key(1), num_agents)
+    variables = jax.vmap(lambda key: actor.init(key, jnp.zeros((1, size))))(keys)
+    variables = jax.tree.map(lambda x: 30 * x, variables)  # so that the agents differ
+    policy = Policy(env_id, size, actor, variables, config=config, **(fields or {}))
+    policy.save(folder)
+    return policy
+
+
+def returns_of(capsys, *arguments) -> tuple[list[float], str]:
+    """Runs the command; returns the mean, worst and best return that it prints, and all that it prints."""
+    assert evaluate.main([str(argument) for argument in arguments]) == 0
+    out = capsys.readouterr().out
+    found = re.search(r"return: mean (\S+), IQM .*, worst agent (\S+), best agent (\S+)", out)
+    return [float(number) for number in found.groups()], out
+
+
+def refused(capsys, *arguments) -> str:
+    """Returns the one line with which the command ends."""
+    assert evaluate.main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert out == ""
+    return line
+
+
+def pendulum_returns(policy, starts, *, gravity=10.0, repeat=1) -> np.ndarray:
+    """Computes mean returns [N] of greedy episodes with the equations of Pendulum in Gymnasium's documentation."""
+    angle, velocity = (np.array([np.asarray(getattr(starts.state, name), np.float64)] * len(policy))
+                       for name in ("theta", "theta_dot"))  # fmt: skip
+    total = np.zeros_like(angle)
+    for _ in range(200 // repeat):
+        torque = np.asarray(policy.each(np.stack([np.cos(angle), np.sin(angle), velocity], -1)), np.float64)[..., 0]
+        for _ in range(repeat):
+            wrapped = (angle + np.pi) % (2 * np.pi) - np.pi
+            total -= wrapped**2 + 0.1 * velocity**2 + 0.001 * torque**2
+            velocity = np.clip(velocity + 0.05 * (1.5 * gravity * np.sin(angle) + 3 * torque), -8, 8)
+            angle = angle + 0.05 * velocity
+    return total.mean(axis=1)
+
+
+# The task
+
+
+@pytest.mark.parametrize(
+    ("changes", "physics"),
+    [
+        ({"env_args": ("g=1.0",)}, {"gravity": 1.0}),
+        ({"action_repeat": 4}, {"repeat": 4}),
+        ({"env_args": ("g=1.0",), "action_repeat": 4}, {"gravity": 1.0, "repeat": 4}),
+    ],
+)
+def test_policies_run_in_the_task_that_they_were_trained_on(tmp_path, capsys, changes, physics):
+    policy = save(tmp_path, **changes)
+    found, out = returns_of(capsys, tmp_path, "--episodes", 6, "--seed", 3)
+    expected = pendulum_returns(policy, registry.task_of(policy.config).starts_of(3, 6), **physics)
+    np.testing.assert_allclose(found, [expected.mean(), expected.min(), expected.max()], rtol=0.02)
+    assert "3 agents x 6 episodes in Pendulum-v1\n" in out
+    assert "shortfall" not in out  # the optimum is that of another task
+
+
+def test_policies_of_gymnaxs_pendulum_run_in_gymnasiums_from_the_starts_of_the_runs_evaluation(tmp_path, capsys):
+    policy = save(tmp_path)
+    found, out = returns_of(capsys, tmp_path, "--episodes", 6)
+    task = registry.task_of(policy.config)
+    expected = pendulum_returns(policy, task.evaluation_starts(6))
+    np.testing.assert_allclose(found, [expected.mean(), expected.min(), expected.max()], rtol=0.02)
+    assert "3 agents x 6 episodes in gymnasium:Pendulum-v1\n" in out
+    shortfall = float(re.search(r"shortfall to the optimum: mean (\S+),", out).group(1))
+    assert shortfall == pytest.approx(np.mean(task.optimal_returns[:6]) - found[0], abs=0.02)
+    assert out.endswith("solved: 0 of 3 agents\n")
+
+
+@pytest.mark.parametrize("env_id", ["MountainCarContinuous-v0", "Pendulum-v1"])
+def test_environments_in_the_compiled_program_have_512_episodes_by_default(tmp_path, capsys, env_id):
+    save(tmp_path, 1, env_id, env_args=("max_steps_in_episode=5",))
+    assert f"1 agents x 512 episodes in {env_id}" in returns_of(capsys, tmp_path)[1]
+
+
+def test_agents_with_networks_of_all_shapes_are_evaluated(tmp_path, capsys):
+    save(tmp_path / "policy/shape-0", 2, OWN, fields={"agents": (0, 1)})
+    save(tmp_path / "policy/shape-1", 3, OWN, fields={"agents": (2, 3, 4), "diverged_agents": (1,)})
+    out = returns_of(capsys, tmp_path, "--episodes", 2)[1]
+    assert f"4 agents x 2 episodes in {OWN}" in out
+    assert "left out: agents 3, which diverged in training" in out
+
+
+# Agents
+
+
+def test_agents_that_diverged_are_left_out_and_named(tmp_path, capsys):
+    policy = save(tmp_path / "all", 4, OWN)
+    lost = jax.tree.map(lambda x: x.at[np.array([0, 2])].set(jnp.nan), policy.variables)
+    fields = {"diverged_agents": (0, 2), "agents": (8, 9, 10, 11)}
+    Policy(policy.env_id, 2, policy.actor, lost, config=policy.config, **fields).save(tmp_path / "some")
+    found, out = returns_of(capsys, tmp_path / "some", "--episodes", 2)
+    assert found == [20.0, 20.0, 20.0]  # a reward of 1 in each of 20 steps
+    assert f"2 agents x 2 episodes in {OWN}" in out
+    assert "left out: agents 8, 10, which diverged in training" in out
+    save(tmp_path / "none", 2, OWN, fields={"diverged_agents": (0, 1)})
+    assert "must have agents that have not diverged" in refused(capsys, tmp_path / "none")
+
+
+def test_average_of_weights_is_named(tmp_path, capsys):
+    save(tmp_path, 1, OWN, ema_tau=0.05)
+    assert "was evaluated with an average of its actor's weights (ema_tau 0.05)" in returns_of(capsys, tmp_path)[1]
+
+
+# Gymnasium
+
+
+def test_start_states_of_different_seeds_differ_and_are_shared_by_the_agents(tmp_path, capsys):
+    save(tmp_path, 2, "gymnasium:Recorded-v0")
+    seen = []
+    for seed in (0, 1, 0):
+        Recorded.seeds.clear()
+        returns_of(capsys, tmp_path, "--gymnasium", "Recorded-v0", "--seed", seed, "--episodes", 16)
+        # The check of the environment begins a few episodes with seed 0 or none.
+        seen.append({seed for seed, num in Counter(Recorded.seeds).items() if num == 2 and seed})
+    assert [len(seeds) for seeds in seen] == [16, 16, 16]
+    assert not seen[0] & seen[1]
+    assert seen[0] == seen[2]
+
+
+@pytest.mark.parametrize(("num_envs", "most"), [(1, 3), (4, 12)])
+def test_no_more_environments_than_in_training_and_all_are_closed(tmp_path, capsys, num_envs, most):
+    save(tmp_path, 3, OWN, num_envs=num_envs, total_steps=1000)
+    gymcases.COUNT.update(made=0, open=0, most=0)
+    found, out = returns_of(capsys, tmp_path)
+    assert found == [20.0, 20.0, 20.0]
+    assert f"3 agents x 32 episodes in {OWN}" in out
+    # Making the task needs some more, one after another.
+    assert gymcases.COUNT["open"] == 0
+    assert gymcases.COUNT["most"] == most
+
+
+def test_environments_are_closed_when_one_fails(tmp_path, capsys, monkeypatch):
+    save(tmp_path, 2, "gymnasium:gymcases:Raises-v0")
+    monkeypatch.setenv("RAISES_AT", str(gymcases.COUNT["steps"] + 30))
+    line = refused(capsys, tmp_path, "--episodes", 4)
+    assert "gymnasium:gymcases:Raises-v0" in line
+    assert "simulator lost its connection" in line
+
+
+def test_environment_without_a_time_limit_is_refused_until_one_is_given(tmp_path, capsys):
+    save(tmp_path, 1, OWN)
+    line = refused(capsys, tmp_path, "--gymnasium", "Endless-v0")
+    assert "must have a time limit: --env-args max_episode_steps=1000" in line
+    words = ("--gymnasium", "Endless-v0", "--env-args", "max_episode_steps=7", "--episodes", 2)
+    assert returns_of(capsys, tmp_path, *words)[0] == [7.0, 7.0, 7.0]
+
+
+def test_action_repeat_of_the_training_is_that_of_the_evaluation(tmp_path, capsys):
+    save(tmp_path, 1, OWN, action_repeat=4)
+    gymcases.COUNT.update(steps=0)
+    assert returns_of(capsys, tmp_path, "--gymnasium", "gymcases:InPlace-v0", "--episodes", 2)[0] == [20.0] * 3
+    assert gymcases.COUNT["steps"] >= 40
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gymnasium", "Nope-v0"], "env_id is 'gymnasium:Nope-v0', but must be"),
+        (["--gymnasium", "Pendulum-v1"], "gymnasium is 'Pendulum-v1', with 3 observations and actions from (-2.0,)"),
+        (["--env-args", "g=2"], "env_args is g=2, but must only be given with --gymnasium"),
+        (["--gymnasium", "gymcases:Huge-v0"], "gymcases:Huge-v0"),
+    ],
+)
+def test_environments_that_cannot_be_used_are_refused_in_a_line(tmp_path, capsys, words, message):
+    save(tmp_path, 1, OWN)
+    assert message in refused(capsys, tmp_path, *words)
+
+
+def test_folder_without_policies_is_refused(tmp_path, capsys):
+    assert "must be the folder of a finished run" in refused(capsys, tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main([str(tmp_path), "--episodes", "0"])
+    assert "episodes is 0, but must be a whole number >= 1" in capsys.readouterr().err

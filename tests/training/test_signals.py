@@ -1,0 +1,180 @@
+"""Signals that stop a run: in a process of its own, and within another program."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ddpg_jax.training.signals import StopSignals
+
+SCRIPT = """
+import hashlib, os, signal, sys, time
+from ddpg_jax.training.signals import StopSignals
+with StopSignals(ends_process=True) as stop:
+    stop.advice = lambda: "resume with: go"
+    if "defer" in sys.argv:
+        stop.defer(lambda text: print(text, flush=True))
+    for name in sys.argv[2:]:
+        os.kill(os.getpid(), signal.Signals["SIG" + name])
+        time.sleep(0.2)
+    if not sys.argv[2:]:
+        print("busy", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"a", b"b", 200_000_000)  # keeps Python's signal handlers waiting for minutes
+    print("ends with", stop.number, stop.requested)
+"""
+
+
+def start(*words, under=()):
+    return subprocess.Popen(
+        [*under, sys.executable, "-c", SCRIPT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def result(*words, **options):
+    process = start(*words, **options)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR1", "USR2", "XCPU"])
+def test_command_ends_at_once_before_it_defers_signals(name):
+    number = signal.Signals[f"SIG{name}"]
+    assert result("now", name) == (128 + number, "", f"ended by SIG{name}; resume with: go\n")
+
+
+@pytest.mark.parametrize("names", [["INT"], ["TERM"], ["USR1"], ["TERM", "TERM"], ["INT", "TERM"]])
+def test_command_that_defers_signals_only_notes_the_first(names):
+    """Schedulers send SIGTERM twice."""
+    again = "again " if names[0] == "INT" else ""
+    status, out, err = result("defer", *names)
+    assert (status, err) == (0, "")
+    assert out == (
+        f"SIG{names[0]}: stopping after the current chunk; Ctrl-C {again}ends the run at once\n"
+        f"ends with {int(signal.Signals['SIG' + names[0]])} True\n"
+    )
+
+
+@pytest.mark.parametrize("names", [["INT", "INT"], ["TERM", "INT"]])
+def test_second_sigint_ends_a_command_at_once(names):
+    status, out, err = result("defer", *names)
+    assert (status, err) == (130, "ended by SIGINT; resume with: go\n")
+    assert len(out.splitlines()) == 1
+
+
+def test_command_listens_while_a_compiled_program_keeps_python_waiting():
+    process = start("defer")
+    assert process.stdout.readline() == "busy\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline().startswith("SIGINT: stopping after the current chunk")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (130, "ended by SIGINT; resume with: go\n")
+
+
+def test_signals_that_the_program_handles_do_not_stop_a_command():
+    """An environment may use SIGALRM for a time limit."""
+    handle = "signal.signal(signal.SIGALRM, lambda number, frame: print('alarm'))\nwith Stop"
+    script = SCRIPT.replace("with Stop", handle)
+    done = subprocess.run([sys.executable, "-c", script, "now", "ALRM"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "alarm\nends with None False\n")
+
+
+def test_closed_terminal_does_not_stop_a_command_under_nohup():
+    status, out, _ = result("now", "HUP", under=("nohup",))
+    assert (status, out) == (0, "ends with None False\n")
+
+
+def test_last_words_are_said_though_nobody_reads_the_output():
+    process = start("defer", "INT", "INT")
+    process.stdout.close()
+    assert process.wait(timeout=60) == 130
+    assert process.stderr.read().endswith("ended by SIGINT; resume with: go\n")
+    process.stderr.close()
+
+
+def handlers():
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    return {name: signal.getsignal(signal.Signals[name]) for name in names}
+
+
+@pytest.mark.parametrize("ends_process", [False, True])
+def test_handlers_and_descriptor_of_the_program_are_restored(ends_process):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before, wakeup = handlers(), signal.set_wakeup_fd(writer)
+    try:
+        with StopSignals(ends_process) as stop:
+            stop.defer(print)
+            assert handlers() != before
+        assert handlers() == before
+        assert signal.set_wakeup_fd(-1) == writer
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        os.close(reader)
+        os.close(writer)
+
+
+def test_library_notes_the_first_ctrl_c_and_raises_at_the_second():
+    said = []
+    with StopSignals(ends_process=False) as stop:
+        stop.defer(said.append)
+        stop.defer(said.append)  # before each setup of a sweep
+        signal.raise_signal(signal.SIGINT)
+        assert (stop.number, stop.requested) == (signal.SIGINT, True)
+        assert said == ["SIGINT: stopping after the current chunk; Ctrl-C again ends the run at once"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_library_leaves_ctrl_c_alone_before_it_defers_signals():
+    with pytest.raises(KeyboardInterrupt), StopSignals(ends_process=False):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_library_notes_signals_of_schedulers_unless_the_program_handles_them():
+    received = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
+    try:
+        with StopSignals(ends_process=False) as stop:
+            stop.defer(lambda text: None)
+            signal.raise_signal(signal.SIGUSR1)
+            assert (received, stop.number) == ([signal.SIGUSR1], None)
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR2):
+                signal.raise_signal(number)
+            assert stop.number == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_second_ctrl_c_is_the_programs_own():
+    received = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        with StopSignals(ends_process=False) as stop:
+            stop.defer(lambda text: None)
+            signal.raise_signal(signal.SIGINT)
+            assert received == []
+            signal.raise_signal(signal.SIGINT)
+            assert received == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("ends_process", [False, True])
+def test_nothing_is_handled_in_another_thread(ends_process):
+    before, found = handlers(), []
+
+    def train():
+        with StopSignals(ends_process) as stop:
+            stop.defer(print)
+            found.append(handlers())
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert found == [before]
