@@ -1,24 +1,31 @@
-# Each of these first installs everything that it needs:
+# Each of these first installs what it needs into .venv:
 # make run: train 32 agents.  make test: run the linter, the type checker and the tests that are not slow.
 # make docs: build the documentation as a site.  make notebooks: execute the notebooks in place.
 PYTHON ?= python3
 VENV := .venv
-STAMP := $(VENV)/installed
+PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run install test test-slow lint docs notebooks clean
+.PHONY: run install test test-slow lint docs notebooks lock clean
 
-run: install
+run: $(VENV)/run
 	$(VENV)/bin/python -m ddpg_jax.run --seeds 32
 
-install: $(STAMP)
+install: $(VENV)/test
 
-$(STAMP): requirements.lock pyproject.toml
+# What training needs is a part of what the tests need: .venv serves both.
+$(VENV)/run: requirements.run.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "ddpg_jax needs Python 3.11 or later; choose one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
-	touch $(STAMP)
+	@echo "installing $$(grep -c == requirements.run.lock) packages into $(VENV): about a minute"
+	$(PIP) install -r requirements.run.lock
+	$(PIP) install --no-build-isolation --no-deps --editable .
+	touch $@
+
+$(VENV)/test: $(VENV)/run requirements.lock
+	@echo "installing what the tests need, $$(grep -c == requirements.lock) packages: about two minutes"
+	$(PIP) install -r requirements.lock
+	touch $@
 
 lint: install
 	$(VENV)/bin/ruff check
@@ -38,6 +45,13 @@ docs: install
 
 notebooks: install
 	$(VENV)/bin/python notebooks/execute.py
+
+# Writes both lists of versions: what is installed now, and the part of it that training needs.
+lock: install
+	$(VENV)/bin/python -m pip freeze --all --exclude-editable --exclude pip > requirements.lock
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/python -m pip install --quiet --constraint requirements.lock --upgrade setuptools wheel .
+	build/lock/bin/python -m pip freeze --all --exclude ddpg_jax --exclude pip > requirements.run.lock
 
 clean:
 	rm -rf $(VENV) build site docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,167 +1,134 @@
 """Measures what each change after DDPG is worth: `python benchmarks/family.py --tasks pendulum`.
 
-Climbs a ladder of changes, each on top of those before, and tries each of them alone on DDPG, with the same 32 seeds in
-pairs. Runs the command once for each entry of LADDER and ALONE, except those whose results exist already (`--again`
-runs all), keeps the results in `benchmarks/results/family/`, and writes the tables of `docs/family.md`. On two cores
-`pendulum` takes about a quarter of an hour. `cartpole_swingup` and `cartpole_balance` need the extra `playground`;
-beside other work the first took more than an hour, and the second half an hour.
+Climbs a ladder of changes, each on top of those before, and tries each of them alone on DDPG. All runs of a task have
+the same 32 seeds, at a root seed on which nothing was tuned. Runs what is missing in `results/family/` (`--again` runs
+all), and writes the tables of `docs/family.md`. On two cores `pendulum` takes a quarter of an hour; the tasks of
+MuJoCo Playground need its extra, and an hour each.
 """
 
 import argparse
-import csv
 import json
-import subprocess
-import sys
-import tempfile
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from record import BUSY_LOAD, commit, describe_machine, load_average
+from record import BUSY_LOAD, RESULTS, begin, fill, load_average
 
+import ddpg_jax
+from ddpg_jax import PRESETS, Config
 from ddpg_jax.results.statistics import iqm, iqm_interval, probability_of_improvement, steps_until
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "family"
-PAGE = HERE.parent / "docs" / "family.md"
+SEED = 4
 
 
-class Task(NamedTuple):
-    """A task of the ladder, at a root seed on which nothing was tuned."""
+class Ladder(NamedTuple):
+    """A task, and the values of its agents where they are not DDPG's."""
 
-    flags: tuple[str, ...]
-    values: tuple[str, str]
+    config: Config
+    values: tuple[float, float]
     """The smallest and the largest discounted return, for a categorical critic."""
     threshold: float
     """A return whose first crossing is reported."""
 
 
-SMALL = (
-    "--preset", "continuous", "--n-step", "1", "--hidden-sizes", "64", "64", "--batch-size", "64",
-    "--eval-every", "2500", "--final-episodes", "16", "--seed", "4",
-)  # fmt: skip
+SMALL = PRESETS["continuous"].replace(
+    n_step=1, hidden_sizes=(64, 64), batch_size=64, eval_every=2_500, final_episodes=16
+)
 """DDPG with the other values of the preset `continuous`, and networks small enough for a ladder on two cores."""
 
-CAR = (
-    "--preset", "mountain_car", "--n-step", "1", "--gamma", "0.995", "--learning-starts", "2000",
-    "--actor-normalization", "none", "--seed", "4",
-)  # fmt: skip
+CAR = PRESETS["mountain_car"].replace(n_step=1, gamma=0.995, learning_starts=2_000, actor_normalization="none")
 """The preset `mountain_car` without what it has beyond DDPG, and with a gamma that was tried for DDPG."""
 
 TASKS = {
-    "pendulum": Task(("--preset", "pendulum", "--seed", "4"), ("-2000", "0"), -150.0),
-    "mountain_car": Task(CAR, ("-50", "100"), 85.0),
-    "cartpole_swingup": Task(
-        ("--env-id", "playground:CartpoleSwingup", *SMALL, "--total-steps", "15000"), ("0", "100"), 200.0
+    "pendulum": Ladder(PRESETS["pendulum"], (-2_000.0, 0.0), -150.0),
+    "mountain_car": Ladder(CAR, (-50.0, 100.0), 85.0),
+    "cartpole_swingup": Ladder(
+        SMALL.replace(env_id="playground:CartpoleSwingup", total_steps=15_000), (0.0, 100.0), 200.0
     ),
-    "cartpole_balance": Task(
-        ("--env-id", "playground:CartpoleBalance", *SMALL, "--total-steps", "30000"), ("0", "100"), 900.0
+    "cartpole_balance": Ladder(
+        SMALL.replace(env_id="playground:CartpoleBalance", total_steps=30_000), (0.0, 100.0), 900.0
     ),
 }
 
-TWIN, DELAY, SMOOTH = ("--num-critics", "2"), ("--policy-delay", "2"), ("--target-noise", "0.2")
-STEPS, NORMAL = ("--n-step", "3"), ("--normalize-observations",)
-ATOMS = ("--critic-atoms", "51", "--value-min", "{low}", "--value-max", "{high}")
-
-LADDER: dict[str, tuple[str, ...]] = {
-    "DDPG": (),
-    "+ two critics": TWIN,
-    "+ delayed actor": TWIN + DELAY,
-    "+ smoothed target (TD3)": TWIN + DELAY + SMOOTH,
-    "+ 3-step returns": TWIN + DELAY + SMOOTH + STEPS,
-    "+ categorical critics": TWIN + DELAY + SMOOTH + STEPS + ATOMS,
-    "+ normalised observations": TWIN + DELAY + SMOOTH + STEPS + ATOMS + NORMAL,
+CHANGES: dict[str, dict[str, Any]] = {
+    "two critics": {"num_critics": 2},
+    "delayed actor": {"policy_delay": 2},
+    "smoothed target": {"target_noise": 0.2},
+    "3-step returns": {"n_step": 3},
+    "categorical critic": {"critic_atoms": 51},
+    "normalised observations": {"normalize_observations": True},
 }
-"""The flags of each rung."""
+"""The fields of each change, in the order of the rungs."""
 
-ALONE: dict[str, tuple[str, ...]] = {
-    "delayed actor": DELAY,
-    "smoothed target": SMOOTH,
-    "3-step returns": STEPS,
-    "categorical critic": ATOMS,
-    "normalised observations": NORMAL,
-}
-"""The flags of each change on DDPG alone; two critics alone are the first rung."""
+NAMES = {"smoothed target": "smoothed target (TD3)", "categorical critic": "categorical critics"}
+"""Names of rungs that differ from those of the changes."""
 
 
-def run(task: Task, flags: tuple[str, ...], seeds: int) -> dict[str, Any]:
-    """Trains, and returns what is kept of the run."""
-    low, high = task.values
-    words = [*task.flags, *(flag.format(low=low, high=high) for flag in flags)]
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        load = load_average()
-        command = [sys.executable, "-m", "ddpg_jax.run", "--seeds", str(seeds), *words, "--quiet", "--out", str(out)]
-        subprocess.run(command, check=True)
-        summary = json.loads((out / "summary.json").read_text())
-        with open(out / "metrics.csv") as file:
-            table = list(csv.DictReader(file))
-    steps = sorted({int(row["env_steps"]) for row in table})
-    curve = [[float(row["eval_return"] or "nan") for row in table if int(row["env_steps"]) == step] for step in steps]
-    return {
-        "flags": words,
-        "final_return": summary["per_agent_final_return"],
-        "num_solved": summary.get("final_shortfall", {}).get("num_solved"),
-        "updates_per_second": summary["updates_per_second"],
-        "env_steps": steps,
-        "eval_return": curve,
-        "load_average": [load, load_average()],
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit(),
-        "machine": describe_machine(),
+def rungs() -> dict[str, dict[str, Any]]:
+    """Returns the fields of each rung of the ladder, and of each change alone, by the names in the tables."""
+    found, climbed = {"DDPG": {}}, {}
+    for name, fields in CHANGES.items():
+        climbed = {**climbed, **fields}
+        found[f"+ {NAMES.get(name, name)}"] = climbed
+    return found | {name: fields for name, fields in CHANGES.items() if name != "two critics"}
+
+
+def run(task: Ladder, fields: dict[str, Any], seeds: int) -> dict[str, Any]:
+    """Trains, and returns what is kept."""
+    if "critic_atoms" in fields:
+        fields = fields | dict(zip(("value_min", "value_max"), task.values, strict=True))
+    record = begin() | {"fields": fields}
+    result = ddpg_jax.train(task.config.replace(**fields), seeds=seeds, seed=SEED)
+    summary, steps_and_returns = result.summary, result.history.greedy_returns()
+    return record | {
+        "load_average": [*record["load_average"], load_average()],
+        "final_return": np.asarray(summary.per_agent_final_return).tolist(),
+        "num_solved": None if summary.final_shortfall is None else summary.final_shortfall.num_solved,
+        "updates_per_second": summary.updates_per_second,
+        "env_steps": np.asarray(steps_and_returns[0]).tolist(),
+        "eval_return": np.asarray(steps_and_returns[1]).tolist(),
     }
 
 
-def row(name: str, result: dict[str, Any], before: dict[str, Any], ddpg: dict[str, Any], task: Task) -> str:
-    """Returns a row of a table; `before` is what the result is compared with."""
-    final, earlier = (np.array(each["final_return"], float) for each in (result, before))
-    low, high = iqm_interval(final)
-    better = "" if result is before else "{:.2f} [{:.2f}, {:.2f}]".format(*probability_of_improvement(final, earlier))
-    first = steps_until(np.array(result["env_steps"]), np.array(result["eval_return"]), task.threshold)
-    reached = np.isfinite(first)
-    median = f"{np.median(np.where(reached, first, np.inf)):,.0f}" if reached.mean() > 0.5 else "never"
-    solved = "" if result["num_solved"] is None else f"{result['num_solved']} of {len(final)}"
-    speed, base = result["updates_per_second"], ddpg["updates_per_second"]
-    updates = "–" if was_disturbed(result) or was_disturbed(ddpg) else f"{speed:,.0f} ({speed / base:.2f})"
-    return (
-        f"| {name} | {float(iqm(final)):.1f} [{low:.1f}, {high:.1f}] | {final.min():.1f} | {solved} | {better} "
-        f"| {median} | {int(reached.sum())} | {updates} |"
-    )
-
-
-def was_disturbed(result: dict[str, Any]) -> bool:
-    """Returns whether other work ran beside a run, so that its speed says nothing."""
+def was_busy(result: dict[str, Any]) -> bool:
+    """Returns whether other work ran on the machine, so that the speed of the run says nothing."""
     return max(result["load_average"]) > result["machine"]["cores"] + BUSY_LOAD
 
 
-def tables(name: str) -> str:
+def row(name: str, result: dict[str, Any], before: dict[str, Any], ddpg: dict[str, Any], threshold: float) -> list[str]:
+    """Returns the cells of a row; `before` is what the result is compared with."""
+    final, earlier = (np.array(each["final_return"], float) for each in (result, before))
+    low, high = iqm_interval(final)
+    better = "" if result is before else "{:.2f} [{:.2f}, {:.2f}]".format(*probability_of_improvement(final, earlier))
+    first = steps_until(np.array(result["env_steps"]), np.array(result["eval_return"]), threshold)
+    reached = np.isfinite(first)
+    median = f"{np.median(np.where(reached, first, np.inf)):,.0f}" if reached.mean() > 0.5 else "never"
+    cells = [name, f"{float(iqm(final)):.1f} [{low:.1f}, {high:.1f}]", f"{final.min():.1f}", better, median]
+    cells.append(str(int(reached.sum())))
+    if not was_busy(ddpg):
+        speed, base = result["updates_per_second"], ddpg["updates_per_second"]
+        cells.append("–" if was_busy(result) else f"{speed:,.0f} ({speed / base:.2f})")
+    return cells
+
+
+def tables(results: dict[str, dict[str, Any]], threshold: float) -> str:
     """Returns the two tables of a task in Markdown."""
-    task, there = TASKS[name], json.loads((RESULTS / f"{name}.json").read_text())
-    head = (
-        "final return: IQM [95%] | worst | solved | P(better than {}) [95%] "
-        f"| steps to {task.threshold:g}, median | reached it | updates/s (of DDPG) |\n|---|---|---|---|---|---|---|---|"
+    ddpg = results["DDPG"]
+    there = [name for name in rungs() if name in results]
+    ladder = [name for name in there if name == "DDPG" or name.startswith("+")]
+    befores = dict(zip(ladder, [ladder[0], *ladder], strict=False))
+    lines = []
+    for first, against, names in (
+        ("rung", "the rung before", ladder),
+        ("only this change", "DDPG", [name for name in there if name not in ladder]),
+    ):
+        head = [first, "final return: IQM [95%]", "worst", f"P(better than {against}) [95%]"]
+        head += [f"steps to {threshold:g}, median", "reached it"] + ["updates/s (of DDPG)"] * (not was_busy(ddpg))
+        rows = [row(name, results[name], results[befores.get(name, "DDPG")], ddpg, threshold) for name in names]
+        lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(x)} |" for x in rows)]
+    dates = sorted({f"{results[name]['commit']} of {results[name]['date']}" for name in there})
+    return "\n".join(
+        [*lines[1:], "", f"{ddpg['machine']['cpu']}, {ddpg['machine']['cores']} cores; {', '.join(dates)}."]
     )
-    lines, before = [f"| rung | {head.format('the rung before')}"], there["DDPG"]
-    for rung in (rung for rung in LADDER if rung in there):
-        lines.append(row(rung, there[rung], before, there["DDPG"], task))
-        before = there[rung]
-    alone = [row(change, there[change], there["DDPG"], there["DDPG"], task) for change in ALONE if change in there]
-    lines += ["", f"| alone on DDPG | {head.format('DDPG')}", *alone] if alone else []
-    one = there["DDPG"]
-    machine = one["machine"]
-    lines += ["", f"{machine['cpu']}, {machine['cores']} cores; commit {one['commit']}; {one['date']}; "
-              f"`{' '.join(task.flags)} --seeds {len(one['final_return'])}`."]  # fmt: skip
-    return "\n".join(lines)
-
-
-def fill_page(name: str, text: str) -> None:
-    """Writes the text between the marks of that name in the page."""
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, _, rest = PAGE.read_text().partition(begin)
-    _, found, after = rest.partition(end)
-    if found:
-        PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def main() -> None:
@@ -170,17 +137,18 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run everything again")
     parser.add_argument("--seeds", type=int, default=32, help="agents of each run (default: 32)")
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS), help="these tasks only")
+    parser.add_argument("--tables", action="store_true", help="run nothing; write the tables of the results")
     options = parser.parse_args()
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    ddpg_jax.use_all_cores()
     for name in options.tasks:
-        file = RESULTS / f"{name}.json"
-        there = json.loads(file.read_text()) if file.exists() and not options.again else {}
-        for change, flags in {**LADDER, **ALONE}.items():
+        path = RESULTS / "family" / f"{name}.json"
+        there = json.loads(path.read_text()) if path.exists() and not options.again else {}
+        for change, fields in ({} if options.tables else rungs()).items():
             if change not in there:
                 print(f"{name}: {change}", flush=True)
-                there[change] = run(TASKS[name], flags, options.seeds)
-                file.write_text(json.dumps(there) + "\n")
-        fill_page(name, tables(name))
+                there[change] = run(TASKS[name], fields, options.seeds)
+                path.write_text(json.dumps(there) + "\n")
+        fill("family.md", name, tables(there, TASKS[name].threshold))
 
 
 if __name__ == "__main__":

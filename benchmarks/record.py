@@ -1,15 +1,17 @@
-"""Describes the circumstances of a benchmark (machine, commit, load), and writes its tables into the README."""
+"""Describes the circumstances of a benchmark, and writes its table into a page of the documentation."""
 
+import json
 import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-README = HERE / "README.md"
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+DOCS = ROOT / "docs"
 
 BUSY_LOAD = 0.5
 """Load average above which a warning is printed."""
@@ -17,65 +19,74 @@ BUSY_LOAD = 0.5
 
 def describe_machine() -> dict[str, Any]:
     """Returns the machine on which the benchmark runs."""
-    cpu = platform.processor() or platform.machine()
-    memory = None
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.partition(":")[2].strip()
-                break
+    cpu, memory = platform.processor() or platform.machine(), None
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
         memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-    except (OSError, ValueError):  # another operating system
-        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores,
         "memory_gib": memory,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
 
 
-def commit(checkout: Path = HERE.parent) -> str:
-    """Returns the commit that is measured, and whether the package has uncommitted changes."""
+def commit(checkout: Path = ROOT) -> str:
+    """Returns the commit of a checkout, and whether its package has uncommitted changes."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        head = _git(checkout, "rev-parse", "--short=12", "HEAD")
-        return head + (" with changes" if _git(checkout, "status", "--porcelain", "--", "ddpg_jax") else "")
+        changes = git("status", "--porcelain", "--", "ddpg_jax")
+        return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
-def _git(checkout: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def load_average() -> float | None:
+def load_average() -> float:
     """Returns the average number of processes that wanted a core in the last minute."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    return round(os.getloadavg()[0], 2)
 
 
-def warn_if_busy() -> None:
-    """Prints a warning if other work on this machine would distort the figures."""
+def begin() -> dict[str, Any]:
+    """Returns the circumstances of a measurement that begins now; warns if other work would distort it."""
     load = load_average()
-    if load is not None and load > BUSY_LOAD:
+    if load > BUSY_LOAD:
         print(f"warning: the load average is {load}: other work on this machine distorts the figures", file=sys.stderr)
+    return {
+        "machine": describe_machine(),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "load_average": [load],
+    }
 
 
-def fill_readme(name: str, text: str) -> None:
-    """Writes the text between the marks of that name in `benchmarks/README.md`."""
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, _, rest = README.read_text().partition(begin)
-    _, found, after = rest.partition(end)
-    if found:
-        README.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Writes a record, with the load average at its end."""
+    loads = [record["load_average"][0], load_average()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**record, "load_average": loads}, indent=1) + "\n")
 
 
-def record_line(record: dict[str, Any]) -> str:
-    """Returns the circumstances of a record as a line of text."""
+def circumstances(record: dict[str, Any]) -> str:
+    """Returns the circumstances of a record in a sentence."""
     machine = record["machine"]
-    loads = ", ".join(str(load) for load in record["load_average"])
+    loads = " and ".join(str(load) for load in record["load_average"])
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; Python {machine['python']}; "
-        f"commit {record['commit']}; {record['date']}; load average before and after: {loads}."
+        f"{machine['cpu']}, {machine['cores']} cores; Python {machine['python']}; commit {record['commit']}; "
+        f"{record['date']}; load average before and after: {loads}."
     )
+
+
+def fill(page: str, name: str, text: str) -> None:
+    """Prints a table, and writes it between the marks of that name in a page of the documentation."""
+    print(text)
+    begin_mark, end_mark = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = (DOCS / page).read_text().partition(begin_mark)
+    _, found, after = rest.partition(end_mark)
+    if found:
+        (DOCS / page).write_text(f"{before}{begin_mark}\n{text.strip()}\n{end_mark}{after}")

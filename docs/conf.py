@@ -1,12 +1,16 @@
-"""Configures Sphinx, with which `make docs` builds a site from the repository's Markdown pages and the docstrings."""
+"""Configures Sphinx, with which `make docs` builds a site from the repository's pages, notebooks and docstrings."""
 
 import dataclasses
 import importlib
+import json
 import pkgutil
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from myst_parser.sphinx_ import MystParser
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
@@ -20,7 +24,7 @@ html_title = f"ddpg_jax {release}"
 
 # The sources start at the root of the repository, so that links between pages work in the repository and in the site.
 root_doc = "docs/index"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs/**", "benchmarks/README.md"]
+include_patterns = ["*.md", "LICENSE", "docs/**", "benchmarks/README.md", "notebooks/*.ipynb"]
 exclude_patterns = ["docs/_templates"]
 templates_path = [str(Path(__file__).parent / "_templates")]
 extensions = [
@@ -50,17 +54,48 @@ html_show_sphinx = False
 html_show_copyright = False
 
 
+class NotebookParser(MystParser):
+    """Shows an executed notebook: its text, code, printed output and images."""
+
+    supported = ("notebook",)
+
+    def parse(self, inputstring: str, document: nodes.document) -> None:
+        """Parses a notebook as the Markdown page that it amounts to."""
+        cells = json.loads(inputstring)["cells"] if inputstring else []
+        super().parse("\n\n".join(map(_cell_as_markdown, cells)), document)
+
+
+def _cell_as_markdown(cell: dict[str, Any]) -> str:
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        return source
+    parts = [f"```python\n{source}\n```"]
+    for output in cell["outputs"]:
+        data = output.get("data", {})
+        if "image/png" in data:
+            parts.append(f'<img src="data:image/png;base64,{"".join(data["image/png"]).strip()}" alt="figure">')
+        elif "text/html" in data:
+            parts.append("".join(data["text/html"]))
+        else:
+            parts.append(f"```text\n{''.join(output.get('text', data.get('text/plain', '')))}\n```")
+    return "\n\n".join(parts)
+
+
 def _without_signature(app: Sphinx, what: str, name: str, obj: Any, *_: Any) -> tuple[str, None] | None:
     """Omits the signatures of classes that are lists of fields, because the fields are listed below."""
     is_record = dataclasses.is_dataclass(obj) or hasattr(obj, "_fields")
     return ("", None) if what == "class" and is_record else None
 
 
-def _show_functions_in_fields_as_fields() -> None:
-    """Removes defaults of fields that are functions; Sphinx would show such fields as methods."""
+def _simplify_fields() -> None:
+    """Shows fields that are functions as fields, not as methods, and types without the help texts of the command."""
     for module in pkgutil.walk_packages(ddpg_jax.__path__, "ddpg_jax."):
-        for cls in vars(importlib.import_module(module.name)).values():
+        if module.name.endswith("__main__"):
+            continue
+        for cls in list(vars(importlib.import_module(module.name)).values()):
             if isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.startswith("ddpg_jax"):
+                hints = typing.get_type_hints(cls)
+                cls.__annotations__ = {name: hints[name] for name in cls.__annotations__}
                 for field in dataclasses.fields(cls):
                     if callable(vars(cls).get(field.name)):
                         delattr(cls, field.name)
@@ -68,7 +103,9 @@ def _show_functions_in_fields_as_fields() -> None:
 
 def setup(app: Sphinx) -> None:
     """Configures what the options above cannot."""
+    app.add_source_suffix(".ipynb", "notebook")
+    app.add_source_parser(NotebookParser)
     app.connect("autodoc-process-signature", _without_signature)
-    _show_functions_in_fields_as_fields()
+    _simplify_fields()
     # Napoleon reads the text before a colon in a field's docstring as its type; here it is part of a sentence.
     GoogleDocstring._parse_attribute_docstring = lambda self: list(self._consume_to_end())

@@ -22,30 +22,19 @@ def execute(path: Path) -> None:
     """Executes a notebook; nothing is written if a cell fails."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:  # for the run folders
-        client = NotebookClient(notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": folder}})
+        client = NotebookClient(
+            notebook, timeout=1800, record_timing=False, coalesce_streams=True, resources={"metadata": {"path": folder}}
+        )
         client.execute()
     for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = _joined(cell.outputs)
+        for output in cell.get("outputs", []):
+            output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
         "outputs_of": digest(notebook),
     }
     nbformat.write(notebook, path)
-
-
-def _joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Joins consecutive pieces of the same stream, which may arrive in any division, and removes metadata."""
-    joined: list[nbformat.NotebookNode] = []
-    for output in outputs:
-        if "metadata" in output:
-            output.metadata = {}
-        if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
-            joined[-1].text += output.text
-        else:
-            joined.append(output)
-    return joined
 
 
 if __name__ == "__main__":

@@ -122,9 +122,7 @@ def main(options: Options) -> None:
         critic = update_critic(critic, actor, batch)
         actor, critic = update_actor(actor, critic, batch[0])
         enough = meter.advanced()
-    meter.report(
-        versions("jax", "flax", "optax", "gymnasium"), lambda observations: np.asarray(act(actor.params, observations))
-    )
+    meter.report(versions("jax", "flax", "optax", "gymnasium"))
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def main(options: Options) -> None:
         done = terminated or truncated
         state = environment.reset()[0] if done else next_state
         enough = meter.advanced()
-    meter.report(versions("tensorflow", "keras", "gymnasium"), lambda observations: agent.actor(observations).numpy())
+    meter.report(versions("tensorflow", "keras", "gymnasium"))
 
 
 if __name__ == "__main__":

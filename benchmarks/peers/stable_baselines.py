@@ -1,14 +1,26 @@
-"""Measures Stable-Baselines3's DDPG (PyTorch) with the tutorial's configuration, as far as it has options for it.
+"""Measures the DDPG of Stable-Baselines3 (PyTorch), or of SBX (JAX) where it is installed, on the tutorial's task.
 
-It has one learning rate for both networks; here it is the actor's. The input of its critic is observation and action
-together. Its noise is added to actions scaled to [-1, 1], so half of the tutorial's sigma is the same torque in N m.
+Both have the tutorial's configuration, as far as they have options for it. The input of their critics is observation
+and action together. Stable-Baselines3 has one learning rate for both networks; here it is the actor's. The noise is
+added to actions scaled to [-1, 1], so half of the tutorial's sigma is the same torque in N m.
 """
+
+from typing import Any
 
 import numpy as np
 from harness import Meter, Options, options, versions
-from stable_baselines3 import DDPG
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
+
+try:
+    from sbx import DDPG
+
+    PACKAGES: tuple[str, ...] = ("sbx-rl", "jax", "flax", "optax", "stable-baselines3", "torch", "gymnasium")
+    OWN: dict[str, Any] = {"qf_learning_rate": 2e-3}
+except ImportError:
+    from stable_baselines3 import DDPG
+
+    PACKAGES, OWN = ("stable-baselines3", "torch", "gymnasium"), {"device": "cpu"}
 
 
 class Count(BaseCallback):
@@ -24,7 +36,6 @@ class Count(BaseCallback):
 
 def main(options: Options) -> None:
     meter = Meter(options)
-    noise = OrnsteinUhlenbeckActionNoise(np.zeros(1), 0.1 * np.ones(1), theta=0.15, dt=1e-2)
     model = DDPG(
         "MlpPolicy",
         "Pendulum-v1",
@@ -36,16 +47,13 @@ def main(options: Options) -> None:
         gamma=0.99,
         train_freq=1,
         gradient_steps=1,
-        action_noise=noise,
+        action_noise=OrnsteinUhlenbeckActionNoise(np.zeros(1), 0.1 * np.ones(1), theta=0.15, dt=1e-2),
         policy_kwargs={"net_arch": [256, 256]},
         seed=options.seed,
-        device="cpu",
+        **OWN,
     )
     model.learn(10**9, callback=Count(meter))
-    meter.report(
-        versions("stable-baselines3", "torch", "gymnasium"),
-        lambda observations: model.predict(observations, deterministic=True)[0],
-    )
+    meter.report(versions(*PACKAGES))
 
 
 if __name__ == "__main__":
