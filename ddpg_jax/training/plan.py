@@ -161,7 +161,11 @@ def make_plan(
     if options.record_every:
         for each in plans:
             longest_chunk(each.setup, recording=True)
-    return Plan(options, task, plans, custom=setup is not None)
+    plan = Plan(options, task, plans, custom=setup is not None)
+    for each in plans:
+        if each.placement.platform == "cpu":  # on an accelerator the compiled program says what it needs
+            plan.require_memory(each)
+    return plan
 
 
 def _task(config: Config, setup: Setup | None) -> Task:
@@ -215,8 +219,8 @@ def _plan_setup(
     num_seeds = len(options.seeds)
     agents = np.concatenate([options.seeds.start + c * num_seeds + np.arange(num_seeds) for c in configs])
     if hyperparameters is None:
-        trees = [make_hyperparameters(options.swept[c].config) for c in configs for _ in options.seeds]
-        arrays = jax.tree.map(lambda *leaves: np.asarray(leaves, np.float32), *trees)
+        trees = [make_hyperparameters(options.swept[c].config) for c in configs]
+        arrays = jax.tree.map(lambda *leaves: np.repeat(np.asarray(leaves, np.float32), num_seeds), *trees)
     else:
         arrays = _given_hyperparameters(hyperparameters, len(agents))
     placement = choose_placement(
@@ -269,6 +273,6 @@ def noise_scales(plan: Plan, each: SetupPlan) -> dict[str, Any]:
         noise = each.hyperparameters.noise
         scale, decay = np.asarray(noise.scale, float), np.asarray(noise.decay, float)
     else:
-        noises = [make_noise(plan.options.swept[c].config) for c in each.configs for _ in plan.options.seeds]
-        scale, decay = (np.array([getattr(noise, name) for noise in noises]) for name in ("scale", "decay"))
+        noises, num = [make_noise(plan.options.swept[c].config) for c in each.configs], len(plan.options.seeds)
+        scale, decay = (np.repeat([getattr(noise, name) for noise in noises], num) for name in ("scale", "decay"))
     return {"noise_scale": each.setup.exploration.noise_unit[0] * scale, "noise_decay": decay}

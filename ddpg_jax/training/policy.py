@@ -164,7 +164,7 @@ def _act(variables: Any, observations: jax.Array, *, actor: Actor, each: bool) -
 @lru_cache
 def _bounds_within_float32(actor: Actor) -> tuple[np.ndarray, np.ndarray]:
     """Returns the bounds rounded inwards: the float32 next to 0.1 is above 0.1, outside of a float64 space."""
-    low, high = np.float32(actor.low), np.float32(actor.high)
+    low, high = np.array(actor.low, np.float32), np.array(actor.high, np.float32)
     return (
         np.where(low < np.asarray(actor.low), np.nextafter(low, np.float32(np.inf)), low),
         np.where(high > np.asarray(actor.high), np.nextafter(high, np.float32(-np.inf)), high),
@@ -269,18 +269,20 @@ def _described(description: Any, actor: Actor | None) -> dict[str, Any]:
     """
     if description["format"] > FORMAT:
         raise ValueError(f"its format is {description['format']}, newer than {FORMAT}: update ddpg_jax")
-    if description["network"] != "config" and actor is None:
-        raise ValueError("its network is not one that Config describes: pass it, as load_policy(folder, actor=...)")
     low, high = (tuple(float(bound) for bound in description[name]) for name in ("low", "high"))
     size, agents = int(description["observation_size"]), tuple(int(agent) for agent in description["agents"])
     config = None if description["config"] is None else Config.from_dict(description["config"])
     best = description["best_agent"]
     if not (np.isfinite((low, high)).all() and low and size > 0):
         raise ValueError(f"{size} observations and actions from {low} to {high} make no sense")
+    if actor is None:
+        if config is None or description["network"] != "config":
+            raise ValueError("its network is not one that Config describes: pass it, as load_policy(folder, actor=...)")
+        actor = make_algorithm(config, low, high).actor
     return {
         "env_id": str(description["env_id"]),
         "observation_size": size,
-        "actor": make_algorithm(config, low, high).actor if actor is None else actor,
+        "actor": actor,
         "diverged_agents": tuple(agents.index(agent) for agent in description["diverged_agents"]),
         "best_agent": None if best is None else agents.index(best),
         "agents": agents,
@@ -319,6 +321,6 @@ def read_weights(file: Path, expected: Any, agents: Sequence[int], diverged: Ite
         if here != there:
             raise ValueError(f"{file}: weights {name} are {here}, but must be {there}")
         is_finite = np.isfinite(found[name]).reshape(len(agents), -1).all(axis=1)
-        if spoilt := sorted({agents[index] for index in np.flatnonzero(~is_finite)} - set(diverged)):
+        if spoilt := sorted({agents[index] for index in np.flatnonzero(~is_finite).tolist()} - set(diverged)):
             raise ValueError(f"{file}: weights {name} are not finite in agents {spoilt}")
     return unflatten_dict(found, sep="/")

@@ -219,7 +219,6 @@ def _policy_path(run: Run, index: int) -> Path:
 def _make_trainer(run: Run, index: int, each: SetupPlan) -> tuple[Trainer, Starts]:
     """Compiles the programs of a setup, if its agents fit into memory, and makes the agents."""
     plan, num_episodes = run.plan, run.plan.config.eval_episodes or 1
-    plan.require_memory(each)
     with run.watch.time("compiling"):
         which = f" program {index + 1} of {len(plan.setups)}" if len(plan.setups) > 1 else ""
         run.progress.compiling(f"compiling{which}")

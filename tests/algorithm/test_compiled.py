@@ -1,19 +1,18 @@
-"""What XLA makes of the training programs on a CPU: no copy of the replay, and no more operations than recorded."""
+"""Tests what XLA makes of the training programs on a CPU: no copy of the replay, and no more operations than recorded."""
 
 import json
 import sys
 from pathlib import Path
 
-import command
 import jax
 import jax.numpy as jnp
 import pytest
 from hlo import learning_loop, replay_copies
 
-from ddpg_jax.environments.registry import make
-from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.programs import Placement, compile_programs
+from ddpg_jax.environments.registry import task_of
 from ddpg_jax.presets import PRESETS
+from ddpg_jax.training.programs import Placement, compile_programs
+from ddpg_jax.training.setup_factory import make_hyperparameters, make_setup
 
 RECORDED = Path(__file__).parent / "compiled_operations.json"
 CAPACITY = 7916
@@ -23,10 +22,12 @@ CAPACITY = 7916
 def training_text(preset: str) -> str:
     """Returns the compiled training program of a preset for one agent."""
     config = PRESETS[preset].replace(replay_capacity=CAPACITY)
-    setup = make_setup(config, make(config.env_id))
-    placement = Placement(tuple(jax.devices()[:1]), 1)
-    hyperparameters = jax.tree.structure(make_hyperparameters(config))
-    programs = compile_programs(setup, placement, max_steps=250, num_starts=2, hyperparameters=hyperparameters)
+    programs = compile_programs(
+        make_setup(config),
+        Placement(tuple(jax.devices()[:1]), 1),
+        starts=task_of(config).evaluation_starts(2),
+        hyperparameters=jax.tree.structure(make_hyperparameters(config)),
+    )
     return programs.train.as_text()
 
 
@@ -46,15 +47,7 @@ def test_a_copy_outside_of_loops_is_noticed():
     assert len(replay_copies(program.as_text(), CAPACITY, in_loops=False)) == 1
 
 
-def test_a_run_compiles_its_three_programs_and_few_others(tmp_path):
-    run = command.execute("--seeds", 2, folder=tmp_path, under=("env", "JAX_LOG_COMPILES=1"))
-    compiled = [line for line in run.err.splitlines() if "Finished XLA compilation of" in line]
-    assert run.status == 0
-    assert sum("jit(on_device)" in line for line in compiled) == 3
-    assert len(compiled) <= 10  # each takes some hundredths of a second, and there were 53 of them
-
-
-if __name__ == "__main__":  # records them: PYTHONPATH=benchmarks python tests/test_compiled.py
+if __name__ == "__main__":  # records them: PYTHONPATH=benchmarks python tests/algorithm/test_compiled.py
     operations = {preset: learning_loop(training_text(preset)).launches.total() for preset in PRESETS}
     RECORDED.write_text(json.dumps({"jax": jax.__version__, "operations": operations}, indent=2) + "\n")
     sys.stdout.write(RECORDED.read_text())

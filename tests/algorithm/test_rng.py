@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toy_environments import counter, setup_for, small_config
 
-from ddpg_jax.algorithm import loop, replay, rng
+from ddpg_jax.algorithm import loop, rng
 from ddpg_jax.algorithm.setup import Setup
 from ddpg_jax.algorithm.types import TrainState
 from ddpg_jax.training.setup_factory import make_hyperparameters

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import pytest
 from command import checkpoints, start, wait_for
-
 from ddpg_jax.processes.output import Enduring
 
 LONG = ("--seeds", 2, "--total-steps", 100_000_000, "--eval-every", 100_000_000, "--checkpoint-every", 0.2)

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ddpg_jax.population.programs import Placement, lower_programs
+from ddpg_jax.processes.devices import own_settings
 
 import ddpg_jax
 from ddpg_jax.algorithm import evaluation, loop
-from ddpg_jax.population.programs import Placement, lower_programs
-from ddpg_jax.processes.devices import own_settings
 
 
 @contextlib.contextmanager

@@ -17,8 +17,6 @@ from ddpg_jax.environments.adapt import adapt
 from ddpg_jax.environments.registry import make_task
 from ddpg_jax.training.setup_factory import make_algorithm
 
-CONTINUOUS = ["Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"]
-
 
 @pytest.fixture(scope="module")
 def task():
@@ -246,22 +244,6 @@ def test_mountain_car_differs_from_gymnasiums_at_the_left_wall_alone():
         np.testing.assert_allclose(ours.reward, reward, rtol=1e-5, atol=1e-6)
         assert bool(ours.terminated) == terminated
     assert at_wall >= 3
-
-
-# Any environment with bounded continuous actions
-
-
-@pytest.mark.parametrize("env_id", CONTINUOUS)
-def test_continuous_environment_goes_round_a_loop_unchanged_in_shape(env_id):
-    environment = make_task(env_id).environment
-    action = jax.ShapeDtypeStruct((environment.action_size,), jnp.float32)
-    state, observation = jax.eval_shape(environment.reset, jax.random.key(0))
-    after, step = jax.eval_shape(environment.step, jax.random.key(0), state, action)
-    assert [(x.shape, x.dtype) for x in jax.tree.leaves(after)] == [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
-    assert observation.shape == step.observation.shape == (environment.observation_size,)
-    assert (step.reward.shape, step.reward.dtype) == ((), jnp.float32)
-    assert (step.terminated.dtype, step.truncated.dtype) == (bool, bool)
-    assert len(environment.low) == len(environment.high) == environment.action_size
 
 
 def test_environment_with_two_actions_is_explored():

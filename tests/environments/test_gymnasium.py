@@ -1,9 +1,5 @@
 """Tests environments of Gymnasium: what is refused before training, what agents see of them, how they are closed."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import gymcases
 import gymnasium
 import jax
@@ -11,9 +7,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from ddpg_jax.environments import user_env
 from ddpg_jax.environments.host import HostEnvFailure, film
-from ddpg_jax.environments.registry import is_user_env, make_task
+from ddpg_jax.environments.registry import make_task
 
 ALL = np.array([True])
 
@@ -312,6 +307,15 @@ def test_inactive_environments_keep_their_observation():
     assert step.reward.tolist() == [0.0, 1.0]
 
 
+def test_different_seeds_begin_different_episodes_that_do_not_depend_on_how_many_there_are():
+    task = make_task("gymnasium:Pendulum-v1")
+    seeds = [task.starts_of(seed, 64).state for seed in range(4)]
+    drawn = {*np.concatenate(seeds).tolist(), *task.selection_starts(64).state.tolist()}
+    assert len(drawn) == 5 * 64
+    assert task.starts_of(3, 16).state.tolist() == seeds[3][:16].tolist()
+    assert seeds[0].dtype == np.uint32
+
+
 class Outlines(gymcases.Base):
     """Observations in a dictionary, with a discrete one in it."""
 
@@ -388,24 +392,3 @@ def test_environment_that_cannot_be_closed_leaves_no_other_open(register):
     closed.clear()
     envs.close()
     assert len(closed) == 3
-
-
-def test_environment_of_ones_own_package_is_found_in_the_current_folder_and_in_that_of_the_run(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "__init__.py").write_text(Path(gymcases.__file__).read_text())
-    script = (
-        "import sys; from ddpg_jax.environments import registry, user_env; user_env.look_in(*sys.argv[1:]);"
-        "registry.make_task('gymnasium:mine:InPlace-v0'); print(user_env.folder_of('gymnasium:mine:InPlace-v0'))"
-    )
-    # With -P Python itself does not look in the current folder.
-    for folder, argument in ((tmp_path, "/"), (tmp_path / "mine", str(tmp_path))):
-        found = subprocess.run(
-            [sys.executable, "-P", "-c", script, argument], cwd=folder, capture_output=True, text=True
-        )
-        assert (found.stdout, found.stderr) == (f"{tmp_path}\n", "")
-
-
-def test_environments_of_a_users_module_are_told_from_those_of_libraries():
-    assert [is_user_env(name) for name in ("gymnasium:mine:Mine-v0", "cart:make_cart")] == [True, True]
-    assert [is_user_env(name) for name in ("gymnasium:Pendulum-v1", "Pendulum-v1", "brax:ant")] == [False] * 3
-    assert user_env.folder_of("os.path:join") is not None

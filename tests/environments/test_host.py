@@ -9,7 +9,7 @@ from ddpg_jax.algorithm import host_env
 from ddpg_jax.algorithm.environment import Environment, Step
 from ddpg_jax.algorithm.evaluation import Starts
 from ddpg_jax.environments.adapt import adapt
-from ddpg_jax.environments.host import HostEnvFailure, episode_seeds, film, host_greedy_episodes
+from ddpg_jax.environments.host import HostEnvFailure, film, host_greedy_episodes
 
 
 class Clocks:
@@ -134,10 +134,3 @@ def test_failure_during_the_check_is_one_line_with_the_interface():
     ):
         adapt(environment)
     assert environment.host_env.made[0].closed
-
-
-def test_different_seeds_have_different_episodes():
-    seeds = [episode_seeds(seed, 512).tolist() for seed in range(8)]
-    assert len({seed for each in seeds for seed in each}) == 8 * 512
-    assert episode_seeds(3, 16).tolist() == seeds[3][:16]
-    assert episode_seeds(3, 1).dtype == np.uint32

@@ -3,7 +3,9 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
+import gymcases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from ddpg_jax.config import Config
 from ddpg_jax.environments import user_env
-from ddpg_jax.environments.registry import listed, make_task, providers_of, task_of
+from ddpg_jax.environments.registry import is_user_env, listed, make_task, providers_of, task_of
 
 CART = """
 import jax
@@ -86,18 +88,26 @@ def test_functions_that_make_nothing_are_refused(cart, name, words, message):
         make_task(f"{cart}:{name}", words)
 
 
-def test_module_is_found_in_the_current_folder_and_in_that_of_the_run(tmp_path):
+@pytest.mark.parametrize("env_id", ["cart:make_cart", "gymnasium:cart:InPlace-v0"])
+def test_module_is_found_in_the_current_folder_and_in_that_of_the_run(env_id, tmp_path):
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "cart.py").write_text(CART)
+    (tmp_path / "own" / "cart.py").write_text(CART + Path(gymcases.__file__).read_text())
     script = (
-        "import sys; from ddpg_jax.environments import registry, user_env; user_env.look_in(*sys.argv[1:]);"
-        "print(registry.make_task('cart:make_cart').environment.max_steps, user_env.folder_of('cart:make_cart'))"
+        "import sys; from ddpg_jax.environments import registry, user_env; user_env.look_in(sys.argv[2]);"
+        "print(registry.is_user_env(sys.argv[1]), registry.make_task(sys.argv[1]).environment.env_id);"
+        "print(user_env.folder_of(sys.argv[1]))"
     )
     # With -P Python itself does not look in the current folder.
     for folder, argument in ((tmp_path / "own", "/"), (tmp_path, str(tmp_path / "own"))):
-        words = [sys.executable, "-P", "-c", script, argument]
+        words = [sys.executable, "-P", "-c", script, env_id, argument]
         found = subprocess.run(words, cwd=folder, capture_output=True, text=True)
-        assert (found.stdout, found.stderr) == (f"100 {tmp_path / 'own'}\n", "")
+        assert found.stderr == ""
+        assert found.stdout.splitlines()[0].startswith("True ")
+        assert found.stdout.splitlines()[1] == str(tmp_path / "own")
+
+
+def test_environments_of_libraries_are_not_the_users():
+    assert [is_user_env(name) for name in ("gymnasium:Pendulum-v1", "Pendulum-v1", "brax:ant")] == [False] * 3
 
 
 def test_folder_of_a_module_is_the_one_that_python_looks_in(tmp_path, monkeypatch):

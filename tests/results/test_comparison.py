@@ -1,108 +1,154 @@
-"""Tests `python -m ddpg_jax.compare`: what it reads from run folders, and what it reports."""
+"""Comparisons of runs: which are refused, what is named, and the statistics of each run."""
 
-import contextlib
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up import CONFIG, swept, trained
 
-from ddpg_jax import compare
-
-
-def write_run(folder, finals, *, diverged=(), points=None, env_id="Pendulum-v1", optimum=-140.0, **more):
-    """A finished run: two evaluations, the second equal to the final returns."""
-    folder.mkdir()
-    lines = ["agent,env_steps,eval_return"]
-    for step, offset in ((100, -500.0), (200, 0.0)):
-        lines += [f"{agent},{step},{'' if agent in diverged else value + offset}" for agent, value in enumerate(finals)]
-    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
-    summary = {
-        "env_id": env_id, "per_agent_final_return": [None if i in diverged else x for i, x in enumerate(finals)],
-        "diverged_agents": list(diverged), "eval_optimum": optimum, **more,
-    }  # fmt: skip
-    if points is not None:
-        summary["points"] = [{"values": values} for values in points]
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return folder
+from ddpg_jax.results.comparison import compare_runs, distinct_names, runs_of
+from ddpg_jax.sweep import as_swept
 
 
-def test_table_and_figure_of_three_runs(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    runs = [
-        write_run(tmp_path / "low", [-400.0, -420.0, -410.0, -430.0]),
-        write_run(tmp_path / "high", [-145.0, -150.0, -155.0, -148.0]),
-        write_run(tmp_path / "mixed", [-145.0, -410.0, -1.0, -150.0], diverged=[2]),
-    ]
-    found = compare.compare([run for folder in runs for run in compare.read_runs(folder)], -160.0)
-    assert [row.agents for row in found] == [4, 4, 3]
-    assert [row.num_reached for row in found] == [0, 4, 2]
-    assert [row.median_steps for row in found] == [np.inf, 200.0, 200.0]
-    assert [row.num_diverged for row in found] == [0, 0, 1]
-    assert found[0].improvement[0] == 0.5
-    assert found[1].improvement == (1.0, 1.0, 1.0)
-    assert found[1].iqm == pytest.approx((-150.0 - 148.0) / 2)
-    assert found[0].area == pytest.approx(-415.0 - 250.0)
-    assert compare.main([*map(str, runs), "--figure", str(tmp_path / "figure.png")]) == 0
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
-    out = capsys.readouterr().out
-    assert "reached -160.0" in out
-    assert "never" in out
-    assert "diverged" in out
-    assert compare.main([*map(str, runs[:2]), "--figure", str(tmp_path / "figure.png")]) == 0
-    assert "diverged" not in capsys.readouterr().out
+def runs(name, final, configs=None, change=None, **options):
+    """The runs of a made-up training, whose configuration is changed in some fields."""
+    history, summary = trained(final, configs, **options)
+    return runs_of(name, summary, history, configs or as_swept(CONFIG.replace(**change or {})))
 
 
-def test_points_of_a_sweep_are_compared_one_by_one(tmp_path):
-    points = [{"tau": 0.1}, {"tau": 0.2}]
-    runs = compare.read_runs(write_run(tmp_path / "run", [-1.0, -2.0, -30.0, -40.0], points=points, diverged=[3]))
-    assert [run.name for run in runs] == ["run: tau=0.1", "run: tau=0.2"]
-    assert [run.final.tolist() for run in runs] == [[-1.0, -2.0], [-30.0]]
-    assert runs[0].returns.tolist() == [[-501.0, -502.0], [-1.0, -2.0]]
-    assert [run.num_diverged for run in runs] == [0, 1]
+LOW, HIGH = [-400.0, -420.0, -410.0, -430.0, -405.0], [-105.0, -110.0, -115.0, -108.0, -112.0]
 
 
-def test_summary_says_which_return_solves_the_task(tmp_path):
-    """Summaries of earlier versions do not, and then it is Pendulum's: 20 below the optimum."""
-    cases = {
-        "new": ({"solved_shortfall": 5.0}, -145.0),
-        "old": ({}, -160.0),
-        "undefined": ({"solved_shortfall": None}, None),
-        "other": ({"env_id": "Hopper-v1"}, None),
-        "other new": ({"env_id": "Hopper-v1", "solved_shortfall": 7.0}, -147.0),
-        "no optimum": ({"solved_shortfall": 5.0, "optimum": None}, None),
-    }
-    for name, (content, threshold) in cases.items():
-        (run,) = compare.read_runs(write_run(tmp_path / name, [-1.0, -2.0], **content))
-        assert run.threshold == threshold, name
+def test_statistics_of_three_runs():
+    mixed = [-105.0, -410.0, -1.0, -110.0, -104.0]
+    found = compare_runs([*runs("low", LOW), *runs("high", HIGH, seed=1), *runs("mixed", mixed, diverged=[2])])
+    assert found.threshold == -120.0  # 20 below the optimum of the evaluations
+    assert [row.run for row in found.rows] == ["low", "high", "mixed"]
+    assert [row.agents for row in found.rows] == [5, 5, 4]
+    assert [row.num_reached for row in found.rows] == [0, 5, 3]
+    assert [row.median_steps for row in found.rows] == [np.inf, 20.0, 20.0]
+    assert [row.num_diverged for row in found.rows] == [0, 0, 1]
+    assert found.rows[0].improvement[0] == 0.5
+    assert found.rows[1].improvement[::2] == (1.0, 1.0)
+    assert 0.5 < found.rows[1].improvement[1] < 0.7
+    assert found.rows[1].iqm == pytest.approx(-110.0)
+    assert found.rows[1].iqm_ci95 == (-115.0, -105.0)
+    assert found.rows[0].area == pytest.approx(-413.0 - 250.0)
+    assert found.notes == ("runs with fewer than 5 agents: no interval",)
+    assert repr(found) == "Comparison(3 runs on Pendulum-v1)"
 
 
-def test_one_agent_has_no_interval(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    run = write_run(tmp_path / "one", [-150.0])
-    assert compare.main([str(run), "--figure", str(tmp_path / "figure.png")]) == 0
-    assert "nan" not in capsys.readouterr().out
+def test_agents_with_the_same_root_seed_and_seed_are_compared_in_pairs():
+    """Seeds 3 to 7 and 1 to 6, of which 6 has diverged: 3, 4 and 5 are common."""
+    first = runs("first", [-1.0, -2.0, -30.0, -40.0, -50.0], first_seed=3)
+    other = runs("other", [0, 0, -2.5, -3.5, -31.5, 0], first_seed=1, diverged=[5])
+    apart = runs("apart", [-1.0, -2.0, -30.0, -40.0, -50.0], first_seed=3, seed=9)
+    rows = compare_runs([*first, *other, *apart]).rows
+    assert [row.num_pairs for row in rows] == [0, 3, 0]
+    assert rows[1].difference[0] == pytest.approx(-1.5)
+    assert np.isnan(rows[1].difference[1:]).all()
+    assert np.isnan(rows[2].difference[0])
 
 
-def test_bad_input_is_refused_in_a_line(tmp_path, capsys):
-    good = write_run(tmp_path / "good", [-1.0, -2.0])
-    other = write_run(tmp_path / "other", [-1.0, -2.0], env_id="MountainCarContinuous-v0", optimum=None)
-    lost = write_run(tmp_path / "lost", [-1.0, -2.0], diverged=[0, 1])
-    damaged = write_run(tmp_path / "damaged", [-1.0, -2.0])
-    (damaged / "metrics.csv").write_text("agent,env_steps,eval_return\n0,100,5\n")
-    text = write_run(tmp_path / "text", [-1.0, -2.0])
-    (text / "summary.json").write_text("[]")
-    for words, message in (
-        ([tmp_path / "none"], "none is not the folder of a finished run"),
-        ([damaged], "damaged is not the folder of a finished run"),
-        ([text], "text is not the folder of a finished run"),
-        ([good, other], "runs are on MountainCarContinuous-v0, Pendulum-v1, but must be on the same environment"),
-        ([lost], "lost has no agent that did not diverge"),
-        ([good, "--threshold", "nan"], "threshold is nan, but must be a finite number"),
-        ([good, "--figure", tmp_path / "x.txt"], "but must be a file *.png, *.pdf or *.svg"),
-        ([good, "--figure", tmp_path / "no/x.png"], "but must be a file that can be written: No such file"),
-    ):
-        with contextlib.suppress(SystemExit):  # of a value that is refused by its domain
-            assert compare.main([*map(str, words)]) == 2, words
-        err = capsys.readouterr().err
-        assert message in err
-        assert len(err.splitlines()) == 1
+def test_difference_in_pairs_has_an_interval():
+    luck = np.array([-300.0, -100.0, -200.0, -150.0, -250.0, -120.0])
+    found = compare_runs([*runs("a", luck), *runs("b", luck + np.array([1.0, 1.1, 0.9, 1.2, 0.8, 1.0]))])
+    assert found.rows[1].difference == pytest.approx((1.0, 0.85, 1.15), abs=0.06)
+    assert found.rows[1].improvement[1] < 0.5 < found.rows[1].improvement[2]  # which cannot tell them apart
+    assert "paired difference" in str(found)
+    assert "paired difference" not in str(compare_runs([*runs("a", luck), *runs("b", luck, seed=1)]))
+
+
+def test_configurations_of_a_sweep_are_compared_one_by_one():
+    one, two = runs("run", [[-1.0, -2.0], [-30.0, -40.0]], swept(tau=[0.1, 0.2]), diverged=[3])
+    assert (one.name, two.name) == ("run: tau=0.1", "run: tau=0.2")
+    assert (one.final.tolist(), two.final.tolist()) == ([-1.0, -2.0], [-30.0])
+    assert one.returns.tolist() == [[-501.0, -502.0], [-1.0, -2.0]]
+    assert (one.num_diverged, two.num_diverged) == (0, 1)
+    assert two.seeds.tolist() == [0]
+
+
+def test_configuration_whose_agents_all_diverged_is_left_out_and_named():
+    sweep = runs("run", [[-1.0] * 5, [-30.0] * 5], swept(tau=[0.1, 0.2]), diverged=range(5))
+    found = compare_runs([*sweep, *runs("other", [-2.0] * 5)])
+    assert [row.run for row in found.rows] == ["run: tau=0.2", "other"]
+    assert found.notes == ("left out, because all agents diverged: run: tau=0.1",)
+    with pytest.raises(ValueError, match="runs have no agent that did not diverge"):
+        compare_runs(sweep[:1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"env_args": ("g=1.0",)}, "env_args is none in a and g=1.0 in b, but must be the same in all compared runs"),
+        ({"action_repeat": 4}, "action_repeat is 1 in a and 4 in b, but must be the same in all compared runs"),
+    ],
+)
+def test_runs_of_different_tasks_are_refused_by_field(change, message):
+    with pytest.raises(ValueError, match=message):
+        compare_runs([*runs("a", HIGH), *runs("b", LOW, change=change)])
+
+
+def test_runs_in_different_environments_are_refused():
+    (one,), (two,) = runs("a", HIGH), runs("b", LOW)
+    two = replace(two, task={**two.task, "env_id": "MountainCarContinuous-v0"})
+    with pytest.raises(ValueError, match="env_id is Pendulum-v1 in a and MountainCarContinuous-v0 in b, but must"):
+        compare_runs([one, two])
+
+
+def test_different_steps_and_episodes_are_named_above_the_table():
+    change = {"total_steps": 40, "final_episodes": 32, "eval_episodes": 5}
+    found = compare_runs([*runs("a", HIGH), *runs("c", HIGH), *runs("b", LOW, change=change)])
+    assert found.notes == ("total_steps differs: 20 in a, 40 in b", "eval_episodes differs: 4 in a, 5 in b",
+                           "final_episodes differs: 8 in a, 32 in b")  # fmt: skip
+    text = str(found)
+    assert 0 < text.index("total_steps differs") < text.index("IQM [95%]")
+    assert "<p>total_steps differs: 20 in a, 40 in b</p>" in found._repr_html_()
+
+
+def test_run_that_was_stopped_is_refused():
+    with pytest.raises(ValueError, match="a was stopped before its end, but must be finished to be compared"):
+        runs("a", HIGH, complete=False)
+
+
+@pytest.mark.parametrize("threshold", [np.nan, np.inf])
+def test_threshold_that_is_not_finite_is_refused(threshold):
+    with pytest.raises(ValueError, match=f"threshold is {threshold}, but must be a finite number"):
+        compare_runs(runs("a", HIGH), threshold)
+
+
+def test_threshold_of_ones_own_and_none():
+    assert compare_runs(runs("a", HIGH), -107.0).rows[0].num_reached == 1
+    without = compare_runs(runs("a", HIGH, solved=None))
+    assert (without.threshold, without.rows[0].num_reached) == (None, None)
+    assert "reached" not in str(without)
+
+
+def test_table_shows_no_nan():
+    text = str(compare_runs([*runs("one", [-150.0]), *runs("two", [-1.0, -2.0])]))
+    assert "nan" not in text
+    assert "never" in text
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["runs/a", "runs/b"], ["a", "b"]),
+        (["a/run", "b/run/"], ["a/run", "b/run"]),
+        (["/x/a/run", "/x/b/run", "/x/b/c"], ["a/run", "b/run", "b/c"]),
+        (["run", "b/run"], ["run", "b/run"]),
+        (["a/run", "a/run"], ["run (1)", "run (2)"]),
+        (["pendulum on Pendulum-v1"], ["pendulum on Pendulum-v1"]),
+    ],
+)
+def test_names_tell_runs_apart(names, expected):
+    assert distinct_names(names) == expected
+
+
+def test_figure_has_a_curve_and_a_profile_per_run():
+    figure = compare_runs([*runs("a", HIGH), *runs("b", LOW, seed=1), *runs("c", [-1.0])]).plot()
+    curves, profiles = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c", "threshold -120.0"]
+    assert [line.get_ydata()[-1] for line in curves.lines[:2]] == pytest.approx([-110.0, -411.6667], abs=1e-3)
+    assert curves.get_title() == "95% bootstrap interval of the IQM, from 5 agents on"
+    assert len(profiles.lines) == 3

@@ -54,6 +54,9 @@ def test_tables_are_read_back():
     np.testing.assert_array_equal(read.updates, history.updates)
     np.testing.assert_allclose(read.metrics, history.metrics, rtol=1e-8)
     assert read.episodes.episode_return.dtype == np.float32
+    assert np.isnan(read.clipped_targets()).all()
+    clipped = np.array([0.0, 0.25, 0.5, 1.0])
+    np.testing.assert_allclose(History.from_tables(*texts, {}, clipped).clipped_targets(), clipped)
     assert [returns.tolist() for returns in read.training_returns()] == [
         returns.tolist() for returns in history.training_returns()
     ]

@@ -38,12 +38,12 @@ def test_interquartile_mean_of_many(num):
 
 @pytest.mark.parametrize("num", [8, 32])
 def test_interval_against_another_bootstrap(num):
-    """SciPy's percentile bootstrap at the levels of Hesterberg's expanded percentiles (2015, table 5)."""
+    """SciPy's percentile bootstrap at the levels of the R package resample (Hesterberg 2015), `ExpandProbs`."""
     values = np.random.default_rng(0).gumbel(size=num)
     tail = stats.norm.cdf(-math.sqrt(num / (num - 1)) * stats.t.ppf(0.975, num - 1))
     other = stats.bootstrap((values,), statistics.iqm, axis=0, n_resamples=50_000, confidence_level=1 - 2 * tail,
                             method="percentile", rng=np.random.default_rng(1)).confidence_interval  # fmt: skip
-    assert statistics.iqm_interval(values) == pytest.approx(tuple(other), abs=0.06 * (other.high - other.low))
+    assert statistics.iqm_interval(values) == pytest.approx(tuple(other), abs=0.1 * (other.high - other.low))
 
 
 def test_interval_of_five_agents_reaches_from_the_worst_to_the_best():

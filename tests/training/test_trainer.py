@@ -1,6 +1,6 @@
 """Tests many agents on two host devices: bits do not depend on their number, agents differ, replays are not copied.
 
-The number of devices is fixed once JAX has started, so another process makes all runs (`_measure`).
+The number of devices is fixed once JAX has started, so another process makes all runs (`measure`).
 """
 
 import json
@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +20,10 @@ from toy_environments import follow, small_config
 
 from ddpg_jax.algorithm import replay
 from ddpg_jax.algorithm.types import Replay, Transition
-from ddpg_jax.population import programs as population
-from ddpg_jax.population.assembly import make_hyperparameters, make_setup
-from ddpg_jax.population.blocks import Population, agent_keys
-from ddpg_jax.population.programs import Placement
-from ddpg_jax.runs.placement import choose_placement
+from ddpg_jax.environments.task import Task
+from ddpg_jax.training.programs import Placement, choose_placement
+from ddpg_jax.training.setup_factory import make_hyperparameters, make_setup
+from ddpg_jax.training.trainer import Trainer, agent_keys
 
 CAPACITY = 7919  # a number that no other array's size is
 CONFIG = small_config(replay_capacity=CAPACITY, batch_size=4, learning_starts=5, noise_sigma=0.5, actor_lr=0.01)
@@ -36,20 +34,19 @@ SEED = 7
 # In the other process
 
 
-def run_agents(programs, agents: list[int], **hyperparameters) -> tuple[Population, list]:
-    """A population of the named agents after all chunks, and its log entries [5, N, steps] and returns [N, S]."""
+def starts():
+    return Task(follow()).evaluation_starts(3)
+
+
+def run_agents(placement, agents: list[int], *, programs=None, **hyperparameters) -> tuple[Trainer, list]:
+    """A trainer of the named agents after all chunks, and its log entries [6, N, steps] and returns [N, S]."""
     keys = agent_keys(SEED, np.asarray(agents))
     values = jax.tree.map(lambda x: np.full(len(agents), x, np.float32), make_hyperparameters(CONFIG))
     values = values._replace(**{name: np.asarray(value, np.float32) for name, value in hyperparameters.items()})
-    agents_here = Population(programs, keys, values)
-    logs = np.concatenate([np.stack(agents_here.advance(length)) for length in CHUNKS], axis=2)
-    returns = agents_here.evaluate(follow().evaluation_starts(3)).returns
-    return agents_here, [logs, returns]
-
-
-def compiled(num_devices: int, group_size: int) -> population.Programs:
-    placement = Placement(tuple(jax.devices()[:num_devices]), group_size)
-    return population.compile_programs(make_setup(CONFIG, follow()), placement, max_steps=max(CHUNKS), num_starts=3)
+    setup = make_setup(CONFIG, follow())
+    trainer = Trainer(setup, keys, values, starts=starts(), placement=placement, programs=programs)
+    logs = np.concatenate([np.stack(trainer.advance(length)) for length in CHUNKS], axis=2)
+    return trainer, [logs, trainer.evaluate(starts()).returns]
 
 
 def summed_over_devices() -> str:
@@ -59,43 +56,55 @@ def summed_over_devices() -> str:
     return jax.jit(total).lower(jnp.ones(4)).compile().as_text()
 
 
+def restored(trainer: Trainer) -> bool:
+    """Returns whether other agents go on in the same bits from what a trainer saves."""
+    saved = {array.name: [*array.pieces] for array in trainer.saved_arrays()}
+    other, _ = run_agents(trainer.programs.placement, [9, 8, 7], programs=trainer.programs)
+
+    def read(name, rows):
+        return saved[name][0] if rows is None else np.concatenate(saved[name])[rows]
+
+    other.restore(read)
+    logs = [np.stack(each.advance(5)) for each in (trainer, other)]
+    returns = [each.evaluate(starts()).returns for each in (trainer, other)]
+    return bool((logs[0] == logs[1]).all() and (returns[0] == returns[1]).all())
+
+
 def measure() -> None:
-    """Runs populations and prints the results."""
+    """Trains agents and prints the results."""
     jax.config.update("jax_num_cpu_devices", 2)  # raises if importing the package has started JAX
-    pairs, alone = compiled(2, 2), compiled(1, 1)
-    singles, results, called = compiled(2, 1), {}, []
+    pairs, alone, singles = (Placement(tuple(jax.devices()[:num]), size) for num, size in ((2, 2), (1, 1), (2, 1)))
+    results, called = {}, []
     one, single = run_agents(singles, [0])
     for num in (1, 3, 4, 5, 8):
         agents, results[num] = run_agents(pairs, list(range(num)))
+        if num == 3:
+            same = restored(agents)
         if num == 5:
-            agents.advance(2, called.append)
-    held = agents.agents(lambda state: state.actor["params"]["hidden"]["Dense_0"])
-    transitions = [agents.transitions(agent, 2, 30)._asdict() for agent in range(8)]
-    rows = agents.states[0].replay.rows
+            agents.advance(2, on_progress=called.append)
+    held = agents.variables(lambda state: state.actor["params"]["hidden"]["Dense_0"])
+    rows = {array.name: array for array in one.saved_arrays()}[".replay.rows"]
+    all_alone, alone_results = run_agents(alone, [0, 1])
     report = {
         "results": results,
-        "alone": run_agents(alone, [0, 1])[1],
+        "alone": alone_results,
         "single": single,
         "three singles": run_agents(singles, [0, 1, 2])[1],
-        "rows of one": [
-            int((np.asarray(s.data) != 0).any(-1).sum()) for s in one.states[0].replay.rows.addressable_shards
-        ],
+        "written rows": list(rows.shape),
+        "restored": same,
         "later": run_agents(pairs, [6, 7])[1],
         "swept": run_agents(pairs, [0, 1, 2, 3], actor_lr=[0.01, 0.1, 0.01, 0.01])[1],
         "called": called,
         "summed": summed_over_devices(),
         "kernels": held["kernel"],
-        "transitions": transitions,
-        "placed": [
-            [device.id, list(shard.shape)] for shard, device in ((s.data, s.device) for s in rows.addressable_shards)
-        ],
+        "transitions": [agents.transitions(agent, 2, 30)._asdict() for agent in range(8)],
         "programs": {
             name: {
                 "texts": {each: getattr(programs, each).as_text() for each in ("train", "evaluate", "init")},
                 "temporary": programs.train.memory_analysis().temp_size_in_bytes,
                 "aliased": programs.train.memory_analysis().alias_size_in_bytes,
             }
-            for name, programs in (("pairs", pairs), ("alone", alone))
+            for name, programs in (("pairs", agents.programs), ("alone", all_alone.programs))
         },
     }
     print(json.dumps(report, default=lambda array: np.asarray(array).tolist()))
@@ -104,14 +113,10 @@ def measure() -> None:
 @pytest.fixture(scope="module")
 def report() -> dict:
     here = Path(__file__).parent
-    paths = [
-        str(here),
-        str(here.parent),
-        str(here.parent / "benchmarks"),
-        *filter(None, [os.environ.get("PYTHONPATH")]),
-    ]
+    folders = [here, here.parent, here.parent.parent / "benchmarks"]
+    paths = [*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "import test_population; test_population.measure()"],
+        [sys.executable, "-W", "error", "-c", "import test_trainer; test_trainer.measure()"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -133,7 +138,7 @@ def logs_and_returns(result) -> tuple[np.ndarray, np.ndarray]:
 def test_agents_are_equal_to_the_bit_for_any_number_of_them(report, num):
     logs, returns = logs_and_returns(report["results"][str(num)])
     all_logs, all_returns = logs_and_returns(report["results"]["8"])
-    assert logs.shape == (5, num, sum(CHUNKS))  # the agents that fill a block up are thrown away
+    assert logs.shape == (6, num, sum(CHUNKS))  # the agents that fill a block up are thrown away
     assert returns.shape == (num, 3)
     np.testing.assert_array_equal(logs, all_logs[:, :num])
     np.testing.assert_array_equal(returns, all_returns[:num])
@@ -151,11 +156,6 @@ def test_agents_on_their_own_are_equal_to_the_bit_for_any_number_of_them(report)
     all_logs, all_returns = logs_and_returns(report["three singles"])
     np.testing.assert_array_equal(logs, all_logs[:, :1])
     np.testing.assert_array_equal(returns, all_returns[:1])
-
-
-def test_a_device_whose_agents_only_fill_up_does_nothing(report):
-    """So an agent alone has all cores for itself."""
-    assert report["rows of one"] == [sum(CHUNKS), 0]
 
 
 def test_group_and_single_agents_agree(report):
@@ -183,7 +183,7 @@ def test_transitions_of_an_agent_are_those_of_its_steps(report):
     logs, _ = logs_and_returns(report["results"]["8"])
     for agent, transitions in enumerate(report["transitions"]):
         rewards = transitions["reward"]  # of the steps 3 to 30, one an episode
-        np.testing.assert_array_equal(rewards, logs[4, agent, 2:30])
+        np.testing.assert_array_equal(rewards, logs[5, agent, 2:30])
         place, action = np.asarray(transitions["observation"]), np.asarray(transitions["action"])
         np.testing.assert_allclose(rewards, -np.sum((action - place * [0.5, -1]) ** 2, axis=1), atol=1e-5)
 
@@ -195,13 +195,13 @@ def test_each_agent_has_hyperparameters_of_its_own(report):
     assert (swept[1, 1, 6:] != logs[1, 1, 6:]).all()
 
 
+def test_agents_continue_in_the_same_bits_from_what_was_saved(report):
+    assert report["restored"]
+    assert report["written rows"] == [1, sum(CHUNKS), 2 * 1 + 2 + 2]  # of the replay only what has been written
+
+
 def test_progress_is_told_block_by_block(report):
     assert report["called"] == [2 * 4, 2 * 1]  # two steps of a block of four agents, and of the fifth agent
-
-
-def test_agents_are_spread_over_the_devices(report):
-    shape = [2, CAPACITY, 2 * 1 + 2 + 2]
-    assert report["placed"] == [[0, shape], [1, shape]]
 
 
 # What a step copies
@@ -286,25 +286,11 @@ def test_agents_of_different_root_seeds_differ():
     assert len({tuple(key) for key in data.tolist()}) == 300
 
 
-@pytest.mark.parametrize(
-    ("platform", "num_agents", "size"),
-    [("cpu", 1, 1), ("cpu", 1_000, 1), ("gpu", 1, 32), ("gpu", 32, 32), ("gpu", 33, 256), ("tpu", 10_000, 256)],
-)
-def test_groups_are_of_one_on_a_cpu_and_of_a_few_sizes_elsewhere(platform, num_agents, size):
-    assert population.choose_group_size(num_agents, platform) == size
-
-
-def test_groups_pay_where_each_step_is_a_call():
-    assert [population.choose_group_size(num, "cpu", on_host=True) for num in (1, 2, 100)] == [1, 4, 4]
-
-
-@dataclass(frozen=True)
 class Core:
-    """A device of one of two processes."""
+    """A device of which only the platform and the number matter."""
 
-    id: int
-    process_index: int = 0
-    platform: str = "cpu"
+    def __init__(self, number, platform="cpu"):
+        self.id, self.platform = number, platform
 
 
 @pytest.mark.parametrize(
@@ -313,8 +299,6 @@ class Core:
         (1, {}, [0, 1]),  # the second is idle; a program for one device rounds some reports differently
         (3, {}, [0, 1, 2]),
         (9, {}, [0, 1, 2, 3]),
-        (9, {"earlier_devices": 2}, [0, 1]),
-        (1, {"earlier_devices": 1}, [0]),
         (1, {"devices": 3}, [0, 1, 2]),
         (1, {"on_host": True}, [0]),
         (2, {"on_host": True}, [0, 1, 2, 3]),
@@ -326,9 +310,19 @@ def test_a_cpu_uses_no_more_cores_than_there_are_agents(monkeypatch, num_agents,
     assert [core.id for core in choose_placement(num_agents, **flags).devices] == ids
 
 
-def test_every_process_has_as_many_devices(monkeypatch):
-    monkeypatch.setattr(jax, "devices", lambda: [Core(i, i // 4) for i in range(8)])
-    assert [core.id for core in choose_placement(5).devices] == [0, 1, 2, 4, 5, 6]
+@pytest.mark.parametrize(
+    ("platform", "num_agents", "on_host", "size"),
+    [("cpu", 1, False, 1), ("cpu", 1_000, False, 1), ("cpu", 1, True, 1), ("cpu", 2, True, 4), ("gpu", 1, False, 32),
+     ("gpu", 32, False, 32), ("gpu", 33, False, 256), ("tpu", 10_000, False, 256)],
+)  # fmt: skip
+def test_groups_are_of_one_on_a_cpu_and_of_a_few_sizes_elsewhere(monkeypatch, platform, num_agents, on_host, size):
+    monkeypatch.setattr(jax, "devices", lambda: [Core(0, platform)])
+    assert choose_placement(num_agents, on_host=on_host).group_size == size
+
+
+def test_more_devices_than_there_are_are_refused():
+    with pytest.raises(ValueError, match="devices is 1000, but only "):
+        choose_placement(1, devices=1000)
 
 
 def test_blocks_hold_a_group_on_every_device():

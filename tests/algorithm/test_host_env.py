@@ -1,0 +1,89 @@
+"""Compares training with an environment on the host with the compiled loop in the same environment."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_environments import counter, setup_for, small_config, stored
+
+from ddpg_jax.algorithm import host_env, loop
+from ddpg_jax.algorithm.environment import Step
+from ddpg_jax.algorithm.setup import with_parts
+from ddpg_jax.training.setup_factory import make_hyperparameters
+
+NUM_STEPS = 25
+
+
+class CounterOnHost:
+    """The environment `counter` for E environments in NumPy."""
+
+    def __init__(self, num: int, length: int, terminates: bool):
+        self.count, self.length, self.terminates = np.zeros(num), length, terminates
+
+    def step(self, actions: np.ndarray) -> tuple[Step, np.ndarray]:
+        """Returns the results [E, ...], and the observations to continue from."""
+        assert actions.shape == (len(self.count), 1)
+        observation = self.count + 1
+        end = observation >= self.length
+        self.count = np.where(end, 0, observation)
+        none = np.zeros_like(end)
+        terminated, truncated = (end, none) if self.terminates else (none, end)
+        return Step(observation[:, None], np.ones(len(end)), terminated, truncated), self.count[:, None]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_envs": 2, "terminates": True, "train_every": 2, "updates_per_train": 2, "ema_tau": 0.1},
+        {"normalize_observations": True, "noise_reset": True, "n_step": 2, "lr_decay": 0.9},
+    ],
+)
+def test_training_is_that_of_the_compiled_loop(changes):
+    terminates = changes.pop("terminates", False)
+    config = small_config(learning_starts=10, noise_sigma=0.5, **changes)
+    environment = counter(length=3, terminates=terminates)
+    setup, hyperparameters = setup_for(config, environment), make_hyperparameters(config)
+    compiled = loop.init(jax.random.key(0), hyperparameters, setup=setup)
+    train = jax.jit(partial(loop.train, setup=setup, max_steps=NUM_STEPS))
+    compiled, log = train(compiled, hyperparameters, jnp.int32(NUM_STEPS))
+
+    fields = {name: getattr(environment, name) for name in ("env_id", "observation_size", "low", "high", "max_steps")}
+    reset = partial(host_env.reset, observation_size=1, action_size=1)
+    on_host = type(environment)(**fields, reset=reset, step=environment.step)
+    setup = with_parts(setup, environment=on_host)
+    state = loop.init(jax.random.key(0), hyperparameters, setup=setup)
+    first = np.zeros((config.num_envs, 1) if config.num_envs > 1 else 1, np.float32)
+    state, actions = host_env.begin(state, first, hyperparameters, setup=setup)
+    environments, rows = CounterOnHost(config.num_envs, 3, terminates), []
+    step = jax.jit(partial(host_env.step, setup=setup))
+    for _ in range(NUM_STEPS):
+        received = host_env.pack(*environments.step(np.asarray(actions)))
+        state, actions, row = step(state, received, hyperparameters)
+        rows.append(row)
+
+    # On the host the next action has been sampled, for which the statistics have seen one observation more.
+    ours, theirs = state.agent._asdict(), compiled.agent._asdict()
+    for name in ours:
+        pairs = ((x, y) for x, y in zip(*(_params(tree[name]) for tree in (ours, theirs)), strict=True))
+        assert all(np.allclose(x, y, rtol=1e-4, atol=1e-6) for x, y in pairs), name
+    np.testing.assert_allclose(np.stack(rows), log, rtol=1e-4, atol=1e-6)
+    for one, other in zip(stored(state.replay, 1), stored(compiled.replay, 1), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert int(state.agent.step) == setup.num_updates(NUM_STEPS * config.num_envs) > 0
+
+
+def _params(tree):
+    return jax.tree.leaves(tree["params"] if isinstance(tree, dict) else tree)
+
+
+def test_greedy_actions_are_within_the_bounds():
+    setup = setup_for(small_config(), counter(bound=0.001))
+    hyperparameters = make_hyperparameters(small_config())
+    state = loop.init(jax.random.key(0), hyperparameters, setup=setup).agent
+    huge = state._replace(actor=jax.tree.map(lambda x: 1e6 * x, state.actor))
+    actions = np.asarray(host_env.act(huge, jnp.linspace(-1.0, 1.0, 5)[:, None], algorithm=setup.algorithm))
+    assert actions.shape == (5, 1)
+    assert (np.abs(actions) <= np.float32(0.001)).all()

@@ -1,0 +1,130 @@
+"""Figures: what they show, and that nothing of the user's settings of Matplotlib changes them."""
+
+import matplotlib
+import numpy as np
+import pytest
+from made_up import swept, trained
+
+from ddpg_jax.results import plots, sweep_plots
+
+
+def labels(figure):
+    """All texts of the legends and axes of a figure."""
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    return [text.get_text() for legend in legends for text in legend.get_texts()]
+
+
+def test_learning_curve_has_the_agents_that_did_not_diverge_and_the_optimum():
+    history, summary = trained(np.arange(-105.0, -98), diverged=[0])
+    figure = plots.learning_curve(history, summary)
+    (axes,) = figure.axes
+    *agents, mean, optimum = axes.lines
+    assert [line.get_ydata().tolist() for line in agents[:2]] == [[-604.0, -104.0], [-603.0, -103.0]]
+    assert len(agents) == 6
+    assert mean.get_ydata().tolist() == [-601.5, -101.5]
+    assert mean.get_xdata().tolist() == [10, 20]
+    assert set(optimum.get_ydata()) == {-100.0}
+    assert labels(figure) == ["each agent", "interquartile mean (IQM) of 6 agents", "95% bootstrap interval of the IQM",
+                              "optimum, -100.0"]  # fmt: skip
+
+
+def test_few_agents_have_no_interval():
+    figure = plots.learning_curve(*trained([-1.0, -2.0, -3.0], optimum=None))
+    assert labels(figure) == ["each agent", "interquartile mean (IQM) of 3 agents\n(fewer than 5 agents: no interval)"]
+    assert not figure.axes[0].collections
+
+
+@pytest.mark.parametrize("diverged", [[], [0, 1]])
+def test_figures_of_any_number_of_agents_are_files(diverged):
+    history, summary = trained([-1.0, -2.0], diverged=diverged)
+    assert plots.png(plots.learning_curve(history, summary)).startswith(b"\x89PNG")
+    assert (plots.training_returns(history, summary) is None) == bool(diverged)
+
+
+def test_training_returns_are_averaged_over_a_window():
+    history, summary = trained([-10.0, -20.0])
+    (axes,) = plots.training_returns(history, summary, window=1).axes
+    assert axes.lines[0].get_ydata().tolist() == [-510.0, -10.0]
+    (axes,) = plots.training_returns(history, summary).axes
+    assert axes.lines[0].get_ydata().tolist() == [-510.0, -260.0]
+    assert axes.lines[-1].get_ydata().tolist() == [-515.0, -265.0]
+
+
+def test_figure_shows_itself_in_a_notebook():
+    assert plots.learning_curve(*trained([-1.0]))._repr_png_().startswith(b"\x89PNG")
+
+
+def test_settings_of_the_user_change_no_figure(monkeypatch):
+    expected = plots.png(plots.learning_curve(*trained([-1.0, -2.0])))
+    monkeypatch.setenv("MPLBACKEND", "no such backend")
+    with matplotlib.rc_context({"lines.linewidth": 9, "axes.facecolor": "red", "savefig.dpi": 20}):
+        assert plots.png(plots.learning_curve(*trained([-1.0, -2.0]))) == expected
+        assert matplotlib.rcParams["savefig.dpi"] == 20
+
+
+def test_curves_of_a_sweep_are_named_by_rank():
+    history, summary = trained([[-3.0] * 5, [-1.0] * 5, [-2.0] * 5], swept(tau=[0.1, 0.2, 0.3]), diverged=[1])
+    figure = sweep_plots.learning_curves(history, summary)
+    assert labels(figure) == ["1. tau=0.2", "95% bootstrap interval of the IQM", "2. tau=0.3", "3. tau=0.1",
+                              "optimum, -100.0"]  # fmt: skip
+    assert [line.get_ydata()[-1] for line in figure.axes[0].lines] == [-1.0, -2.0, -3.0, -100.0]
+    assert len(figure.axes[0].collections) == 2  # of the third, four agents are left
+
+
+def test_large_sweep_names_the_best_and_shows_one_interval():
+    final = np.tile(np.arange(-10.0, 0)[:, None], 5)
+    history, summary = trained(final, swept(tau=np.linspace(0.1, 1, 10).round(2).tolist()))
+    figure = sweep_plots.learning_curves(history, summary)
+    assert labels(figure)[:3] == ["1. tau=1", "95% bootstrap interval of the IQM of the first", "2. tau=0.9"]
+    assert len([label for label in labels(figure) if "tau" in label]) == 8
+    assert len(figure.axes[0].lines) == 11
+
+
+def test_configuration_whose_agents_all_diverged_has_no_curve():
+    history, summary = trained([[-3.0], [-1.0]], swept(tau=[0.1, 0.2]), diverged=[0])
+    assert labels(sweep_plots.learning_curves(history, summary)) == ["1. tau=0.2", "optimum, -100.0"]
+
+
+def test_one_field_is_an_axis():
+    final = [[-3.0] * 5, [-1.0] * 5, [-2.0] * 4 + [-9.0]]
+    figure = sweep_plots.final_returns(trained(final, swept(tau=[0.1, 1.0, 0.01]))[1])
+    line, worst = figure.axes[0].lines
+    assert line.get_xdata().tolist() == [0.01, 0.1, 1.0]
+    assert line.get_ydata().tolist() == [-2.0, -3.0, -1.0]
+    assert worst.get_ydata().tolist() == [-9.0, -3.0, -1.0]
+    assert figure.axes[0].get_xscale() == "log"
+    assert labels(figure)[0] == "95% bootstrap interval of the IQM"
+    few = sweep_plots.final_returns(trained([[-1.0], [-2.0]], swept(noise=["ou", "gaussian"]))[1])
+    assert [tick.get_text() for tick in few.axes[0].get_xticklabels()] == ["gaussian", "ou"]
+    assert labels(few) == ["interquartile mean (IQM)", "worst agent"]
+
+
+def combined(*fields):
+    """A configuration per combination of two values of each field."""
+    grid = [dict(zip(fields, values, strict=True)) for values in np.ndindex(*[2] * len(fields))]
+    return [swept(tau=[0.1])[0]._replace(values={name: value + 1 for name, value in each.items()}) for each in grid]
+
+
+def test_two_fields_are_a_map_in_which_diverged_ones_are_named():
+    summary = trained([[-1.0] * 5, [-2.0] * 5, [-3.0] * 5, [-4.0] * 5], combined("x", "y"), diverged=range(5, 10))[1]
+    axes = sweep_plots.final_returns(summary).axes[0]
+    shown = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
+    assert shown[0, 0] == ("−1.0\n[−1.0, −1.0]", "black")
+    assert shown[1, 0] == ("diverged", "black")
+    assert shown[1, 1] == ("−4.0\n[−4.0, −4.0]", "white")
+
+
+def test_more_fields_are_a_ranking():
+    final = -np.arange(8.0)[:, None]
+    figure = sweep_plots.final_returns(trained(final, combined("x", "y", "z"))[1])
+    ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert ticks[0] == "1. x=1, y=1, z=1"
+    assert ticks[7] == "8. x=2, y=2, z=2"
+    assert figure.axes[0].lines[0].get_xdata().tolist() == final.ravel().tolist()
+
+
+def test_sweep_whose_agents_all_diverged_is_drawn():
+    for configs in (swept(tau=[0.1, 0.2]), combined("x", "y"), combined("x", "y", "z")):
+        history, summary = trained(np.zeros((len(configs), 1)), configs, diverged=range(len(configs)))
+        for figure in (sweep_plots.learning_curves(history, summary), sweep_plots.final_returns(summary)):
+            assert plots.png(figure)

@@ -1,0 +1,147 @@
+"""Reports for the terminal and on a page: what they say of the results."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from made_up import CONFIG, swept, trained
+from rich.console import Console
+
+from ddpg_jax.results import console
+from ddpg_jax.results.html_report import report_page
+
+TAUS = swept(tau=[0.1, 0.2])
+
+
+def texts(summary):
+    return [text for _, text in console.result_rows(summary)]
+
+
+def test_returns_are_shown_with_the_optimum_of_their_start_states():
+    rows = texts(trained([-130, -120, -125, -124, -126])[1])
+    final = rows.index("IQM -125.0, 95% [-130.0, -120.0]")
+    assert rows[final + 3] == "8 common start states, from which the optimum is -110.0"
+    last = rows.index("IQM -125.0, 95% [-130.0, -120.0]", final + 1)
+    assert rows[last + 1] == "4 common start states, from which the optimum is -100.0"
+    assert "8 common start states" in texts(trained([-1.0], optimum=None)[1])
+
+
+def test_diverged_agents_and_those_at_their_bounds_are_named():
+    rows = console.result_rows(trained(np.arange(-15.0, 0), diverged=[3], at_bounds=range(11), first_seed=10)[1])
+    assert ("diverged, left out", "agent 13 at step 15") in rows
+    assert ("only act at their bounds", "agents 10, 11, 12, 14, 15, 16, 17, 18 and 2 more") in rows
+
+
+def test_solved_is_shown_only_where_the_task_defines_it():
+    for solved, optimum, words in ((20.0, None, ()), (None, (-1.0,) * 8, ("shortfall",)),
+                                   (20.0, (-1.0,) * 8, ("shortfall", "solved"))):  # fmt: skip
+        one = trained([-2.0] * 5, optimum=optimum, solved=solved)[1]
+        sweep = trained([[-2.0] * 5] * 2, TAUS, optimum=optimum, solved=solved)[1]
+        text = f"{console.result_rows(one)} {console.headline(one)}".replace("solve the task", "solved")
+        assert [word for word in ("shortfall", "solved") if word in text] == list(words)
+        assert ("solved" in console.ranking(sweep)[0]) == ("solved" in words)
+
+
+def test_stopped_run_says_so():
+    summary = trained([-130, -120], complete=False)[1]
+    assert console.headline(summary) == "Training was stopped before its end."
+    assert ("stopped", "before the end of training: no final episodes") in console.result_rows(summary)
+    assert "IQM -125.0" in texts(summary)
+    sweep = trained([[-130, -120], [-140, -150]], TAUS, complete=False)[1]
+    assert console.conclusion(sweep) == "training was stopped before its end, so there is nothing to compare"
+    assert console.ranking(sweep)[1][0] == ["1", "0", "0.1", "", "", "0", "", ""]
+
+
+def test_run_whose_agents_all_diverged_says_so():
+    summary = trained([-1.0, -2.0], diverged=[0, 1])[1]
+    assert console.headline(summary) == "All agents have diverged."
+    assert not [text for text in texts(summary) if "nan" in text]
+
+
+def test_ranking_of_a_sweep():
+    summary = trained([[-130, -131, -132, -133, -134, -136], [-120, -121, -122, -123, -124, -125]], TAUS)[1]
+    columns, rows = console.ranking(summary)
+    assert columns == ["rank", "config", "tau", "IQM [95%]", "worst", "solved", "paired difference [95%]", "supported"]
+    assert rows[0][:6] == ["1", "1", "0.2", "-122.5 [-124.8, -120.2]", "-125.0", "6"]
+    assert rows[1][5:] == ["1", "-10.0 [-10.8, -10.0]", "yes"]
+    assert console.conclusion(summary) == (
+        "the seeds support at 5% that 1 of the 1 other configurations are worse than the first (Wilcoxon's signed-rank "
+        "test over 6 pairs of seeds, adjusted for all pairs of configurations)"
+    )
+    assert console.headline(summary).startswith("2 configurations x 6 seeds; for the best, config 1, ")
+
+
+def test_configuration_whose_agents_all_diverged_is_in_the_ranking():
+    summary = trained([[-1, -2], [-3, -4]], TAUS, diverged=[2, 3])[1]
+    assert console.ranking(summary)[1][1] == ["2", "1", "0.2", "diverged", "", "0", "", "no"]
+    assert "2 seeds cannot support any difference among 2 configurations" in console.conclusion(summary)
+
+
+def test_tables_fit_a_narrow_terminal():
+    summary = trained([[-130.5] * 5, [-120.5] * 5], TAUS)[1]
+    terminal = Console(width=80, record=True, markup=False, emoji=False)
+    terminal.print(console.ranking_table(summary))
+    terminal.print(console.result_table(summary, "runs/x"))
+    text = terminal.export_text()
+    assert "2 configurations x 5 seeds" in text
+    assert "-120.5" in text
+    assert "runs/x" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_long_rankings_are_cut_in_the_terminal():
+    values = np.linspace(0.1, 0.9, 23).round(3).tolist()
+    summary = trained(np.zeros((23, 1)), swept(tau=values))[1]
+    assert console.ranking_table(summary).caption == "and 3 more in configs.csv"
+    assert console.ranking_table(summary).row_count == 20
+
+
+class Page(HTMLParser):
+    """Collects what a page shows, and checks that its elements are closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.shown, self.sources = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.shown.append(data)
+
+
+@pytest.mark.parametrize("command", [None, ["python", "-m", "ddpg_jax.run", "--out", "a b"]])
+def test_page_is_self_contained_and_says_how_it_was_made(command, tmp_path):
+    details = {
+        "command": command,
+        "resumed": [],
+        "config": CONFIG.to_dict(),
+        "versions": {"jax": "1.2"},
+        "commit": "ab",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(details))
+    (tmp_path / "learning_curve.png").write_bytes(b"an image")
+    page = Page(report_page(tmp_path, trained([-130, -120, -125])[1]))
+    assert page.open == []
+    assert page.sources == ["data:image/png;base64,YW4gaW1hZ2U="]
+    text = "\n".join(page.shown)
+    assert "3 DDPG agents on Pendulum-v1, preset pendulum" in text
+    assert "The interquartile mean of the final greedy returns is -125.0, 15.0 below the optimum" in text
+    assert "Note: fewer than 5 agents: no interval." in text
+    assert ("python -m ddpg_jax.run --out 'a b'" in text) == (command is not None)
+    assert "jax 1.2, commit ab, root seed 0." in text
+    assert "hidden_sizes\n64x64" in text
+
+
+def test_page_of_a_sweep_has_its_ranking(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"command": None, "config": {}, "versions": {}}))
+    page = Page(report_page(tmp_path, trained([[-130] * 5, [-120] * 5], TAUS)[1]))
+    assert page.shown.count("paired difference [95%]") == 1
+    assert page.shown.count("-120.0 [-120.0, -120.0]") == 1

@@ -1,0 +1,207 @@
+"""Tests the command under signals, kills, full disks, other processes, failing environments and users' settings."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+from command import REPOSITORY, SMALL, checkpoints, execute, start, wait_for
+
+from ddpg_jax.training.arrays import read_arrays
+
+LONG = ("--seeds", 2, "--total-steps", 100_000_000, "--eval-every", 100_000_000)
+
+
+# Signals
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1,
+                                                                    signal.SIGXCPU)),
+    ],
+)  # fmt: skip
+def test_signal_ends_a_run_after_its_chunk_with_a_checkpoint_and_the_command_that_resumes_it(tmp_path, number):
+    process = start("--out", "run", *LONG, "--checkpoint-every", 0.2, folder=tmp_path)
+    wait_for(lambda: checkpoints(tmp_path / "run"))
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"{number.name}: stopping after the current chunk" in out
+    found = re.fullmatch(rf"stopped by {number.name} at step ([\d,]+); resume with: \S+ -m ddpg_jax.run --resume run\n", err)
+    assert found, err
+    description, _ = read_arrays(checkpoints(tmp_path / "run")[-1])
+    assert description["env_steps"] == int(found[1].replace(",", ""))
+
+
+def test_signal_during_compilation_ends_at_once_with_what_can_be_resumed(tmp_path):
+    process = start("--out", "run", "--hidden-sizes", *[32] * 12, folder=tmp_path)
+    wait_for(lambda: (tmp_path / "run/config.json").exists())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("ended by SIGINT; resume with: ")
+    assert not checkpoints(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_second_sigint_ends_a_run_at_once(tmp_path):
+    """This holds even while a chunk keeps Python waiting: here a step has so many updates that it takes minutes."""
+    endless = ("--updates-per-train", 20, "--learning-starts", 1, "--hidden-sizes", 2000, 2000, "--batch-size", 100)
+    process = start("--out", "run", "--seeds", 2, "--total-steps", 1e6, "--eval-every", 1e6, *endless, folder=tmp_path)
+    wait_for(lambda: (tmp_path / "run/snapshots").exists())
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.startswith("ended by SIGINT; resume with: ")
+
+
+# Other processes, the disk
+
+
+def test_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path):
+    process = start("--out", "run", *LONG, "--devices", 1, "--checkpoint-every", 0.2, folder=tmp_path)
+    wait_for(lambda: checkpoints(tmp_path / "run"))
+    outcome = execute("--resume", "run", folder=tmp_path)
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"error: run is in use by process {process.pid}: wait for it or stop it")
+    process.kill()
+    process.communicate()
+    process = start("--resume", "run", folder=tmp_path)
+    wait_for(lambda: "resuming run at step" in process.stdout.readline())
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_disk_that_fills_up_ends_a_run_with_one_line_and_its_last_checkpoint_intact(tmp_path):
+    """The replay grows from checkpoint to checkpoint, until one no longer fits."""
+    flags = ("--seeds", 4, "--replay-capacity", 3000, "--total-steps", 3000, "--eval-every", 3000)
+    outcome = execute(*flags, "--out", "run", "--checkpoint-every", 0.05, folder=tmp_path, largest_file=250_000)
+    assert outcome.status == 1
+    assert re.match(r"error: run/checkpoints/\d+.safetensors could not be written: File too large; resume", outcome.err)
+    assert len(outcome.err.splitlines()) == 1
+    newest = checkpoints(tmp_path / "run")[-1]
+    assert 0 < read_arrays(newest)[0]["env_steps"] < 3000
+    assert {path.suffix for path in newest.parent.iterdir()} == {".safetensors"}  # no draft
+    assert execute("--resume", "run", "--quiet", folder=tmp_path) == (0, "", "")
+
+
+def test_agents_that_do_not_fit_into_memory_are_refused_with_the_seeds_that_do(tmp_path):
+    outcome = execute("--seeds", 1_000_000, "--replay-capacity", 1_000_000, "--out", "run", folder=tmp_path)
+    assert outcome.status == 2
+    found = re.match(r"error: seeds is 0:1000000, but must be at most ([\d,]+) at a time, because 1,000,000 agents need "
+                     r"\S+ GiB of \S+ GiB available: run --seeds 0:(\d+), --seeds ", outcome.err)  # fmt: skip
+    assert found, outcome.err
+    assert int(found[1].replace(",", "")) == int(found[2])
+    assert not (tmp_path / "run").exists()
+
+
+# An environment of the user's
+
+
+@pytest.fixture
+def gymcases(tmp_path):
+    """A folder in which Gymnasium's environments of `gymcases.py` are found."""
+    (tmp_path / "gymcases.py").write_text((REPOSITORY / "tests/gymcases.py").read_text())
+    return tmp_path
+
+
+def test_environment_that_fails_leaves_a_checkpoint_of_the_last_whole_step(gymcases):
+    flags = ("--env-id", "gymnasium:gymcases:Raises-v0", "--seeds", 3, "--eval-every", 200, "--max-episode-steps", 20)
+    outcome = execute(*flags, "--out", "run", folder=gymcases, RAISES_AT="301")
+    assert outcome.status == 1
+    assert len(outcome.err.splitlines()) == 1
+    assert "gymnasium:gymcases:Raises-v0" in outcome.err
+    assert "RuntimeError: simulator lost its connection" in outcome.err
+    assert "resume with: " in outcome.err
+    assert "simulator lost its connection" in (gymcases / "run/environment_error.txt").read_text()
+    steps = read_arrays(checkpoints(gymcases / "run")[-1])[0]["env_steps"]
+    assert 80 < steps <= 100
+    assert execute("--resume", "run", folder=gymcases, RAISES_AT="1000000000").status == 0
+    assert (gymcases / "run/summary.json").exists()
+
+
+# Settings of the user's
+
+
+@pytest.mark.slow
+def test_settings_and_a_meagre_surrounding_change_no_bit_of_a_run(tmp_path):
+    """Many things at once, each of which has ended a run or changed its bits."""
+    assert execute("--seeds", 3, "--quiet", "--out", "plain", folder=tmp_path) == (0, "", "")
+    style = tmp_path / "matplotlibrc"
+    style.write_text("savefig.dpi: 1\naxes.titlesize: 1\n")
+    settings = {
+        "JAX_ENABLE_X64": "1", "JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_THREEFRY_PARTITIONABLE": "0", "JAX_DISABLE_JIT": "1",
+        "MPLBACKEND": "nonsense", "MATPLOTLIBRC": str(style), "HOME": "/dev/null", "PYTHONWARNINGS": "error",
+    }  # fmt: skip
+    words = " ".join([sys.executable, "-O", "-m", "ddpg_jax.run", *SMALL, "--seeds", "3", "--quiet", "--out", "run"])
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)} | settings
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        environment.pop(name, None)
+    done = subprocess.run(["bash", "-c", f"ulimit -n 64; exec {words}"], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, timeout=240)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    # Only Matplotlib speaks: it has no folder of its own.
+    assert [line for line in done.stderr.splitlines() if "atplotlib" not in line and "MPLCONFIGDIR" not in line] == []
+    tables = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("plain", "run")]
+    assert tables[0] == tables[1]
+    assert (tmp_path / "run/learning_curve.png").stat().st_size > 10_000  # not in the style of the rc file
+
+
+@pytest.mark.parametrize("name", ["cuda", "nonsense"])
+def test_platform_that_is_not_there_is_refused_in_one_line(tmp_path, name):
+    outcome = execute("--seeds", 1, "--out", "run", folder=tmp_path, JAX_PLATFORMS=name)
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"error: JAX_PLATFORMS is {name}, but must be a platform that is available")
+    assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_paths_are_shown_as_they_are(tmp_path):
+    """Square brackets and colons are not taken for markup."""
+    name = "a[/b]:smile:[lr]"
+    outcome = execute("--seeds", 1, "--out", f"runs/{name}", folder=tmp_path)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert f" runs/{name} " in outcome.out
+
+
+@pytest.mark.slow
+def test_terminal_that_cannot_show_everything_is_shown_ascii(tmp_path):
+    """A terminal of an encoding other than UTF-8 gets no traceback from the bar or the tables."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "latin-1", "TERM": "xterm"}
+    process = subprocess.Popen([sys.executable, "-m", "ddpg_jax.run", *SMALL, "--seeds", "1", "--out", "run"],
+                               cwd=tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # at its end
+        while data := os.read(ours, 4096):
+            shown += data
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    assert b"Traceback" not in shown
+    assert (tmp_path / "run/summary.json").exists()
+
+
+# Kills
+
+
+@pytest.mark.slow
+def test_killed_runs_end_in_the_same_bits():
+    """A shorter form of `benchmarks/kill_and_resume.py`, which kills twenty times."""
+    script = REPOSITORY / "benchmarks/kill_and_resume.py"
+    command = [sys.executable, str(script), "--small", "--kills", "3", "--kills-per-run", "3"]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=500)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "3 of 3 identical" in process.stdout
