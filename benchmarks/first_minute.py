@@ -27,7 +27,7 @@ STAGES = {
 }
 """Stages of a run, by the names that `summary.json` gives to their seconds."""
 
-REST, WHOLE = "start, figures and the rest", "whole command"
+REST, WHOLE = "start-up, figures and the rest", "whole command"
 CACHES = ("empty", "filled")
 
 
@@ -63,16 +63,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="runs with each cache (default: 3)")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=["--seeds", "32"], help="flags of the command")
+    parser.add_argument("--table", action="store_true", help="run nothing; write the table of the record")
     options = parser.parse_args()
     runs: dict[str, list[dict[str, float]]] = {state: [] for state in CACHES}
     record = begin() | {"flags": options.flags, "runs": runs}
-    for _ in range(options.repeats):
+    for _ in range(0 if options.table else options.repeats):
         with tempfile.TemporaryDirectory() as cache:
             for state in CACHES:
                 runs[state].append(run_once(cache, options.flags))
                 print(f"{state} cache: {runs[state][-1][WHOLE]:.1f} s", flush=True)
     path = RESULTS / "first_minute.json"
-    write(path, record)
+    if not options.table:
+        write(path, record)
     fill("performance.md", "first-minute", table(json.loads(path.read_text())))
 
 

@@ -10,7 +10,6 @@ import argparse
 import json
 import re
 import statistics
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -78,22 +77,22 @@ def main() -> None:
     parser.add_argument("--agents", nargs="*", type=int, default=[1, 8, 32, 256], help="numbers of agents")
     parser.add_argument("--seconds", type=float, default=3.0, help="shortest training that counts (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each number (default: 3)")
-    parser.add_argument("--out", type=Path, help="where the record goes (default: in benchmarks/results)")
+    parser.add_argument("--table", action="store_true", help="measure nothing; write the table of the record")
     options = parser.parse_args()
     ddpg_jax.use_all_cores()
     device = jax.devices()[0].device_kind
+    path = RESULTS / f"throughput_{re.sub(r'[^a-z0-9]+', '_', device.lower())}.json"
     record = begin() | {
         "device": f"{jax.device_count()} x {device}",
         "versions": {"jax": jax.__version__},
         "cases": {name: [] for name in options.only},
     }
-    path = options.out or RESULTS / f"throughput_{re.sub(r'[^a-z0-9]+', '_', device.lower())}.json"
-    for number in range(1, options.rounds + 1):
+    for number in range(0 if options.table else options.rounds):
         for name in options.only:
             for num_agents in options.agents:
                 record["cases"][name].append(rate_of(*CASES[name], num_agents, options.seconds))
                 rate = record["cases"][name][-1]["updates_per_second"]
-                print(f"round {number}, {name}, {num_agents} agents: {rate:,.0f} updates/s", flush=True)
+                print(f"round {number + 1}, {name}, {num_agents} agents: {rate:,.0f} updates/s", flush=True)
         write(path, record)
     fill("performance.md", "throughput", table(json.loads(path.read_text())))
 

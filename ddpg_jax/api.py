@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from ddpg_jax.algorithm.setup import Setup
 from ddpg_jax.algorithm.types import Hyperparameters
@@ -40,7 +40,7 @@ def train(
     group_size: int | None = None,
     checkpoint_every: float | None = None,
     record_every: int | None = None,
-    log: Sequence[str] = (),
+    log: Sequence[Literal["tensorboard", "wandb"]] = (),
     verbose: bool = False,
 ) -> Result:
     """Trains many agents in one compiled program, and evaluates them as they learn and afterwards.
@@ -75,9 +75,9 @@ def train(
     options = TrainOptions(
         swept=as_swept(config),
         preset=_preset_name(config),
-        seeds=seeds,
+        seeds=cast(range, seeds),  # a number becomes a range when the options are checked
         seed=seed,
-        out=out,
+        out=None if out is None else Path(out),
         resume=resume,
         devices=devices,
         group_size=group_size,

@@ -198,8 +198,8 @@ class Config:
         updates = self.updates_per_train * -(-self.loop_steps(self.total_steps) // self.train_every)
         if updates > LARGEST_COUNT:
             raise ValueError(
-                f"total_steps is {self.total_steps}, but must result in at most {LARGEST_COUNT} updates, which are "
-                f"counted in 32 bits, not in {updates}"
+                f"total_steps is {self.total_steps}, but must result in at most {LARGEST_COUNT} updates, not {updates} "
+                f"(updates_per_train is {self.updates_per_train}, train_every {self.train_every})"
             )
 
     def _check_replay(self) -> None:

@@ -111,7 +111,8 @@ def greedy_returns(policy: Policy, task: Task, starts: Starts) -> np.ndarray:
     if environment.host_env is not None:
         num_envs = len(policy) * min(config.num_envs, len(starts.observation))
         with closing(environment.host_env.make(num_envs)) as envs:
-            return host_greedy_episodes(policy.each, envs, starts, len(policy), environment).returns
+            act = lambda observations: np.asarray(policy.each(observations))  # noqa: E731
+            return host_greedy_episodes(act, envs, starts, len(policy), environment).returns
     algorithm = make_algorithm(config, environment.low, environment.high)
 
     @jax.jit

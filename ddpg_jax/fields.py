@@ -172,8 +172,6 @@ def _converted(value: Any, kind: Kind) -> Any:
         return float(max(-(10**300), min(value, 10**300)))  # an int may be too large for a float; the rule refuses it
     if kind.type in (int, range) and is_number and value % 1 == 0:
         return int(value) if kind.type is int else range(int(value))
-    if kind.type is range and isinstance(value, str) and re.fullmatch("[0-9]{1,10}:[0-9]{1,10}", value):
-        return range(*map(int, value.split(":")))
     if kind.type is Path and isinstance(value, str | Path) and str(value):
         return Path(value)
     if not kind.choices and kind.type not in (int, float) and isinstance(value, kind.type):
@@ -198,6 +196,8 @@ def from_text(words: Sequence[str], annotation: Any) -> Any:
 def _from_word(word: str, kind: Kind) -> Any:
     if kind.type is bool:
         return {"true": True, "false": False}.get(word.lower(), word)
+    if kind.type is range and re.fullmatch("[0-9]{1,10}:[0-9]{1,10}", word):
+        return range(*map(int, word.split(":"))) or word
     with contextlib.suppress(ValueError, RuntimeError):  # RuntimeError: no such user; the folder may have that name
         if kind.type is Path:
             return Path(word).expanduser() if word.startswith("~") else word

@@ -113,16 +113,16 @@ def make_scene(options: Options) -> tuple[Scene, dict[Picture, str]]:
     left_out = _unavailable(task)
     for picture in options.only:
         if picture in left_out:
-            possible = ", ".join(each for each in FILES if each not in left_out) or "drawn elsewhere"
-            raise ValueError(
-                f"only is {' '.join(options.only)}, but must be of {possible}, because {left_out[picture]}"
-            )
+            possible = ", ".join(each for each in FILES if each not in left_out) or "a picture of another environment"
+            raise ValueError(f"only is {picture}, but must be {possible}: {left_out[picture]}")
     wanted = set(_wanted(options, left_out))
     agents = _chosen_agents(options, trained)
+    if wanted == {"film"}:  # of the first agent
+        agents = agents[:1]
     return Scene(
         trained,
         task,
-        agents=agents if wanted - {"film"} else agents[:1],
+        agents,
         snapshots=tuple(trained.load(env_steps, agents) for env_steps in _chosen_snapshots(options, trained)),
         start=options.start,
         episodes=options.episodes if {"state_plane", "q_estimates"} & wanted else 0,

@@ -56,7 +56,7 @@ def as_swept(configs: Configs | SweptConfig) -> tuple[SweptConfig, ...]:
     Raises:
         ValueError: names a field in which they must not differ, or what is not a configuration.
     """
-    given = [configs] if isinstance(configs, Config | str | SweptConfig) else [*configs]
+    given = [*configs] if isinstance(configs, list | tuple) and not isinstance(configs, SweptConfig) else [configs]
     found = [each.config if isinstance(each, SweptConfig) else preset(each) if isinstance(each, str) else each
              for each in given]  # fmt: skip
     if not found or not all(isinstance(each, Config) for each in found):

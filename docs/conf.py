@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from myst_parser.sphinx_ import MystParser
+from myst_parser.parsers.sphinx_ import MystParser
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
@@ -90,7 +90,7 @@ def _without_signature(app: Sphinx, what: str, name: str, obj: Any, *_: Any) -> 
 def _simplify_fields() -> None:
     """Shows fields that are functions as fields, not as methods, and types without the help texts of the command."""
     for module in pkgutil.walk_packages(ddpg_jax.__path__, "ddpg_jax."):
-        if module.name.endswith("__main__"):
+        if module.name.endswith(("__main__", "ddpg_jax.compare")):  # the command would hide the function `compare`
             continue
         for cls in list(vars(importlib.import_module(module.name)).values()):
             if isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.startswith("ddpg_jax"):
@@ -101,11 +101,23 @@ def _simplify_fields() -> None:
                         delattr(cls, field.name)
 
 
+def _parse_field(docstring: GoogleDocstring) -> list[str]:
+    """Returns a field's docstring as it is, and a property's in its sections."""
+    lines = list(docstring._consume_to_end())
+    return GoogleDocstring(lines, docstring._config).lines() if docstring._what == "property" else lines
+
+
+def _parse_returns(docstring: GoogleDocstring, *_: Any, **__: Any) -> list[tuple[str, str, list[str]]]:
+    """Returns what "Returns:" says, without a type."""
+    return [("", "", docstring._dedent(docstring._consume_to_next_section()))]
+
+
 def setup(app: Sphinx) -> None:
     """Configures what the options above cannot."""
     app.add_source_suffix(".ipynb", "notebook")
     app.add_source_parser(NotebookParser)
     app.connect("autodoc-process-signature", _without_signature)
     _simplify_fields()
-    # Napoleon reads the text before a colon in a field's docstring as its type; here it is part of a sentence.
-    GoogleDocstring._parse_attribute_docstring = lambda self: list(self._consume_to_end())
+    # Napoleon reads the text before a colon as a type. Here types are in the signatures.
+    GoogleDocstring._parse_attribute_docstring = _parse_field
+    GoogleDocstring._consume_returns_section = _parse_returns

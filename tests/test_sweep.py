@@ -4,11 +4,13 @@ import math
 import re
 from collections import Counter
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ddpg_jax
 from ddpg_jax.config import Config
 from ddpg_jax.presets import KERAS, PENDULUM, PRESETS
 from ddpg_jax.sweep import COMMON, SweptConfig, as_swept, expand, label, preset_of
@@ -208,3 +210,43 @@ def test_preset_of_a_configuration_does_not_depend_on_task_and_steps(configs, na
 def test_list_that_is_not_a_sweep_is_refused(configs, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         as_swept(configs)
+
+
+# The agents of a sweep
+
+
+@pytest.fixture(scope="module")
+def swept():
+    """Four configurations of two shapes, with three seeds each; those with the larger noise first."""
+    base = Config(batch_size=8, replay_capacity=100, learning_starts=20, max_episode_steps=25, total_steps=100,
+                  eval_every=50, eval_episodes=8, final_episodes=8)  # fmt: skip
+    sweeps = ["noise_scale=1,0.5", "hidden_sizes=8,4x4"]
+    configs = expand(sweeps, None, 0, lambda changes: base.replace(**changes))
+    return ddpg_jax.train(configs, seeds=range(5, 8), progress=False)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_each_configuration_is_trained_as_in_a_run_of_its_own(swept, index):
+    """Agent s of that run has the bits of seed s of the configuration."""
+    alone, among = ddpg_jax.train(swept.configs[index].config, seeds=range(5, 8), progress=False), swept[index]
+    assert among.configs == (swept.configs[index],)
+    assert among.history.agents.tolist() == [5 + 3 * index, 6 + 3 * index, 7 + 3 * index]
+    for name in ("eval_return", "train_return", "critic_loss", "actor_loss", "q_mean"):
+        np.testing.assert_array_equal(getattr(among.history.metrics, name), getattr(alone.history.metrics, name))
+    np.testing.assert_array_equal(among.finals.final_return, alone.finals.final_return)
+    assert_same_tree(among.policy.variables, alone.policy.variables)
+    row = swept.summary.configs[index]
+    assert (row.final_return, row.final_shortfall) == (alone.summary.final_return, alone.summary.final_shortfall)
+
+
+def assert_same_tree(tree, other):
+    assert jax.tree.structure(tree) == jax.tree.structure(other)
+    for leaf, same in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(leaf, same)
+
+
+def test_networks_of_one_shape_are_compiled_and_kept_together(swept):
+    assert [len(policy) for policy in swept.policies] == [6, 6]
+    assert [policy.agents for policy in swept.policies] == [(5, 6, 7, 11, 12, 13), (8, 9, 10, 14, 15, 16)]
+    with pytest.raises(ValueError, match="networks of 2 shapes"):
+        _ = swept.policy

@@ -3,7 +3,6 @@
 `step` does not reset. So the loop sees the last observation of an episode and why it ended, then begins the next one.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -97,27 +96,31 @@ class Environment:
         for name in ("low", "high"):
             bounds = tuple(float(bound) for bound in getattr(self, name))
             object.__setattr__(self, name, bounds)
-            if not bounds or not all(map(math.isfinite, bounds)):
-                raise ValueError(f"{name} is {bounds}, but must be finite numbers, one per action")
+            if not bounds or not np.isfinite(_to_float32(bounds)).all():
+                raise ValueError(f"{name} is {bounds}, but must be finite numbers (as float32), one per action")
         self._check_range()
         for name in ("observation_size", "max_steps"):
             object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
 
     def _check_range(self) -> None:
-        """Refuses bounds between which no action fits into a float32."""
+        """Refuses bounds whose range is not a positive float32."""
         if len(self.low) != len(self.high):
             raise ValueError(f"high is {self.high}, but must be {len(self.low)} numbers, like low")
-        with np.errstate(over="ignore"):
-            span = np.asarray(self.high, np.float32) - np.asarray(self.low, np.float32)
-        if not np.all(span > 0):
+        low, high = _to_float32(self.low), _to_float32(self.high)
+        if not np.all(low < high):
             raise ValueError(f"high is {self.high}, but must be above low, {self.low}, in each action (as float32)")
-        if not np.all(np.isfinite(span)):
+        if not np.all(high / 2 - low / 2 < np.finfo(np.float32).max / 2):
             raise ValueError(f"high is {self.high}, but must be at most 3.4e38 above low, {self.low}, in each action")
 
     @property
     def action_size(self) -> int:
         """The number of actions, A."""
         return len(self.low)
+
+
+def _to_float32(numbers: tuple[float, ...]) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.asarray(numbers, np.float32)
 
 
 def _whole_number(name: str, value: Any) -> int:
@@ -127,5 +130,5 @@ def _whole_number(name: str, value: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         number = 0
     if number < 1 or number != value:
-        raise ValueError(f"{name} is {value}, but must be a whole number >= 1")
+        raise ValueError(f"{name} is {value!r}, but must be a whole number >= 1")
     return number

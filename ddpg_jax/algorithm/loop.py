@@ -195,9 +195,7 @@ def decay_learning_rates(hyperparameters: Hyperparameters, episode: jax.Array) -
 
 def to_row(stats: EpisodeStats, info: UpdateInfo) -> jax.Array:
     """Returns the numbers of a step as a row [F] of the log, float32."""
-    entries = (*info, *stats)
-    numbers = [number for entry in entries for number in (entry if jnp.ndim(entry) else [entry])]
-    return jnp.stack([jnp.asarray(number, jnp.float32) for number in numbers])
+    return jnp.concatenate([jnp.atleast_1d(entry).astype(jnp.float32) for entry in (*info, *stats)])
 
 
 def unpack_log(rows: np.ndarray) -> StepLog:

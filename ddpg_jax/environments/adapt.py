@@ -16,7 +16,7 @@ from ddpg_jax.environments.arguments import one_line
 from ddpg_jax.environments.task import Task
 
 LARGEST_BOUND = 1e30
-"""The square of a larger number is not finite as float32."""
+"""Actions are float32, which ends at 3.4e38; networks and losses compute with multiples of them."""
 
 
 def adapt(task: Environment | Task, action_repeat: int = 1) -> Task:

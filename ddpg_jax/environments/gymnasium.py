@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,18 +19,17 @@ from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments import pendulum
 from ddpg_jax.environments.adapt import require_bounds
 from ddpg_jax.environments.arguments import defaults_of, one_line, parse, refusing
-from ddpg_jax.environments.host import HostEnvFailure, call
+from ddpg_jax.environments.host import HostEnvFailure
 from ddpg_jax.environments.task import Task
 from ddpg_jax.environments.user_env import look_in
 
 
 def names() -> tuple[str, ...]:
     """Returns the newest version of each of the library's own environments with continuous actions that work here."""
-    newest: dict[str, Any] = {}
-    for spec in gymnasium.registry.values():
-        if spec.namespace is None and isinstance(spec.entry_point, str) and "gymnasium.envs" in spec.entry_point:
-            newest[spec.name] = max(spec, newest.get(spec.name, spec), key=lambda spec: spec.version or 0)
-    return tuple(sorted(spec.id for spec in newest.values() if _is_continuous(spec.id)))
+    by_version = sorted(gymnasium.registry.values(), key=lambda spec: spec.version or 0)
+    own = [spec for spec in by_version if spec.namespace is None and "gymnasium.envs" in str(spec.entry_point)]
+    newest = {spec.name: spec.id for spec in own}
+    return tuple(sorted(name for name in newest.values() if _is_continuous(name)))
 
 
 def _is_continuous(name: str) -> bool:
@@ -59,9 +58,9 @@ def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
             look_in(os.getcwd())
         env = made_by.make_one()
     with _closing(env):
-        actions, observations = (getattr(env, name, None) for name in ("action_space", "observation_space"))
+        actions, observations = (getattr(env, f"{kind}_space", None) for kind in ("action", "observation"))
         max_steps = env.spec.max_episode_steps if env.spec else None
-        can_be_drawn = "rgb_array" in (env.metadata or {}).get("render_modes", ())
+        has_frames = "rgb_array" in (env.metadata or {}).get("render_modes", ())
     if not isinstance(actions, spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
         raise ValueError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {actions}")
     if not isinstance(observations, spaces.Space) or not observations.is_np_flattenable:
@@ -76,11 +75,7 @@ def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
     )
     is_vector = isinstance(observations, spaces.Box) and len(observations.shape) == 1
     parts = () if is_vector else tuple(_parts(observations))
-    task = Task(
-        environment,
-        observation_parts=parts,
-        film_env=replace(made_by, is_drawn=True) if can_be_drawn else None,
-    )
+    task = Task(environment, observation_parts=parts, film_env=replace(made_by, is_drawn=True) if has_frames else None)
     if name != pendulum.ENV_ID or env_args:
         return task
     return replace(task, starts=pendulum.starts_in_gymnasium, **pendulum.optimum())
@@ -131,7 +126,7 @@ class GymnasiumEnv:
     name: str
     """Gymnasium's own."""
     env_args: tuple[str, ...]
-    """The arguments as words, which are read anew for each environment: their values may be lists."""
+    """Arguments as words. They are parsed anew for each environment, because a list would be shared."""
     action_repeat: int = 1
     is_drawn: bool = False
     """Whether `render` returns frames."""
@@ -177,6 +172,7 @@ class GymnasiumEnvs:
         self._env_id, self._action_repeat, self._is_drawn = made_by.env_id, made_by.action_repeat, made_by.is_drawn
         self._envs = envs
         self._space: Any = envs[0].observation_space
+        self._is_vector = isinstance(self._space, spaces.Box) and len(self._space.shape) == 1
         self._actions: Any = envs[0].action_space
         self._observations = np.zeros((len(envs), spaces.flatdim(self._space)), np.float32)
 
@@ -202,24 +198,24 @@ class GymnasiumEnvs:
         rewards, terminated, truncated = np.zeros(num), np.zeros(num, bool), np.zeros(num, bool)
         for index in np.flatnonzero(active).tolist():
             for _ in range(self._action_repeat):
-                result = call(self._env_id, "step", self._envs[index].step, shaped[index])
-                if not isinstance(result, tuple) or len(result) != 5:
-                    raise self._fault("step", result, "(observation, reward, terminated, truncated, info)")
-                self._keep(index, result[0], "a step")
-                rewards[index] += self._number("reward", result[1])
-                terminated[index] = self._number("terminated", result[2])
-                truncated[index] = self._number("truncated", result[3])
-                if terminated[index] or truncated[index]:
+                try:
+                    observation, reward, is_terminal, is_cut, _ = self._envs[index].step(shaped[index])
+                except Exception as error:
+                    raise HostEnvFailure.of(self._env_id, "step", error) from error
+                self._keep(index, observation, "a step")
+                rewards[index] += self._number("reward", reward)
+                ends = self._number("terminated", is_terminal), self._number("truncated", is_cut)
+                if any(ends):
+                    terminated[index], truncated[index] = ends
                     break
-        observations: Any = self._observations.copy()
-        ends: list[Any] = [terminated, truncated]
-        return Step(observations, *[rewards, *ends])
+        results: list[Any] = [self._observations.copy(), rewards, terminated, truncated]
+        return Step(*results)
 
     def render(self, index: int) -> np.ndarray:
         """Draws one environment as a frame [H, W, 3] of 8-bit colours. They must come from a task's `film_env`."""
         if not self._is_drawn:
             raise HostEnvFailure(self._env_id, f"{self._env_id} was made without frames: use the task's film_env")
-        frame = np.array(call(self._env_id, "render", self._envs[index].render))
+        frame = np.array(self._call("render", self._envs[index].render))
         if frame.ndim != 3:
             raise self._fault("render", frame, "a frame [H, W, 3]")
         return frame
@@ -231,7 +227,7 @@ class GymnasiumEnvs:
     def _begin(self, env: gymnasium.Env, start: Any) -> Any:
         """Begins an episode, and returns its first observation."""
         options = {} if start is None else {"seed": int(start) if np.ndim(start) == 0 else 0}
-        result = call(self._env_id, "reset", env.reset, **options)
+        result = self._call("reset", env.reset, **options)
         if not isinstance(result, tuple) or len(result) != 2:
             raise self._fault("reset", result, "(observation, info)")
         if np.ndim(start) == 0:
@@ -242,19 +238,28 @@ class GymnasiumEnvs:
     def _keep(self, index: int, observation: Any, after: str) -> None:
         """Copies an observation as a vector [O]."""
         try:
-            vector = np.asarray(spaces.flatten(self._space, observation), np.float32)
-            self._observations[index] = vector.reshape(self._observations.shape[1])
+            if not (self._is_vector and np.shape(observation) == self._space.shape):
+                observation = np.reshape(spaces.flatten(self._space, observation), self._observations.shape[1])
+            self._observations[index] = observation
         except Exception as error:  # numbers or names are missing, or they are not numbers
             message = f"observation of {self._env_id!r} after {after} does not fit {self._space}: {one_line(error)}"
             raise HostEnvFailure(self._env_id, message) from None
 
     def _number(self, name: str, value: Any) -> float:
         """Returns a reward or a flag as a number; arrays of any library with one number are numbers."""
-        with contextlib.suppress(Exception):
+        try:
             number = value.item() if hasattr(value, "item") else value
-            if isinstance(number, int | float):
-                return float(number)
-        raise HostEnvFailure(self._env_id, f"{name} of {self._env_id!r} is {value!r}, but must be a number")
+        except Exception:  # an array of several numbers
+            number = None
+        if not isinstance(number, int | float):
+            raise HostEnvFailure(self._env_id, f"{name} of {self._env_id!r} is {value!r}, but must be a number")
+        return number
+
+    def _call(self, name: str, function: Callable[..., Any], **options: Any) -> Any:
+        try:
+            return function(**options)
+        except Exception as error:
+            raise HostEnvFailure.of(self._env_id, name, error) from error
 
     def _fault(self, name: str, result: Any, rule: str) -> HostEnvFailure:
         shown = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__

@@ -12,7 +12,7 @@ from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments import pendulum
 from ddpg_jax.environments.adapt import require_bounds, strong_types, with_default_settings
-from ddpg_jax.environments.arguments import parse
+from ddpg_jax.environments.arguments import EnvArgsError, parse, refusing
 from ddpg_jax.environments.task import Task
 
 CONTINUOUS = ("Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc")
@@ -40,9 +40,10 @@ def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
     """
     if not has(name):
         raise ValueError(f"env_id is {env_id!r}, but must be gymnax: and one of {', '.join(CONTINUOUS)}")
-    env, params = _library().make(name)
-    params = params.replace(**_arguments(env_id, env_args, vars(params)))
-    box = env.action_space(params)
+    with refusing(env_id, env_args, "an environment that gymnax makes here"):
+        env, params = _library().make(name)
+        params = params.replace(**_arguments(env_id, env_args, vars(params)))
+        box = env.action_space(params)
     if not hasattr(box, "low"):
         raise ValueError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {box}")
     bounds = (np.broadcast_to(np.asarray(bound, np.float64), box.shape).ravel() for bound in (box.low, box.high))
@@ -61,7 +62,8 @@ def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
         new = jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype).reshape(old.shape), new, state)
         return new, Step(jnp.ravel(observation), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
 
-    size = jax.eval_shape(lambda: reset(jax.random.key(0)))[1].shape[0]
+    with refusing(env_id, env_args, "an environment that gymnax makes here"):
+        size = jax.eval_shape(lambda: reset(jax.random.key(0)))[1].size
     max_steps, never_changes = params.max_steps_in_episode, name in CONTINUOUS
     environment = Environment(env_id, size, low, high, max_steps, reset, step, cacheable=never_changes)
     if name != pendulum.ENV_ID or env_args:
@@ -73,9 +75,9 @@ def _arguments(env_id: str, env_args: Sequence[str], fields: dict[str, Any]) -> 
     values = parse(env_args, fields)
     for name, value in values.items():
         if name not in fields:
-            raise ValueError(f"env_args has {name}, but must have parameters of {env_id}: {', '.join(fields)}")
+            raise EnvArgsError(f"env_args has {name}, but must have parameters of {env_id}: {', '.join(fields)}")
         if isinstance(fields[name], int | float) and not isinstance(value, int | float):
-            raise ValueError(f"env_args has {name}={value}, but must have a number for {name}")
+            raise EnvArgsError(f"env_args has {name}={value}, but must have a number for {name}")
     return values
 
 

@@ -24,17 +24,10 @@ class HostEnvFailure(RuntimeError):  # noqa: N818
         super().__init__(message)
         self.env_id = env_id
 
-
-def call(env_id: str, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Calls a function of an environment.
-
-    Raises:
-        HostEnvFailure: if it raises an error; the message names the environment, the function and the error.
-    """
-    try:
-        return function(*arguments, **options)
-    except Exception as error:
-        raise HostEnvFailure(env_id, f"{name} of {env_id!r} raises {one_line(error)}") from error
+    @classmethod
+    def of(cls, env_id: str, name: str, error: Exception) -> "HostEnvFailure":
+        """Returns the failure of a function that has raised an error."""
+        return cls(env_id, f"{name} of {env_id!r} raises {one_line(error)}")
 
 
 def check(environment: Environment) -> None:
@@ -64,11 +57,6 @@ def check(environment: Environment) -> None:
                 f"observation of {environment.env_id!r} has {observation.size} numbers, but must have "
                 f"{environment.observation_size}"
             )
-
-
-def episode_seeds(seed: int, num: int) -> np.ndarray:
-    """Returns the seeds [num] uint32 of episodes; different seeds have different ones, and more of them begin alike."""
-    return np.random.SeedSequence(seed).generate_state(num, np.uint32)
 
 
 def host_greedy_episodes(

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import ModuleType
 
-from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.config import Config
 from ddpg_jax.environments import user_env
 from ddpg_jax.environments.adapt import adapt
@@ -37,13 +36,13 @@ def make_task(env_id: str, env_args: Sequence[str] = (), action_repeat: int = 1)
         ValueError: if there is no such environment, its library is not installed, its actions are not continuous and
             bounded, its episodes have no time limit, or it does not return what it must.
     """
-    name = (env_id, tuple(env_args), int(action_repeat))
+    name = (env_id, tuple(env_args), action_repeat)
     if name in _kept:
         return _kept[name]
-    made = _make(env_id, name[1])
-    if action_repeat != 1 and isinstance(made, Task) and not is_user_env(env_id):
-        made = replace(made, starts=None)  # a table of starts is for the task with which its optimum was computed
-    task = adapt(made, action_repeat)
+    task = _make(env_id, name[1])
+    if action_repeat != 1 and task.optimal_returns is not None and not is_user_env(env_id):
+        task = replace(task, starts=None)  # the table of start states is for the task with the optimum
+    task = adapt(task, action_repeat)
     if task.environment.cacheable and task.environment.host_env is None:
         _kept[name] = task
     return task
@@ -89,16 +88,15 @@ def listed() -> Iterator[str]:
 
 def _described(env_id: str) -> str:
     try:
-        made = _make(env_id, ())
+        environment = _make(env_id, ()).environment
     except Exception as error:  # of a library that, for example, downloads models
         return f"{env_id}: cannot be made here: {(str(error).splitlines() or [type(error).__name__])[0]}"
-    environment = made.environment if isinstance(made, Task) else made
     sizes = ((environment.observation_size, "observation"), (environment.action_size, "action"))
     spaces = ", ".join(f"{size} {word}{'s' * (size > 1)}" for size, word in sizes)
     return f"{env_id}: {spaces}, episodes of at most {environment.max_steps:,} steps"
 
 
-def _make(env_id: str, env_args: tuple[str, ...]) -> Environment | Task:
+def _make(env_id: str, env_args: tuple[str, ...]) -> Task:
     """Returns what a library or a user's function makes."""
     provider, colon, name = env_id.partition(":")
     if colon and provider not in PROVIDERS:

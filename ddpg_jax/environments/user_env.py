@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ddpg_jax.algorithm.environment import Environment
@@ -11,8 +12,10 @@ from ddpg_jax.environments.arguments import defaults_of, parse, refusing
 from ddpg_jax.environments.task import Task
 
 
-def make(env_id: str, env_args: Sequence[str]) -> Environment | Task:
-    """Returns what a function of the user's makes; the module is also looked for in the current folder.
+def make(env_id: str, env_args: Sequence[str]) -> Task:
+    """Returns the task that a function of the user's makes; its module is also looked for in the current folder.
+
+    No program that is compiled for it is kept between calls, even if the function has changed a library's environment.
 
     Raises:
         ValueError: if there is no such function, or it returns something else.
@@ -27,7 +30,8 @@ def make(env_id: str, env_args: Sequence[str]) -> Environment | Task:
             f"env_id is {env_id!r}, but must name a function that returns a ddpg_jax.Environment or a ddpg_jax.Task; "
             f"it returns {type(made).__name__}"
         )
-    return made
+    task = made if isinstance(made, Task) else Task(made)
+    return replace(task, environment=replace(task.environment, cacheable=False))
 
 
 def look_in(folder: str | None) -> None:

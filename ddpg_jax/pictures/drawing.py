@@ -85,28 +85,30 @@ def _with_hanging(starts: Starts) -> Starts:
 
 
 def draw_pendulums(scene: Scene) -> bytes:
-    """Draws the agents of gymnax's Pendulum-v1 in motion: a panel for each snapshot, from the same start states.
+    """Draws the agents of gymnax's Pendulum-v1 in motion, a panel per snapshot; returns the bytes of a GIF."""
+    config, max_torque = scene.trained.config, scene.task.environment.high[0]
+    seconds = float(parse(config.env_args).get("dt", optimum.TIME_STEP)) * config.action_repeat
+    frames = animation.pendulums(pendulum_panels(scene), step_seconds=seconds, max_torque=max_torque)
+    return animation.gif(frames, seconds, animation.palette())
 
-    Returns:
-        The bytes of a GIF.
-    """
-    environment, config = scene.task.environment, scene.trained.config
+
+def pendulum_panels(scene: Scene) -> list[animation.Panel]:
+    """Returns what each snapshot's agents did in their shown episodes, and their mean return next to the optimum's."""
+    environment, num_steps = scene.task.environment, scene.task.environment.max_steps
     optimal = scene.task.optimum(int(scene.shown.max()) + 1)
     best = "" if optimal is None else f" (optimum {_rounded(np.mean(optimal[scene.shown]))})"
     panels = []
     for snapshot, played in zip(scene.snapshots, scene.played, strict=True):
-        score = trajectories.returns(played.steps, environment.max_steps)[:, scene.episodes].mean()
+        score = trajectories.returns(played.steps, num_steps)[:, scene.episodes].mean()
         panels.append(
             animation.Panel(
                 title=describe(snapshot),
                 subtitle=f"{'mean ' if len(scene.agents) > 1 else ''}return {_rounded(score)}{best}",
-                angle=_angle_and_velocity(played.observation[: environment.max_steps, :, 0])[0],
-                torque=np.asarray(played.action)[: environment.max_steps, :, 0, 0] / environment.high[0],
+                angle=_angle_and_velocity(played.observation[:num_steps, :, 0])[0],
+                torque=np.asarray(played.action)[:num_steps, :, 0, 0] / environment.high[0],
             )
         )
-    seconds = float(parse(config.env_args).get("dt", optimum.TIME_STEP)) * config.action_repeat
-    frames = animation.pendulums(panels, step_seconds=seconds, max_torque=environment.high[0])
-    return animation.gif(frames, seconds, animation.palette())
+    return panels
 
 
 def describe(snapshot: Snapshot) -> str:

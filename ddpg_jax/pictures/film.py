@@ -1,6 +1,7 @@
 """A film of one agent as its environment draws itself: an episode at each snapshot, from the same start state."""
 
 import os
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ddpg_jax.environments.arguments import one_line
 from ddpg_jax.environments.host import film
 from ddpg_jax.pictures import animation, trajectories
 from ddpg_jax.pictures.drawing import Scene
@@ -20,8 +22,10 @@ FRAMES_PER_SECOND = 20
 WITHOUT_SCREEN = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
 """Variables by which MuJoCo and pygame learn that there is no screen."""
 
-MAX_WIDTH = 256
-"""Pixels of an image; larger ones are reduced."""
+MUJOCO_HINT = "MuJoCo draws with MUJOCO_GL=egl or osmesa, and the library of that name (on Debian libegl1, libosmesa6)"
+
+MIN_WIDTH, MAX_WIDTH = 160, 256
+"""Pixels of an image: larger ones are reduced, smaller ones are surrounded by white."""
 
 _HEADER = 22  # pixels
 
@@ -44,11 +48,9 @@ def draw_film(scene: Scene) -> bytes:
         try:
             episodes.append(_frames(scene, index))
         except Exception as error:  # of whatever library draws
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"{scene.task.environment.env_id} cannot be drawn here: {reason}. MuJoCo draws with MUJOCO_GL=egl or "
-                f"MUJOCO_GL=osmesa, and the library of that name (on Debian libegl1 or libosmesa6)"
-            ) from error
+            hint = f". {MUJOCO_HINT}" if re.search("mujoco|gl|mesa", str(error), re.IGNORECASE) else ""
+            env_id = scene.task.environment.env_id
+            raise ValueError(f"{env_id} cannot be drawn here: {one_line(error)}{hint}") from error
     images = [
         _joined([frames[min(i, len(frames) - 1)] for frames in episodes], steps) for i in range(max(map(len, episodes)))
     ]
@@ -77,11 +79,11 @@ def _joined(images: Sequence[np.ndarray], env_steps: Sequence[int]) -> Image.Ima
     pictures = [Image.fromarray(np.asarray(image, np.uint8)) for image in images]
     for picture in pictures:
         picture.thumbnail((MAX_WIDTH, MAX_WIDTH))
-    width, height = pictures[0].size
+    width, height = max(pictures[0].width, MIN_WIDTH), pictures[0].height
     frame = Image.new("RGB", (width * len(images), height + _HEADER), "white")
     pen, font = ImageDraw.Draw(frame), ImageFont.load_default(13)
     for i, (picture, steps) in enumerate(zip(pictures, env_steps, strict=True)):
-        frame.paste(picture, (i * width, _HEADER))
+        frame.paste(picture, (i * width + (width - picture.width) // 2, _HEADER))
         text = f"after {steps:,} steps" if steps else "before training"
         pen.text(((i + 0.5) * width, _HEADER / 2), text, "black", font, anchor="mm")
     return frame

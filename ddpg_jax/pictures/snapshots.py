@@ -10,6 +10,7 @@ import numpy as np
 
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.config import Config
+from ddpg_jax.sweep import label
 from ddpg_jax.training.policy import Policy, read_weights
 from ddpg_jax.training.result import Result
 from ddpg_jax.training.setup_factory import make_algorithm
@@ -63,8 +64,8 @@ def load_trained(result: Result, config: int) -> Trained:
         ValueError: if there are no snapshots, no such configuration, or no agent of it that has not diverged.
     """
     folder, swept = result.folder, result.configs
-    if not 0 <= config < len(swept):
-        raise ValueError(f"config is {config}, but must be a whole number from 0 to {len(swept) - 1}")
+    if config >= len(swept):
+        raise ValueError(f"config is {config}, but must be at most {len(swept) - 1}")
     first = result.seeds.start + config * len(result.seeds)
     numbers = set(range(first, first + len(result.seeds)))
     shape, policy = next((i, policy) for i, policy in enumerate(result.policies) if first in policy.agents)
@@ -72,12 +73,12 @@ def load_trained(result: Result, config: int) -> Trained:
     files = {int(path.name): path / name for path in (folder / "snapshots").glob("[0-9]*")} if folder else {}
     if not files:
         raise ValueError(f"run_folder is {folder}, but must have snapshots/<environment steps>: it has none")
-    values = "".join(f", {field}={value}" for field, value in swept[config].values.items())
+    values = label(swept[config].values)
     diverged = {policy.agents[index] for index in policy.diverged_agents}
     if not numbers - diverged:
         raise ValueError(f"config is {config}, but must be one with an agent that has not diverged")
     return Trained(
-        title=f"{result.details['preset']} on {policy.env_id}{values}",
+        title=f"{result.details['preset']} on {policy.env_id}{f' ({values})' if values else ''}",
         config=swept[config].config,
         policy=policy,
         algorithm=make_algorithm(swept[config].config, policy.actor.low, policy.actor.high),

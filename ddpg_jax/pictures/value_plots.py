@@ -35,7 +35,7 @@ def state_plane(title: str, value_label: str, planes: Sequence[Plane], max_torqu
 
     # From orange to purple, which the colour-blind can tell apart, without the darkest.
     torque_colors = ListedColormap(colormaps["PuOr"](np.linspace(0.18, 0.82, 256)))
-    figure = Figure(figsize=(4.2 * len(planes) + 1.2, 7.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(max(7.0, 4.2 * len(planes) + 1.2), 7.4), dpi=150, layout="constrained")
     grid = figure.subplots(2, len(planes), sharex=True, sharey=True, squeeze=False)
     values = [plane.value for plane in planes]
     for (top, bottom), plane in zip(grid.T, planes, strict=True):

@@ -36,9 +36,8 @@ class Run:
     """The results of a run, or of a configuration of a sweep, that are compared."""
 
     name: str
-    env_id: str
     task: Mapping[str, Any]
-    """The other fields of `SAME` and `NAMED`."""
+    """The fields of `SAME` and `NAMED`."""
     steps: np.ndarray
     """[E] environment steps per agent at the evaluations."""
     returns: np.ndarray
@@ -48,10 +47,10 @@ class Run:
     num_diverged: int
     threshold: float | None
     """Evaluation return that counts as solved; None if the task defines none."""
-    seed: int | None = None
-    """Root seed; None: unknown."""
-    seeds: np.ndarray | None = None
-    """[N] the agents' seeds; None: unknown."""
+    seed: int
+    """Root seed."""
+    seeds: np.ndarray
+    """[N] the agents' seeds."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,8 @@ class Row:
     """The statistics of a run in a comparison. Returns are in the environment's units."""
 
     run: str
-    """The run's name."""
     agents: int
-    """N, without those that diverged."""
+    """Without those that diverged."""
     num_diverged: int
     iqm: float
     """Interquartile mean of the final returns."""
@@ -94,7 +92,7 @@ class Comparison:
     threshold: float | None
 
     def __repr__(self) -> str:
-        return f"Comparison({len(self.runs)} runs on {self.runs[0].env_id})"
+        return f"Comparison({len(self.runs)} runs on {self.runs[0].task['env_id']})"
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), markup=False, emoji=False, width=120)
@@ -162,8 +160,7 @@ def runs_of(name: str, summary: Summary, history: History, swept: Sequence[Swept
     return [
         Run(
             name=f"{name}: {label(each.values)}" if len(swept) > 1 else name,
-            env_id=summary.env_id,
-            task={field: getattr(each.config, field) for field in (*SAME[1:], *NAMED)},
+            task={field: getattr(each.config, field) for field in (*SAME, *NAMED)},
             steps=steps,
             returns=returns.reshape(len(steps), *kept.shape)[:, config, kept[config]],
             final=final.reshape(kept.shape)[config, kept[config]],
@@ -220,18 +217,19 @@ def differences(runs: Sequence[Run]) -> list[str]:
     for field in (*SAME, *NAMED):
         found: dict[str, str] = {}  # the value of a field -> the first run that has it
         for run in runs:
-            found.setdefault(format_value(run.env_id if field == "env_id" else run.task.get(field)), run.name)
+            found.setdefault(format_value(run.task[field]), run.name)
+        where = [f"{value} in {name}" for value, name in found.items()]
         if len(found) > 1 and field in SAME:
-            where = " and ".join(f"{value} in {name}" for value, name in list(found.items())[:2])
-            raise ValueError(f"{field} is {where}, but must be the same in all runs that are compared")
+            raise ValueError(f"{field} is {' and '.join(where[:2])}, but must be the same in all compared runs")
         if len(found) > 1:
-            notes.append(f"{field} differs: {', '.join(f'{value} in {name}' for value, name in found.items())}")
+            notes.append(f"{field} differs: {', '.join(where)}")
     return notes
 
 
 def _row(run: Run, first: Run, threshold: float | None) -> Row:
     reached = None if threshold is None else statistics.steps_until(run.steps, run.returns, threshold)
-    pairs = _pairs(run, first)
+    has_pairs = run is not first and run.seed == first.seed  # equal root seed and seed: equal random numbers
+    common, mine, theirs = np.intersect1d(run.seeds if has_pairs else [], first.seeds, return_indices=True)
     return Row(
         run=run.name,
         agents=len(run.final),
@@ -241,18 +239,11 @@ def _row(run: Run, first: Run, threshold: float | None) -> Row:
         worst=float(np.min(run.final)),
         area=float(np.mean(statistics.area_under_curve(run.steps, run.returns))),
         improvement=statistics.probability_of_improvement(run.final, first.final),
-        num_pairs=len(pairs[0]),
-        difference=statistics.paired_difference(run.final[pairs[0]], first.final[pairs[1]]),
+        num_pairs=len(common),
+        difference=statistics.paired_difference(run.final[mine], first.final[theirs]),
         num_reached=None if reached is None else int(np.sum(np.isfinite(reached))),
         median_steps=None if reached is None else float(np.median(np.nan_to_num(reached, nan=np.inf))),
     )
-
-
-def _pairs(run: Run, first: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the positions of the agents of two runs that have the same random numbers: equal root seed and seed."""
-    if run is first or run.seed is None or run.seed != first.seed or run.seeds is None or first.seeds is None:
-        return np.zeros(0, int), np.zeros(0, int)
-    return np.intersect1d(run.seeds, first.seeds, return_indices=True)[1:]
 
 
 def _cells(rows: Sequence[Row], threshold: float | None) -> tuple[list[str], list[list[str]]]:

@@ -1,6 +1,5 @@
 """The results of a run in words and tables, with their units, for the terminal and for `report.html`."""
 
-from collections.abc import Sequence
 from math import isfinite
 
 from rich.box import SIMPLE_HEAVY
@@ -25,30 +24,28 @@ INTERVAL_WIDTH = 9
 
 def result_rows(summary: Summary) -> list[tuple[str, str]]:
     """Returns the results as labels and texts; a label is empty where a row continues the one above."""
-    rows = [] if summary.configs else _return_rows(summary)
-    for agent, step in summary.diverged.items():
-        rows.append(("diverged, left out", f"agent {agent} at step {step:,}"))
+    starts = _starts(summary.final_episodes, summary.final_optimum)
+    rows = [("final greedy returns", starts)] if summary.configs else _return_rows(summary)
+    rows += [("diverged, left out", f"agent {agent} at step {step:,}") for agent, step in summary.diverged.items()]
     if summary.always_at_bounds:
-        rows.append(("only act at their bounds", _named(summary.always_at_bounds)))
+        names = ", ".join(map(str, summary.always_at_bounds[:MOST_AGENTS]))
+        more = len(summary.always_at_bounds) - MOST_AGENTS
+        rows.append(("agents that act only at bounds", f"{names}{f' and {more} more' if more > 0 else ''}"))
     rows.append(("environment steps", f"{summary.env_steps_per_agent:,} per agent"))
     if not summary.complete:
         rows.append(("stopped", "before the end of training: no final episodes"))
     if summary.updates_per_agent is not None:
         rows.append(("updates", f"{summary.updates_per_agent:,} per agent"))
-    rows.append(("compilation", f"{summary.compile_seconds:.1f} s"))
     speed = f", {summary.updates_per_second:,.0f} updates/s" if isfinite(summary.updates_per_second) else ""
-    rows.append(("training", f"{summary.train_seconds:.1f} s{speed}"))
-    rows.append(("evaluation", f"{summary.evaluation_seconds:.1f} s"))
-    rows.append(("checkpoints", f"{summary.checkpoint_seconds:.1f} s"))
     whole = f"{summary.wall_seconds:.1f} s on " if isfinite(summary.wall_seconds) else "on "
-    return [*rows, ("whole run", f"{whole}{summary.device}")]
-
-
-def _named(agents: Sequence[int]) -> str:
-    """Returns the numbers of agents in words, at most `MOST_AGENTS` of them."""
-    named = ", ".join(map(str, agents[:MOST_AGENTS]))
-    more = len(agents) - MOST_AGENTS
-    return f"agent{'s' if len(agents) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
+    return [
+        *rows,
+        ("compilation", f"{summary.compile_seconds:.1f} s"),
+        ("training", f"{summary.train_seconds:.1f} s{speed}"),
+        ("evaluation", f"{summary.evaluation_seconds:.1f} s"),
+        ("checkpoints", f"{summary.checkpoint_seconds:.1f} s"),
+        ("whole run", f"{whole}{summary.device}"),
+    ]
 
 
 def _return_rows(summary: Summary) -> list[tuple[str, str]]:
@@ -83,8 +80,8 @@ def _iqm(returns: statistics.Returns) -> str:
 
 def _starts(num: int, optimum: float | None) -> str:
     """Says from which start states a return was measured, and what could be reached from there."""
-    best = "" if optimum is None else f", from which the optimum is {optimum:.1f}"
-    return f"{num:,} common start states{best}"
+    best = "" if optimum is None else f", where the optimum is {optimum:.1f}"
+    return f"from {num:,} common start states{best}"
 
 
 def headline(summary: Summary) -> str:
@@ -115,12 +112,13 @@ def ranking(summary: Summary) -> tuple[list[str], list[list[str]]]:
 def _ranking_row(each: ConfigSummary, summary: Summary) -> list[str]:
     final, shortfall, against = each.final_return, each.final_shortfall, each.against_best
     solved = [] if shortfall is None or shortfall.num_solved is None else [str(shortfall.num_solved)]
+    measured = f"{decimal(final.iqm)} {interval(final.iqm_ci95)}".strip()
     difference = f"{decimal(against.iqm)} {interval(against.ci95)}".strip()
     return [
         str(each.rank),
         str(each.config),
         *(format_value(each.values.get(name, "")) for name in summary.swept_fields),
-        f"{decimal(final.iqm)} {interval(final.iqm_ci95)}".strip() or "diverged",
+        measured or ("diverged" if each.num_diverged else ""),
         decimal(final.worst),
         *solved,
         *(("", "") if each.rank == 1 else (difference, "yes" if _is_supported(each) else "no")),
@@ -134,6 +132,8 @@ def _is_supported(each: ConfigSummary) -> bool:
 
 def conclusion(summary: Summary) -> str:
     """Returns, in a sentence without its full stop, which differences the seeds of a sweep support."""
+    if not summary.complete:
+        return "training was stopped before its end, so there is nothing to compare"
     ranked, num_seeds = summary.ranked(), summary.num_seeds
     others = ranked[1:]
     worse = sum(map(_is_supported, others))
@@ -150,8 +150,7 @@ def conclusion(summary: Summary) -> str:
 
 def result_table(summary: Summary, folder: str | None = None) -> Table:
     """Returns the results of a run as a table for the terminal."""
-    title = ", ".join(filter(None, (f"{summary.num_agents} agents on {summary.env_id}", summary.presets)))
-    table = Table(title=title, show_header=False)
+    table = Table(title=f"{summary.num_agents} agents, {summary.subject}", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     for row in (*result_rows(summary), *(("note", note) for note in summary.notes)):

@@ -262,13 +262,16 @@ class History:
         return History.from_arrays(arrays)
 
     @staticmethod
-    def from_tables(metrics_text: str, episodes_text: str, diverged: dict[int, int]) -> "History":
+    def from_tables(
+        metrics_text: str, episodes_text: str, diverged: dict[int, int], clipped_targets: np.ndarray | None = None
+    ) -> "History":
         """Returns the history of a run that has ended.
 
         Args:
             metrics_text: content of `metrics.csv`.
             episodes_text: content of `episodes.csv`.
             diverged: the agents that diverged, and the step at which that was seen.
+            clipped_targets: [N] shares, by the agents' numbers; default: unknown, NaN.
 
         Raises:
             ValueError: if a table is damaged.
@@ -288,7 +291,8 @@ class History:
         except KeyError as error:
             raise ValueError(f"a table has no column {error}") from error
         arrays["diverged"] = np.array(list(diverged.items()), np.int64).reshape(-1, 2)
-        arrays["agent/all_clipped_targets"] = np.full(len(agents), np.nan)  # which the tables do not have
+        updates = arrays["evaluation/updates"].max(axis=1, initial=0)
+        arrays["agent/all_clipped_targets"] = (np.nan if clipped_targets is None else clipped_targets) * updates
         return History.from_arrays(arrays)
 
     def _diverged_at(self) -> np.ndarray:

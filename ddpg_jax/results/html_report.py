@@ -40,11 +40,15 @@ def report_page(folder: Path, summary: Summary) -> str:
         summary: the run's results.
     """
     details = json.loads((folder / "config.json").read_text())
-    title = f"{summary.num_agents} DDPG agents on {summary.env_id}"
-    parts = [f"<h1>{escape(', '.join(filter(None, (title, summary.presets))))}</h1>", _paragraph(headline(summary))]
+    title = f"{summary.num_agents} DDPG agents, {summary.subject}"
+    parts = [f"<h1>{escape(title)}</h1>", _paragraph(_sentence(headline(summary)))]
     parts += [_paragraph(f"Note: {note}.") for note in summary.notes]
     if summary.configs:
-        parts += ["<h2>Ranking</h2>", _paragraph(f"{conclusion(summary)}."), table_element(*ranking(summary))]
+        parts += [
+            "<h2>Ranking</h2>",
+            _paragraph(_sentence(f"{conclusion(summary)}.")),
+            table_element(*ranking(summary)),
+        ]
     parts += ["<h2>Result</h2>", table_element([], result_rows(summary))]
     parts += [_figure(folder / name, caption) for name, caption in FIGURES.items() if (folder / name).exists()]
     commands = [words for words in (details.get("command"), *details.get("resumed", ())) if words]
@@ -71,7 +75,11 @@ def table_element(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _paragraph(text: str) -> str:
-    return f"<p>{escape(text[:1].upper() + text[1:])}</p>"
+    return f"<p>{escape(text)}</p>"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _figure(path: Path, caption: str) -> str:

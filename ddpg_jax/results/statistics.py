@@ -26,7 +26,8 @@ def iqm_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, f
 
     The quantiles of the resampled means are taken at Phi(-sqrt(n / (n - 1)) t), with Student's t for n - 1 degrees of
     freedom, instead of at 2.5%: the percentile interval of few agents is too narrow (Hesterberg 2015, "What Teachers
-    Should Know about the Bootstrap", section 5.3, https://arxiv.org/abs/1411.5279).
+    Should Know about the Bootstrap", https://arxiv.org/abs/1411.5279). That of 5 values reaches from the least to the
+    largest.
 
     Args:
         values: [N], finite.

@@ -3,21 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from math import isfinite, nan
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from ddpg_jax.results import statistics
 from ddpg_jax.results.history import History
-from ddpg_jax.results.statistics import (
-    FEWEST,
-    NO_INTERVAL,
-    Difference,
-    Returns,
-    Shortfalls,
-    compare_configs,
-    describe_returns,
-    describe_shortfall,
-)
+from ddpg_jax.results.statistics import Difference, Returns, Shortfalls, describe_returns, describe_shortfall
 from ddpg_jax.results.text import decimal, interval
 from ddpg_jax.sweep import SweptConfig, label
 
@@ -73,7 +65,7 @@ class ConfigSummary:
     updates_per_agent: int
     num_diverged: int
     final_return: Returns
-    final_shortfall: Shortfalls | None = None
+    final_shortfall: Shortfalls | None
     """None where the optimum is not known."""
     against_best: Difference
 
@@ -82,8 +74,8 @@ class ConfigSummary:
 class Summary:
     """The results of a run. Agents that diverged are left out of all statistics.
 
-    The fields are the keys of `summary.json`, in its order. A key whose field is None is left out, if None is the
-    field's default. Returns are in the environment's units.
+    The fields are the keys of `summary.json`, in its order. Returns are in the environment's units; arrays are [N].
+    Where the optimum is not known, what depends on it is None.
     """
 
     preset: str | None
@@ -110,17 +102,16 @@ class Summary:
     """Greedy episodes per agent at each evaluation during training."""
     eval_return: Returns
     """Statistics over the agents' returns at the last of these evaluations."""
-    eval_optimum: float | None = None
-    """Mean return of the optimum from the start states of these evaluations; None where it is not known."""
+    eval_optimum: float | None
+    """Mean return of the optimum from their start states."""
     final_episodes: int
     """Greedy episodes per agent after training."""
     final_return: Returns
-    final_optimum: float | None = None
+    final_optimum: float | None
     """Mean return of the optimum from their start states."""
-    final_shortfall: Shortfalls | None = None
-    """None, like the next two, where the optimum is not known."""
-    per_agent_final_shortfall: np.ndarray | None = None
-    solved_shortfall: float | None = None
+    final_shortfall: Shortfalls | None
+    per_agent_final_shortfall: np.ndarray | None
+    solved_shortfall: float | None
     """Largest shortfall of an agent that has solved the task; None also where the environment does not define that."""
     train_return_last_40: Returns
     """Statistics over the agents' means of their last 40 training episodes."""
@@ -128,7 +119,7 @@ class Summary:
     per_agent_selection_return: np.ndarray
     per_agent_share_at_bounds: np.ndarray
     """Shares of the greedy actions after training that were a bound of the action space."""
-    per_agent_clipped_targets: np.ndarray | None = None
+    per_agent_clipped_targets: np.ndarray | None
     """Shares of the critics' targets that lay outside [value_min, value_max]; None without a categorical critic."""
     always_at_bounds: Sequence[int]
     """The agents, of those that did not diverge, whose every greedy action was a bound of the action space."""
@@ -138,7 +129,7 @@ class Summary:
     """The best of all agents by their selection returns; None if there is none."""
     configs: Sequence[ConfigSummary] | None = None
     """The configurations of a sweep; None in a run with one configuration."""
-    notes: Sequence[str] = ()
+    notes: Sequence[str]
     """What a reader of the results should know, a sentence each."""
     wall_seconds: float = nan
     """Seconds of the whole run; NaN until its other files are written."""
@@ -149,8 +140,8 @@ class Summary:
             best = self.ranked()[0]
             final, count = best.final_return, f"{len(self.configs)} configs x {self.num_seeds} seeds"
         measured = f"IQM {decimal(final.iqm)} {interval(final.iqm_ci95)}".strip() if isfinite(final.iqm) else "no IQM"
-        of_best = f" of {label(best.values)}" if self.configs else ""
-        return f"Summary({count}, {self.env_id}, {measured}{of_best}{'' if self.complete else ', stopped early'})"
+        measured += f" of {label(best.values)}" if self.configs and isfinite(final.iqm) else ""
+        return f"Summary({count}, {self.env_id}, {measured}{'' if self.complete else ', stopped early'})"
 
     @property
     def num_seeds(self) -> int:
@@ -168,20 +159,10 @@ class Summary:
         return list(dict.fromkeys(name for each in self.configs or () for name in each.values))
 
     @property
-    def presets(self) -> str:
-        """How titles name the preset, or the presets that a sweep compares; empty without one."""
-        *others, last = self._preset_names() or [""]
-        return f"presets {', '.join(others)} and {last}" if others else f"preset {last}" if last else ""
-
-    @property
     def subject(self) -> str:
-        """The titles of figures: preset and environment; only the environment where a sweep compares presets."""
-        names = self._preset_names()
-        return f"{names[0]} on {self.env_id}" if len(names) == 1 else self.env_id
-
-    def _preset_names(self) -> list[str]:
-        names = [each.values.get("preset", self.preset) for each in self.configs or ()] or [self.preset]
-        return list(dict.fromkeys(name for name in names if name))
+        """The title of figures: preset and environment; only the environment where a sweep compares presets."""
+        preset = None if "preset" in self.swept_fields else self.preset
+        return f"{preset} on {self.env_id}" if preset else self.env_id
 
     def ranked(self) -> list[ConfigSummary]:
         """The configurations of a sweep, the best first; an empty list in a run with one configuration."""
@@ -189,8 +170,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `summary.json`: values that JSON holds, None for numbers that are not finite."""
-        content: dict[str, Any] = _to_json(self)
-        return content
+        return cast(dict[str, Any], _to_json(self))
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> "Summary":
@@ -200,16 +180,14 @@ class Summary:
             ValueError: if a key is missing or has a value of another kind.
         """
         try:
-            summary: Summary = _from_json(content, Summary)
+            return cast(Summary, _from_json(content, Summary))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"summary.json cannot be read: {type(error).__name__} {error}") from error
-        return summary
 
 
 def _to_json(value: Any) -> Any:
     if is_dataclass(value):
-        pairs = [(field, getattr(value, field.name)) for field in fields(value)]
-        return {field.name: _to_json(item) for field, item in pairs if item is not None or field.default is not None}
+        return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -222,19 +200,16 @@ def _to_json(value: Any) -> Any:
 def _from_json(content: Any, kind: Any) -> Any:
     """Returns a value of this type; null is NaN where the type is a number, or an array of numbers."""
     options = get_args(kind)
-    if content is None and type(None) in options:
-        return None
     if type(None) in options:
-        return _from_json(content, next(option for option in options if option is not type(None)))
+        return None if content is None else _from_json(content, options[0])
     if is_dataclass(kind):
-        make: Any = kind
-        hints = get_type_hints(kind)
+        make, hints = cast(Any, kind), get_type_hints(kind)
         return make(**{name: _from_json(item, hints[name]) for name, item in content.items()})
     if kind is float:
         return nan if content is None else float(content)
     if kind is np.ndarray:
         return np.array([nan if item is None else item for item in content])
-    if get_origin(kind) is tuple or get_origin(kind) is Sequence:
+    if get_origin(kind) in (tuple, Sequence):
         return tuple(_from_json(item, options[0]) for item in content)
     return content
 
@@ -362,9 +337,9 @@ def best_agent(selection_returns: np.ndarray, finite: np.ndarray) -> int | None:
 def _interval_notes(final: np.ndarray, num_configs: int) -> list[str]:
     """Says which results have no interval; `final` [N] are the agents with a final return."""
     fewest = final.reshape(num_configs, -1).sum(axis=1).min(initial=len(final))
-    if not final.any() or fewest >= FEWEST:
+    if not final.any() or fewest >= statistics.FEWEST:
         return []
-    return [NO_INTERVAL if num_configs == 1 else f"configurations with {NO_INTERVAL}"]
+    return [f"{'configurations with ' if num_configs > 1 else ''}{statistics.NO_INTERVAL}"]
 
 
 def _clipping_notes(clipped: np.ndarray, swept: Sequence[SweptConfig]) -> list[str]:
@@ -375,9 +350,9 @@ def _clipping_notes(clipped: np.ndarray, swept: Sequence[SweptConfig]) -> list[s
         if config.critic_atoms > 1 and share > MOST_CLIPPED:
             where = f" of {label(values)}" if len(swept) > 1 else ""
             notes.append(
-                f"{100 * share:.1f}% of the critic's targets{where} lay outside value_min {config.value_min:g} to "
-                f"value_max {config.value_max:g} and were clipped: set both so that they hold the discounted returns, "
-                f"times reward_scale {config.reward_scale:g}"
+                f"{100 * share:.1f}% of the critic's targets{where} were outside [value_min, value_max] = "
+                f"[{config.value_min:g}, {config.value_max:g}] and were clipped: set both so that they hold the "
+                f"discounted returns times reward_scale ({config.reward_scale:g})"
             )
     return notes
 
@@ -388,7 +363,7 @@ def _summarize_configs(
     """Returns the summaries of the configurations of a sweep."""
     finite = history.is_finite() & np.isfinite(finals.final_return)
     positions = np.arange(len(finite)).reshape(len(swept), -1)
-    comparisons = compare_configs(np.where(finite, finals.final_return, np.nan)[positions])
+    comparisons = statistics.compare_configs(np.where(finite, finals.final_return, np.nan)[positions])
     diverged = ~history.is_finite()
     summaries = []
     for index, (each, here, (rank, against_best)) in enumerate(zip(swept, positions, comparisons, strict=True)):

@@ -46,7 +46,7 @@ def merge(results: Sequence[Result]) -> Result:
     seeds = range(first.seeds.start, results[-1].seeds.stop)
     numbers = [_new_numbers(result, seeds) for result in results]
     order = np.argsort(np.concatenate(numbers), kind="stable")
-    histories = [result.history.select(np.arange(len(new)), new) for result, new in zip(results, numbers, strict=True)]
+    histories = [result.history.select(np.arange(len(new)), new.tolist()) for result, new in zip(results, numbers, strict=True)]
     history = History.join(histories)
     finals = Finals(*(column[order] for column in Finals.join([result.finals for result in results])))
     policies = tuple(
@@ -108,7 +108,9 @@ def _summarize(summaries: Sequence[Summary], first: Result, seeds: range, histor
     """Returns the summary of all agents; the seconds are those of all processes together."""
     summary = summaries[0]
     optimum = summary.final_optimum is not None
-    updates = [each.updates_per_agent for each in summary.configs or [summary]]
+    updates: list[int | None] = [summary.updates_per_agent]
+    if summary.configs:
+        updates = [each.updates_per_agent for each in summary.configs]
     merged = summarize(
         history,
         finals,

@@ -159,12 +159,12 @@ def make_plan(
         by_setup.setdefault(setup or made, []).append(index)
     plans = tuple(_plan_setup(options, *item, hyperparameters) for item in by_setup.items())
     if options.record_every:
-        for each in plans:
-            longest_chunk(each.setup, recording=True)
+        for planned in plans:
+            longest_chunk(planned.setup, recording=True)
     plan = Plan(options, task, plans, custom=setup is not None)
-    for each in plans:
-        if each.placement.platform == "cpu":  # on an accelerator the compiled program says what it needs
-            plan.require_memory(each)
+    for planned in plans:
+        if planned.placement.platform == "cpu":  # on an accelerator the compiled program says what it needs
+            plan.require_memory(planned)
     return plan
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from ddpg_jax.algorithm import ema
 from ddpg_jax.algorithm.evaluation import Starts
 from ddpg_jax.config import Config
+from ddpg_jax.environments.host import HostEnvFailure
 from ddpg_jax.results.history import Episodes, History
 from ddpg_jax.results.statistics import shortfall
 from ddpg_jax.results.summary import Finals
@@ -186,6 +187,7 @@ def _train_setup(run: Run, index: int, each: SetupPlan, checkpoint: Checkpoint |
 
     Raises:
         Stopped: if the run was asked to stop.
+        EnvironmentFailedError: if an environment on the host raised an error.
     """
     if index < len(run.trained):  # by an earlier process, which has left the policies in the folder
         assert run.folder is not None
@@ -201,12 +203,16 @@ def _train_setup(run: Run, index: int, each: SetupPlan, checkpoint: Checkpoint |
             run.progress.advanced(history.env_steps * len(each.agents), resumed=True)
         try:
             _advance_to_end(run, index, trainer, history, starts)
+            trained = _finish(run, trainer, history)
         except Stopped:
             run.trained.append(Trained(history, Finals.unknown(len(each.agents))))
             run.policies.append(_policy(run, trainer, history))
             raise
-        run.trained.append(_finish(run, trainer, history))
-        run.policies.append(_policy(run, trainer, history, run.trained[-1].finals))
+        except HostEnvFailure as failure:
+            _save(run, trainer, history)
+            raise _environment_failed(run, failure) from failure
+        run.trained.append(trained)
+        run.policies.append(_policy(run, trainer, history, trained.finals))
         if run.folder is not None:
             write_policy(_policy_path(run, index), run.policies[-1])
 
@@ -287,20 +293,25 @@ def _after_chunk(run: Run, trainer: Trainer, history: History, ended: Episodes, 
 
     Raises:
         Stopped: if the run was asked to stop.
-        EnvironmentFailedError: if an environment raised an error.
+        HostEnvFailure: if an environment raised an error.
     """
     run.progress.episodes_ended(ended)
     if run.folder is not None and run.plan.options.record_every:
         record_episodes(run.folder.path / "rollouts", run.plan.options.record_every, ended, trainer, history.agents)
-    stopping = run.stop.requested or trainer.failure is not None
-    # At the end the agents are saved before the evaluation: a longer run that continues may not evaluate at this step.
-    if run.checkpoints is not None and (stopping or run.checkpoints.due() or history.env_steps >= total_steps):
-        with run.watch.time("saving"):
-            run.checkpoints.save(trainer, history, run.trained, run.watch.counts())
     if trainer.failure is not None:
-        raise _environment_failed(run, trainer.failure) from trainer.failure
+        raise trainer.failure
+    stopping = run.stop.requested
+    # At the end the agents are saved before the evaluation: a longer run that continues may not evaluate at this step.
+    if stopping or (run.checkpoints is not None and run.checkpoints.due()) or history.env_steps >= total_steps:
+        _save(run, trainer, history)
     if stopping:
         raise Stopped
+
+
+def _save(run: Run, trainer: Trainer, history: History) -> None:
+    if run.checkpoints is not None:
+        with run.watch.time("saving"):
+            run.checkpoints.save(trainer, history, run.trained, run.watch.counts())
 
 
 def _after_evaluation(run: Run, history: History, metrics: Any) -> None:

@@ -202,7 +202,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = Path(folder) / "config.json"
     try:
-        content = json.loads(file.read_bytes())
+        content: dict[str, Any] = json.loads(file.read_bytes())
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         reason = "it has no config.json" if missing else error.strerror
@@ -222,7 +222,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
     user_env.look_in(content.get("env_folder"))
-    return content  # type: ignore[no-any-return]
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
@@ -250,7 +251,7 @@ def _fitting(name: str, array: np.ndarray, leaf: jax.Array) -> Any:
         array = np.concatenate([array, np.zeros(missing, array.dtype)], axis=1)
     if array.shape != like.shape or array.dtype != like.dtype:
         raise ValueError(f"{name} is {array.dtype}{list(array.shape)}, but must be {like.dtype}{list(like.shape)}")
-    return jax.random.wrap_key_data(array) if is_key(leaf) else array
+    return jax.random.wrap_key_data(jnp.asarray(array)) if is_key(leaf) else array
 
 
 def _rows(array: jax.Array, rows: np.ndarray) -> np.ndarray:

@@ -135,17 +135,24 @@ def test_changed_environment_is_checked_as_it_now_is():
 
 
 def test_task_of_a_users_function_is_made_in_every_call(tmp_path, monkeypatch):
+    """Even if the function changes a library's environment, which says of itself that it never changes."""
     (tmp_path / "changing_task.py").write_text(
-        "from ddpg_jax import Environment\nimport toy_environments\n"
-        "LENGTHS = [3, 4]\ndef make():\n    return toy_environments.counter(max_steps=LENGTHS.pop(0))\n"
+        "from dataclasses import replace\nimport ddpg_jax\nLIMITS = [3, 4]\n"
+        "def make():\n    task = ddpg_jax.make_task('Pendulum-v1')\n"
+        "    return replace(task, environment=replace(task.environment, max_steps=LIMITS.pop(0)))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert [make_task("changing_task:make").environment.max_steps for _ in range(2)] == [3, 4]
+    environments = [make_task("changing_task:make").environment for _ in range(2)]
+    assert [each.max_steps for each in environments] == [3, 4]
+    assert not any(each.cacheable for each in environments)
 
 
 def test_task_of_a_library_is_made_once():
     assert make_task("Pendulum-v1") is make_task("Pendulum-v1")
     assert make_task("Pendulum-v1").environment.cacheable
+    assert make_task("Pendulum-v1", action_repeat=np.int64(2)) is make_task("Pendulum-v1", (), 2.0)
+    with pytest.raises(ValueError, match=r"action_repeat is 1.5, but must be a whole number >= 1"):
+        make_task("Pendulum-v1", (), 1.5)
     assert not adapt(counter()).environment.cacheable
 
 

@@ -80,11 +80,6 @@ def test_large_sweep_names_the_best_and_shows_one_interval():
     assert len(figure.axes[0].lines) == 11
 
 
-def test_configuration_whose_agents_all_diverged_has_no_curve():
-    history, summary = trained([[-3.0], [-1.0]], swept(tau=[0.1, 0.2]), diverged=[0])
-    assert labels(sweep_plots.learning_curves(history, summary)) == ["1. tau=0.2", "optimum, -100.0"]
-
-
 def test_one_field_is_an_axis():
     final = [[-3.0] * 5, [-1.0] * 5, [-2.0] * 4 + [-9.0]]
     figure = sweep_plots.final_returns(trained(final, swept(tau=[0.1, 1.0, 0.01]))[1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_up import log
 
-from ddpg_jax.results.history import History, Metrics
+from ddpg_jax.results.history import History
 
 
 def test_losses_are_averaged_over_the_updates_of_the_interval():
@@ -58,13 +58,6 @@ def test_evaluations_of_a_diverged_agent_are_empty_from_when_it_was_known():
     assert history.frozen().tolist() == [0]
     np.testing.assert_array_equal(history.metrics.eval_return, [[1.0, 2.0], [np.nan, 4.0]])
     assert all(np.isnan(column[0]) for column in last)
-
-
-def test_agent_without_a_finite_evaluation_has_diverged():
-    history = History(np.array([3]))
-    history.add_chunk(log(1, 5))
-    history.add_evaluation(np.array([np.nan]), 1)
-    assert history.diverged == {3: 5}
 
 
 def test_agent_that_diverged_at_its_last_evaluation_has_no_return():
@@ -195,7 +188,3 @@ def test_some_of_the_agents_with_other_numbers():
     assert set(some.episodes.agent.tolist()) == {7, 8}
     assert repr(some) == "History(2 agents, 40 environment steps, 2 evaluations)"
     assert_equal_arrays(whole.select(range(4)), whole)
-
-
-def test_history_without_evaluations_has_columns_without_rows():
-    assert [column.shape for column in History(np.arange(3)).metrics] == [(0, 3) for _ in Metrics._fields]

@@ -21,16 +21,17 @@ def texts(summary):
 def test_returns_are_shown_with_the_optimum_of_their_start_states():
     rows = texts(trained([-130, -120, -125, -124, -126])[1])
     final = rows.index("IQM -125.0, 95% [-130.0, -120.0]")
-    assert rows[final + 3] == "8 common start states, from which the optimum is -110.0"
+    assert rows[final + 3] == "from 8 common start states, where the optimum is -110.0"
     last = rows.index("IQM -125.0, 95% [-130.0, -120.0]", final + 1)
-    assert rows[last + 1] == "4 common start states, from which the optimum is -100.0"
-    assert "8 common start states" in texts(trained([-1.0], optimum=None)[1])
+    assert rows[last + 1] == "from 4 common start states, where the optimum is -100.0"
+    assert "from 8 common start states" in texts(trained([-1.0], optimum=None)[1])
+    assert rows[final + 3] in texts(trained([[-1.0], [-2.0]], TAUS)[1])
 
 
 def test_diverged_agents_and_those_at_their_bounds_are_named():
     rows = console.result_rows(trained(np.arange(-15.0, 0), diverged=[3], at_bounds=range(11), first_seed=10)[1])
     assert ("diverged, left out", "agent 13 at step 15") in rows
-    assert ("only act at their bounds", "agents 10, 11, 12, 14, 15, 16, 17, 18 and 2 more") in rows
+    assert ("agents that act only at bounds", "10, 11, 12, 14, 15, 16, 17, 18 and 2 more") in rows
 
 
 def test_solved_is_shown_only_where_the_task_defines_it():
@@ -132,7 +133,7 @@ def test_page_is_self_contained_and_says_how_it_was_made(command, tmp_path):
     assert page.open == []
     assert page.sources == ["data:image/png;base64,YW4gaW1hZ2U="]
     text = "\n".join(page.shown)
-    assert "3 DDPG agents on Pendulum-v1, preset pendulum" in text
+    assert "3 DDPG agents, pendulum on Pendulum-v1" in text
     assert "The interquartile mean of the final greedy returns is -125.0, 15.0 below the optimum" in text
     assert "Note: fewer than 5 agents: no interval." in text
     assert ("python -m ddpg_jax.run --out 'a b'" in text) == (command is not None)

@@ -24,16 +24,11 @@ def _iqm_by_hand(values):
         ([100.0, 1.0, 3.0, -50.0], 2.0),
         ([7, 6, 5, 4, 3, 2, 1, 0], 3.5),
         ([1e6, -1e6, 1, 2, 3], 2.0),
+        ([*range(32), 1e9], 16.0),
     ],
 )
 def test_interquartile_mean_by_hand(values, expected):
     assert statistics.iqm(np.array(values, float)) == expected == _iqm_by_hand(values)
-
-
-@pytest.mark.parametrize("num", [1, 2, 3, 4, 5, 31, 32, 33])
-def test_interquartile_mean_of_many(num):
-    values = np.random.default_rng(num).normal(size=num)
-    assert statistics.iqm(values) == pytest.approx(_iqm_by_hand(values), rel=1e-12)
 
 
 @pytest.mark.parametrize("num", [8, 32])
@@ -58,7 +53,7 @@ COVERAGE = {
 }
 
 
-@pytest.mark.parametrize("num", [5, 8, 16])
+@pytest.mark.parametrize("num", [5, 8])
 @pytest.mark.parametrize("name", COVERAGE)
 def test_interval_covers_the_true_value_as_often_as_it_says(name, num):
     """With 800 samples, a coverage of 93.5% has a standard error of 0.9%; a percentile bootstrap of 5 covers 89%."""
@@ -68,8 +63,8 @@ def test_interval_covers_the_true_value_as_often_as_it_says(name, num):
     assert np.mean((intervals[:, 0] <= true) & (true <= intervals[:, 1])) > 0.915
 
 
-@pytest.mark.parametrize("difference", [0.0, 1.0, 2.0])
-@pytest.mark.parametrize("num", [5, 8, 16])
+@pytest.mark.parametrize("difference", [0.0, 2.0])
+@pytest.mark.parametrize("num", [5, 8])
 def test_interval_of_the_improvement_covers_the_true_value(difference, num):
     """One of normal agents beats another, whose mean is lower by d, with probability Phi(d / sqrt 2).
 
@@ -108,11 +103,6 @@ def test_intervals_of_many_agents_are_computed():
     assert high - low < 0.1
 
 
-def test_improvement_by_hand():
-    """Of the 4 pairs, 2 are won and 1 is a tie."""
-    assert statistics.probability_of_improvement(np.array([1.0, 3.0]), np.array([1.0, 2.0]))[0] == 2.5 / 4
-
-
 def test_improvement_over_worse_agents_has_newcombes_interval():
     """Where all agents of one side are better, the lower bound solves 1 - p = t sqrt(v(p)) (Newcombe 2006)."""
     probability, low, high = statistics.probability_of_improvement(np.arange(10.0, 15), np.arange(5.0))
@@ -135,11 +125,6 @@ def test_improvement_of_agents_with_equal_returns_is_open():
     assert probability == 0.5
     assert 0.1 < low < 0.25
     assert low == pytest.approx(1 - high)
-
-
-def test_returns_of_one_agent():
-    described = statistics.describe_returns(np.array([-150.0]))
-    assert {described.mean, described.median, described.iqm, described.worst, described.best} == {-150.0}
 
 
 def test_returns_of_no_agent():
@@ -174,10 +159,7 @@ def test_shortfalls_described():
     described = statistics.describe_shortfall(shortfalls, 20.0)
     assert described == statistics.Shortfalls(mean=11.125, iqm=11.5, largest=20.5, num_solved=3)
     assert statistics.describe_shortfall(shortfalls, 2.5).num_solved == 1
-
-
-def test_nothing_is_solved_or_unsolved_where_the_environment_does_not_say_when():
-    assert statistics.describe_shortfall(np.array([1.0, 2.0]), None).num_solved is None
+    assert statistics.describe_shortfall(shortfalls, None).num_solved is None
 
 
 def test_shortfalls_of_no_agent():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from made_up import CONFIG, swept, trained
 
-from ddpg_jax.results.history import History
 from ddpg_jax.results.summary import Finals, Summary, summarize_config
 from ddpg_jax.sweep import SweptConfig, as_swept
 
@@ -92,13 +91,6 @@ def test_stopped_run_has_measurements_but_no_final_returns():
     assert repr(summary) == "Summary(5 agents, Pendulum-v1, no IQM, stopped early)"
 
 
-def test_agents_that_were_never_evaluated_are_left_out():
-    """Of a sweep over shapes that was stopped while the first shape was training."""
-    history = History.join([trained([-1, -2])[0], History(np.array([2, 3]))])
-    assert np.isnan(history.metrics.eval_return[:, 2:]).all()
-    assert history.is_finite().all()
-
-
 @pytest.mark.parametrize(("final", "notes"), [
     ([-1] * 5, []), ([-1] * 4, ["fewer than 5 agents: no interval"]), ([np.nan] * 4, []),
 ])  # fmt: skip
@@ -126,9 +118,7 @@ def test_note_says_which_share_of_targets_was_clipped_and_what_to_set():
     assert trained([-1] * 5)[1].per_agent_clipped_targets is None
 
 
-def test_titles_name_all_presets_of_a_sweep_over_them():
+def test_title_names_the_preset_unless_a_sweep_compares_presets():
     configs = [SweptConfig({"preset": name}, CONFIG) for name in ("pendulum", "keras")]
-    summary = trained([[-1, -2]] * 2, configs)[1]
-    assert (summary.presets, summary.subject) == ("presets pendulum and keras", "Pendulum-v1")
-    one = trained([-1])[1]
-    assert (one.presets, one.subject) == ("preset pendulum", "pendulum on Pendulum-v1")
+    assert trained([[-1, -2]] * 2, configs)[1].subject == "Pendulum-v1"
+    assert trained([-1])[1].subject == "pendulum on Pendulum-v1"
