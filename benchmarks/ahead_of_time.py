@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(PRESETS), default=list(PRESETS), help="presets")
     parser.add_argument("--groups", nargs="*", type=int, default=list(programs.ACCELERATOR_GROUPS), help="group sizes")
     options = parser.parse_args()
-    devices = topologies.get_topology_desc(**TARGETS[options.target]).devices[:1]
+    devices: Any = topologies.get_topology_desc(**TARGETS[options.target]).devices[:1]
     path = RESULTS / f"ahead_of_time_{options.target}.json"
     earlier = json.loads(path.read_text())["programs"] if path.exists() else []
     there = {(found["preset"], found["group_size"]): found for found in earlier}

@@ -8,14 +8,15 @@ MuJoCo Playground need its extra, and an hour each.
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from record import BUSY_LOAD, RESULTS, begin, fill, load_average
+from record import RESULTS, begin, fill, load_average
 
 import ddpg_jax
 from ddpg_jax import PRESETS, Config
-from ddpg_jax.results.statistics import iqm, iqm_interval, probability_of_improvement, steps_until
+from ddpg_jax.results.statistics import iqm, probability_of_improvement, steps_until
 
 SEED = 4
 
@@ -65,7 +66,8 @@ NAMES = {"smoothed target": "smoothed target (TD3)", "categorical critic": "cate
 
 def rungs() -> dict[str, dict[str, Any]]:
     """Returns the fields of each rung of the ladder, and of each change alone, by the names in the tables."""
-    found, climbed = {"DDPG": {}}, {}
+    found: dict[str, dict[str, Any]] = {"DDPG": {}}
+    climbed: dict[str, Any] = {}
     for name, fields in CHANGES.items():
         climbed = {**climbed, **fields}
         found[f"+ {NAMES.get(name, name)}"] = climbed
@@ -89,46 +91,38 @@ def run(task: Ladder, fields: dict[str, Any], seeds: int) -> dict[str, Any]:
     }
 
 
-def was_busy(result: dict[str, Any]) -> bool:
-    """Returns whether other work ran on the machine, so that the speed of the run says nothing."""
-    return max(result["load_average"]) > result["machine"]["cores"] + BUSY_LOAD
-
-
-def row(name: str, result: dict[str, Any], before: dict[str, Any], ddpg: dict[str, Any], threshold: float) -> list[str]:
-    """Returns the cells of a row; `before` is what the result is compared with."""
-    final, earlier = (np.array(each["final_return"], float) for each in (result, before))
-    low, high = iqm_interval(final)
-    better = "" if result is before else "{:.2f} [{:.2f}, {:.2f}]".format(*probability_of_improvement(final, earlier))
+def cell(result: dict[str, Any], before: dict[str, Any] | None, threshold: float) -> str:
+    """Returns the cell of a task; `before` is what the result is compared with."""
+    final = np.array(result["final_return"], float)
     first = steps_until(np.array(result["env_steps"]), np.array(result["eval_return"]), threshold)
-    reached = np.isfinite(first)
-    median = f"{np.median(np.where(reached, first, np.inf)):,.0f}" if reached.mean() > 0.5 else "never"
-    cells = [name, f"{float(iqm(final)):.1f} [{low:.1f}, {high:.1f}]", f"{final.min():.1f}", better, median]
-    cells.append(str(int(reached.sum())))
-    if not was_busy(ddpg):
-        speed, base = result["updates_per_second"], ddpg["updates_per_second"]
-        cells.append("–" if was_busy(result) else f"{speed:,.0f} ({speed / base:.2f})")
-    return cells
+    median = np.median(np.nan_to_num(first, nan=np.inf))
+    lines = [f"{float(iqm(final)):.1f} ({final.min():.1f})"]
+    if before is not None:
+        earlier = np.array(before["final_return"], float)
+        lines.append("{:.2f} [{:.2f}, {:.2f}]".format(*probability_of_improvement(final, earlier)))
+    return "<br>".join([*lines, f"{median:,.0f} steps" if np.isfinite(median) else "never"])
 
 
-def tables(results: dict[str, dict[str, Any]], threshold: float) -> str:
-    """Returns the two tables of a task in Markdown."""
-    ddpg = results["DDPG"]
-    there = [name for name in rungs() if name in results]
-    ladder = [name for name in there if name == "DDPG" or name.startswith("+")]
-    befores = dict(zip(ladder, [ladder[0], *ladder], strict=False))
-    lines = []
-    for first, against, names in (
-        ("rung", "the rung before", ladder),
-        ("only this change", "DDPG", [name for name in there if name not in ladder]),
-    ):
-        head = [first, "final return: IQM [95%]", "worst", f"P(better than {against}) [95%]"]
-        head += [f"steps to {threshold:g}, median", "reached it"] + ["updates/s (of DDPG)"] * (not was_busy(ddpg))
-        rows = [row(name, results[name], results[befores.get(name, "DDPG")], ddpg, threshold) for name in names]
-        lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(x)} |" for x in rows)]
-    dates = sorted({f"{results[name]['commit']} of {results[name]['date']}" for name in there})
-    return "\n".join(
-        [*lines[1:], "", f"{ddpg['machine']['cpu']}, {ddpg['machine']['cores']} cores; {', '.join(dates)}."]
-    )
+def table(names: Mapping[str, str | None], results: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Returns a table of all tasks in Markdown; `names` are its rows, each with what it is compared with."""
+    lines = [f"| | {' | '.join(results)} |", "|---" * (1 + len(results)) + "|"]
+    for name, before in names.items():
+        cells = [
+            cell(there[name], there[before] if before else None, TASKS[task].threshold) if name in there else "–"
+            for task, there in results.items()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def fill_page() -> None:
+    """Writes the tables of all results that there are."""
+    files = {name: RESULTS / "family" / f"{name}.json" for name in TASKS}
+    results = {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
+    ladder = [name for name in rungs() if name == "DDPG" or name.startswith("+")]
+    fill("family.md", "ladder", table(dict(zip(ladder, [None, *ladder], strict=False)), results))
+    alone = dict.fromkeys(["+ two critics", *(name for name in rungs() if name not in ladder)], "DDPG")
+    fill("family.md", "alone", table(alone, results).replace("| + ", "| "))
 
 
 def main() -> None:
@@ -148,7 +142,7 @@ def main() -> None:
                 print(f"{name}: {change}", flush=True)
                 there[change] = run(TASKS[name], fields, options.seeds)
                 path.write_text(json.dumps(there) + "\n")
-        fill("family.md", name, tables(there, TASKS[name].threshold))
+    fill_page()
 
 
 if __name__ == "__main__":

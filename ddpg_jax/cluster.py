@@ -1,6 +1,7 @@
 """`python -m ddpg_jax.cluster --seeds 4096 --per-task 512 --out FOLDER …`: divides a run among machines with Ray."""
 
 import ctypes
+import logging
 import shutil
 import signal
 import subprocess
@@ -62,7 +63,7 @@ def train_tasks(options: Options, folders: dict[Path, range], words: list[str]) 
     """Runs the tasks of some seeds in their folders on a Ray cluster, and shows the progress of all in one bar."""
     import ray
 
-    ray.init(address=options.address, log_to_driver=False, logging_level="error")
+    ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
     kind = "num_gpus" if ray.cluster_resources().get("GPU") else "num_cpus"
     task = ray.remote(train_seeds).options(
         **{"num_cpus": 0, kind: options.devices or 1}, max_retries=options.retries, retry_exceptions=[ChildProcessError]

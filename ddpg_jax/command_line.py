@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn, NotRequired, Required, 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from ddpg_jax.fields import annotations, check_fields, descriptions, format_value, from_text, kind_of
+from ddpg_jax.fields import Kind, annotations, check_fields, descriptions, format_value, from_text, kind_of
 
 T = TypeVar("T")
 
@@ -52,19 +52,14 @@ class Flag(NamedTuple):
     section: str
 
     @property
+    def kind(self) -> Kind:
+        """The annotation taken apart."""
+        return kind_of(self.annotation)
+
+    @property
     def is_positional(self) -> bool:
         """Whether the value is given without the field's name."""
         return POSITIONAL in getattr(self.annotation, "__metadata__", ())
-
-    @property
-    def is_list(self) -> bool:
-        """Whether the field takes several words."""
-        return kind_of(self.annotation).is_tuple
-
-    @property
-    def is_switch(self) -> bool:
-        """Whether the field takes no words."""
-        return kind_of(self.annotation).type is bool
 
 
 def flags_of(cls: type, sections: Mapping[str, str] | None = None, default: Any = None) -> list[Flag]:
@@ -106,16 +101,18 @@ def read(flags: Sequence[Flag], arguments: Sequence[str], program: str, descript
     )
     given = found if single else dict(chain(*(box.items() for box in found.values())))
     for flag in flags:
-        if flag.is_positional and flag.is_list and not any(word.startswith("-") for word in rest):
+        if flag.is_positional and flag.kind.is_tuple and not any(word.startswith("-") for word in rest):
             words = [*given.get(flag.name, ()), *rest]  # which may stand on both sides of an option
             given[flag.name], rest = [words] if words else [], []
     if rest:
         raise ValueError(_refusal_of(rest[0], [flag.name for flag in flags]))
-    return {
-        flag.name: words if flag.is_switch else from_text([*chain(*words)] if flag.is_list else words, flag.annotation)
-        for flag in flags
-        if (words := given.get(flag.name, [])) != []
-    }
+    return {flag.name: _value(flag, given[flag.name]) for flag in flags if given.get(flag.name, []) != []}
+
+
+def _value(flag: Flag, words: Any) -> Any:
+    if flag.kind.type is bool:
+        return words
+    return from_text([*chain(*words)] if flag.kind.is_tuple else words, flag.annotation)
 
 
 def to_words(values: Mapping[str, Any]) -> list[str]:
@@ -139,7 +136,7 @@ def _for_tyro(flag: Flag) -> Any:
 
     A flag that takes several words may be repeated; it is a list with the words of each time.
     """
-    kind = kind_of(flag.annotation)
+    kind = flag.kind
     rule = kind.rule.text if kind.type in (int, float) or kind.choices else ""
     hint = "(required)" if flag.default is dataclasses.MISSING else f"(default: {format_value(flag.default)})"
     if flag.is_positional or (flag.default is None and "(default: " in flag.description):
@@ -147,17 +144,16 @@ def _for_tyro(flag: Flag) -> Any:
     text = tyro.conf.arg(
         help=" ".join([flag.description, *([f"{rule[0].upper()}{rule[1:]}."] if rule else [])]), help_behavior_hint=hint
     )
-    if flag.is_switch:
+    if kind.type is bool:
         return NotRequired[Annotated[bool, text]]
-    metavar = METAVARS.get(kind.type, "NAME" if kind.choices else "PATH")
     words: Any = PrimitiveConstructorSpec(
-        nargs="*" if flag.is_list else 1,
-        metavar=f"{metavar} …" if flag.is_list else metavar,
+        nargs="*" if kind.is_tuple else 1,
+        metavar=METAVARS.get(kind.type, "NAME" if kind.choices else "PATH") + " …" * kind.is_tuple,
         instance_from_str=list,
         is_instance=lambda value: True,
         str_from_instance=lambda value: [format_value(value)],
     )
-    if flag.is_list and not flag.is_positional:
+    if kind.is_tuple and not flag.is_positional:
         return Required[Annotated[list[Annotated[Any, words]], text, tyro.conf.UseAppendAction]]
     return NotRequired[Annotated[(Any, words, text, *([POSITIONAL] if flag.is_positional else []))]]
 
@@ -168,9 +164,8 @@ def _with_values(arguments: Sequence[str], flags: Sequence[Flag]) -> Iterator[st
     Raises:
         ValueError: if a switch is given a value.
     """
-    scalars, switches = (
-        {flag.name for flag in flags if flag.is_switch == s and not flag.is_list} for s in (False, True)
-    )
+    switches = {flag.name for flag in flags if flag.kind.type is bool}
+    scalars = {flag.name for flag in flags if not flag.kind.is_tuple} - switches
     for word, after in zip_longest(arguments, arguments[1:], fillvalue="--"):
         option, equals, value = word.partition("=")
         name = option[2:].replace("-", "_") if option.startswith("--") else ""

@@ -50,6 +50,15 @@ def preset_of(configs: Configs) -> str:
     return names.pop() or "custom" if len(names) == 1 else "custom"
 
 
+def _config_of(given: Any) -> Config:
+    if isinstance(given, str):
+        return preset(given)
+    config = given.config if isinstance(given, SweptConfig) else given
+    if not isinstance(config, Config):
+        raise ValueError(f"config is {given!r}, but must be a Config, the name of a preset, or a list of them")
+    return config
+
+
 def as_swept(configs: Configs | SweptConfig) -> tuple[SweptConfig, ...]:
     """Returns the configurations of a run, each with the fields in which it differs from the others.
 
@@ -57,10 +66,9 @@ def as_swept(configs: Configs | SweptConfig) -> tuple[SweptConfig, ...]:
         ValueError: names a field in which they must not differ, or what is not a configuration.
     """
     given = [*configs] if isinstance(configs, list | tuple) and not isinstance(configs, SweptConfig) else [configs]
-    found = [each.config if isinstance(each, SweptConfig) else preset(each) if isinstance(each, str) else each
-             for each in given]  # fmt: skip
-    if not found or not all(isinstance(each, Config) for each in found):
-        raise ValueError(f"config is {configs!r}, but must be a Config, the name of a preset, or a list of them")
+    found = [_config_of(each) for each in given]
+    if not found:
+        raise ValueError("config is an empty list, but must have at least one configuration")
     for name in COMMON:
         different = list(dict.fromkeys(getattr(config, name) for config in found))
         if len(different) > 1:

@@ -1,23 +1,20 @@
-"""Tests exported policies: the best agent, and one file that needs only JAX."""
+"""Tests exported policies, one file that needs only JAX, and the best agent, which is exported by default."""
 
 import json
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from command import main
 
+import ddpg_jax
 from ddpg_jax import export, load_policy
-from ddpg_jax.environments.registry import make
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export") / "run"
-    assert main("--out", folder, "--seeds", 4).status == 0
-    return folder
-
+from ddpg_jax.config import Config
+from ddpg_jax.presets import PRESETS
+from ddpg_jax.training.policy import Policy
+from ddpg_jax.training.setup_factory import make_algorithm
 
 OBSERVATIONS = np.random.default_rng(0).uniform(-1, 1, (7, 3)).astype(np.float32)
 
@@ -32,67 +29,65 @@ assert set(jax.export.deserialize(open(sys.argv[1], "rb").read()).platforms) == 
 """
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Four untrained agents, the last of which is the best."""
+    config = Config(hidden_sizes=(8,), normalize_observations=True)
+    actor = make_algorithm(config, (-2.0,), (2.0,)).actor
+    variables = jax.vmap(lambda key: actor.init(key, jnp.zeros((1, 3))))(jax.random.split(jax.random.key(0), 4))
+    variables = jax.tree.map(lambda x: 30 * x, variables)  # so that the agents, and their statistics, differ
+    path = tmp_path_factory.mktemp("export")
+    Policy("Pendulum-v1", 3, actor, variables, best_agent=3, config=config).save(path)
+    return path
+
+
 @pytest.mark.parametrize("agents", ["best", "all", "2"])
-def test_exported_policy_runs_without_this_package_as_is_printed(run, tmp_path, agents, capsys):
+def test_exported_policy_runs_without_this_package_as_is_printed(folder, tmp_path, agents, capsys):
     file, seen = tmp_path / "policy", tmp_path / "observations.npy"
-    assert export.main([str(run), "--agents", agents, "--out", str(file)]) == 0
-    how_to_read = capsys.readouterr().out.partition("read it with ")[2]
+    assert export.main([str(folder), "--agents", agents, "--out", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert f": {4 if agents == 'all' else 1} agent" in printed
     np.save(seen, OBSERVATIONS)
-    words = [sys.executable, "-c", ALONE, file, tmp_path / "actions", seen, how_to_read]
+    words = [sys.executable, "-c", ALONE, file, tmp_path / "actions", seen, printed.partition("read it with ")[2]]
     subprocess.run(words, check=True, cwd=tmp_path)
-    expected = load_policy(run, int(agents) if agents.isdecimal() else agents)
+    expected = load_policy(folder, int(agents) if agents.isdecimal() else agents)
     for size in (1, 7):
         np.testing.assert_allclose(
             np.load(tmp_path / f"actions-{size}.npy"), expected(OBSERVATIONS[:size]), rtol=1e-5, atol=1e-6
         )
 
 
-def test_best_agent_is_chosen_on_other_states_than_those_reported(run):
-    summary = json.loads((run / "summary.json").read_text())
-    selection = summary["per_agent_selection_return"]
-    assert summary["best_agent"] == load_policy(run).best_agent == int(np.argmax(selection))
-    assert not np.allclose(selection, summary["per_agent_final_return"])
-    environment = make("Pendulum-v1")
-    chosen, reported = (
-        np.asarray(starts(512)[1]) for starts in (environment.selection_starts, environment.evaluation_starts)
-    )
-    assert not (chosen[:, None] == reported[None]).all(axis=2).any()
-
-
-def test_some_agents_are_taken_from_all(run):
-    every = load_policy(run)
-    np.testing.assert_array_equal(load_policy(run, [3, 1])(OBSERVATIONS), every(OBSERVATIONS)[np.array([3, 1])])
-    np.testing.assert_array_equal(load_policy(run, "best")(OBSERVATIONS)[0], every(OBSERVATIONS)[every.best_agent])
-    some = every.select([every.best_agent])
-    assert (some.num_agents, some.best_agent) == (1, 0)
-    with pytest.raises(ValueError, match=r"agents are \[4\], but must be of 0 to 3"):
-        load_policy(run, 4)
-    with pytest.raises(ValueError, match="must be 'all', 'best' or numbers"):
-        load_policy(run, "worst")
-
-
-def test_agent_that_diverged_is_not_the_best(tmp_path):
-    assert main("--out", tmp_path / "run", "--seeds", 2, "--sweep", "critic_lr=1e30,1e-3").status == 0
+def test_best_agent_is_chosen_on_other_states_than_those_reported_and_has_not_diverged(tmp_path):
+    config = PRESETS["pendulum"].replace(
+        hidden_sizes=(8,), batch_size=8, learning_starts=20, replay_capacity=100, max_episode_steps=25, eval_every=100,
+        eval_episodes=4, final_episodes=16, total_steps=200,
+    )  # fmt: skip
+    result = ddpg_jax.train([config.replace(critic_lr=1e30), config], seeds=2, out=tmp_path / "run", progress=False)
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["diverged_agents"] == [0, 1]
-    assert summary["best_agent"] in (2, 3)
-    assert main("--out", tmp_path / "lost", "--seeds", 2, "--critic-lr", 1e30).status == 1
-    assert json.loads((tmp_path / "lost/summary.json").read_text())["best_agent"] is None
+    selection = summary["per_agent_selection_return"]
+    assert summary["best_agent"] == load_policy(tmp_path / "run").best_agent == 2 + int(np.argmax(selection[2:]))
+    assert not np.allclose(selection[2:], summary["per_agent_final_return"][2:])
+    assert load_policy(tmp_path / "run", "best").agents == (summary["best_agent"],)
     with pytest.raises(ValueError, match="names no best agent"):
-        load_policy(tmp_path / "lost", "best")
+        result.policy[:2].best  # noqa: B018
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["none"], "none has no policy"),
-        (["RUN", "--agents", "first"], "agents is 'first', but must be best, all or the number of an agent"),
-        (["RUN", "--agents", "9"], "agents are [9], but must be of 0 to 3"),
+        (["none"], "run_folder is none, but must be the folder of a finished run"),
+        (["RUN", "--agents", "first"], "agents is 'first', but must be all, best or the numbers of agents"),
+        (["RUN", "--agents", "9"], "agents is 9, but must be numbers of 0 to 3"),
         (["RUN", "--out", "no/such/\0/file"], "null"),
     ],
 )
-def test_bad_input_is_refused_in_a_line(run, words, message, capsys):
-    assert export.main([str(run) if word == "RUN" else word for word in words]) == 2
+def test_bad_input_is_refused_in_a_line(folder, words, message, capsys):
+    try:
+        status = export.main([str(folder) if word == "RUN" else word for word in words])
+    except SystemExit as stop:  # of a value that its field refuses
+        status = stop.code
+    assert status == 2
     err = capsys.readouterr().err
     assert message in err
     assert len(err.splitlines()) == 1

@@ -202,8 +202,9 @@ def test_preset_of_a_configuration_does_not_depend_on_task_and_steps(configs, na
         (["pendulum", "keras"], "total_steps is 6000 and 20000, but must be the same in all configurations"),
         ([Config(), Config(env_args=("g=1",))], "env_args is () and ('g=1',), but must be the same"),
         ("kreas", "preset is 'kreas', but must be one of pendulum, keras"),
-        ([], "config is [], but must be a Config, the name of a preset, or a list of them"),
-        ([3], "config is [3], but must be a Config"),
+        ([], "config is an empty list, but must have at least one configuration"),
+        (3, "config is 3, but must be a Config, the name of a preset, or a list of them"),
+        ([KERAS, 3], "config is 3, but must be a Config, the name of a preset, or a list of them"),
         ([KERAS, "keras"], "config has equal configurations, but must have each of them once"),
     ],
 )

@@ -19,6 +19,7 @@ class Ensemble(nn.Module):
     """K critics of one form, each with parameters of its own: outputs [..., K], the critics along the last axis."""
 
     critic: Critic
+    """The form of each critic."""
     num_critics: int
     """K."""
 

@@ -71,6 +71,7 @@ class Clipped:
     """
 
     optimizer: Optimizer
+    """Makes the steps from the gradients."""
     max_norm: float
     """The largest norm of a network's gradients, over all its parameters."""
 

@@ -73,6 +73,7 @@ class Rescaled:
     """Reads transitions by another reader, and multiplies their rewards by `Hyperparameters.reward_scale`."""
 
     reader: Reader
+    """Reads the transitions."""
 
     def __call__(
         self, replay: Replay, indices: jax.Array, action_size: int, hyperparameters: Hyperparameters

@@ -242,11 +242,6 @@ def write_policy(folder: Path, policy: Policy) -> None:
     write_text(folder / "policy.json", json.dumps(description, indent=2) + "\n")
 
 
-def read_policies(run_folder: Path) -> list[Policy]:
-    """Reads the policies of a finished run, one per shape of networks; raises ValueError as `load_policy`."""
-    return [read_policy(folder) for folder in policy_folders(run_folder)]
-
-
 def read_policy(folder: Path, actor: Actor | None = None) -> Policy:
     """Reads the policy of a folder that has `policy.json`; arguments and errors are those of `load_policy`."""
     file = folder / "policy.json"

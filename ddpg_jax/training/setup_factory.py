@@ -14,6 +14,7 @@ from ddpg_jax.algorithm.setup import Exploration, Setup
 from ddpg_jax.algorithm.smoothing import smooth
 from ddpg_jax.algorithm.types import Hyperparameters, NoiseProcess
 from ddpg_jax.config import Config
+from ddpg_jax.environments.adapt import adapt
 from ddpg_jax.environments.registry import task_of
 
 PRODUCTS = {"float32": matmul.full_precision, "bfloat16": matmul.in_bfloat16}
@@ -25,12 +26,15 @@ def make_setup(config: Config, environment: Environment | None = None) -> Setup:
 
     Args:
         config: of an agent.
-        environment: the task as an agent trains in it (`Task.environment`); default: the configuration's own.
+        environment: default: that of the configuration's task. Another one is checked, and adapted where its
+            observations are several arrays, but its actions are not repeated.
 
     Raises:
         ValueError: names what the environment does not provide as it must.
     """
     environment = environment or task_of(config).environment
+    if environment.host_env is None and not environment.cacheable:  # those of the package have been adapted
+        environment = adapt(environment).environment
     span = [high - low for low, high in zip(environment.low, environment.high, strict=True)]
     return Setup(
         environment=environment,

@@ -1,4 +1,4 @@
-"""Tests what XLA makes of the training programs on a CPU: no copy of the replay, and no more operations than recorded."""
+"""Tests the programs that XLA compiles on a CPU: no copy of the replay, and no more operations than recorded."""
 
 import json
 import sys

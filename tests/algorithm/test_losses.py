@@ -19,10 +19,6 @@ def test_td_target_by_hand():
     np.testing.assert_allclose(losses.td_target(REWARD, DISCOUNT, NEXT_VALUE, gamma=0.9), TARGET, rtol=1e-6)
 
 
-def test_terminal_transition_has_no_future():
-    assert float(losses.td_target(REWARD, DISCOUNT, NEXT_VALUE, gamma=1.0)[1]) == -2.0
-
-
 def test_critic_loss_by_hand():
     # errors 1, -1 and -.1: (1 + 1 + .01) / 3
     np.testing.assert_allclose(losses.critic_loss(VALUE, TARGET), 0.67, rtol=1e-5)

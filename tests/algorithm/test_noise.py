@@ -57,20 +57,6 @@ def test_walks_of_the_actions_are_independent(name):
 
 
 @pytest.mark.parametrize(
-    ("process", "mean"),
-    [
-        (noise.ornstein_uhlenbeck(theta=0.5, sigma=0.1, mean=1.5), 1.5),
-        (noise.ornstein_uhlenbeck(theta=0.5, sigma=0.1, dt=0.5, mean=-2.0), -2.0),
-        (noise.unaccumulated(theta=0.15, sigma=0.1, mean=1.5), 0.15 * 1.5 / 1.15),
-        (noise.gaussian(sigma=0.1, mean=1.5), 1.5),
-    ],
-)
-def test_noise_settles_around_its_mean(process, mean):
-    values = simulate(process, steps=200, walks=500, burn_in=60)
-    assert abs(values.mean() - mean) < 5 * 0.1 * np.sqrt(4 / values.size)
-
-
-@pytest.mark.parametrize(
     ("process", "expected"),
     [
         (noise.ornstein_uhlenbeck(theta=0.15, sigma=0.0, dt=0.01, mean=2.0), 1 + 0.15 * (2 - 1) * 0.01),
@@ -81,21 +67,6 @@ def test_noise_settles_around_its_mean(process, mean):
 def test_one_step_without_shock_is_the_equation(process, expected):
     after = noise.step(jax.random.key(0), jnp.ones(3), process)
     np.testing.assert_allclose(after, np.full(3, expected), rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("process", "volatility"),
-    [
-        (noise.ornstein_uhlenbeck(theta=0.15, sigma=0.2), 0.2),
-        (noise.ornstein_uhlenbeck(theta=0.15, sigma=0.2, dt=0.01), 0.02),
-        (noise.unaccumulated(theta=0.15, sigma=0.2), 0.2),
-        (noise.gaussian(sigma=0.3), 0.3),
-    ],
-)
-def test_shock_is_a_standard_normal_times_the_volatility(process, volatility):
-    key = jax.random.key(3)
-    standard = noise.step(key, jnp.zeros(5), noise.gaussian(sigma=1.0))
-    np.testing.assert_allclose(noise.step(key, jnp.zeros(5), process), volatility * standard, rtol=1e-5)
 
 
 def test_noise_starts_at_its_initial_value():

@@ -1,4 +1,4 @@
-"""Compares the preset `gist` with the TensorFlow 1 gist's update in NumPy, and answers two questions of its readers."""
+"""Compares the preset `gist` with the TensorFlow 1 gist's update in NumPy, and answers a question of its readers."""
 
 import jax
 import numpy as np
@@ -12,7 +12,6 @@ from parity_numpy import (
     Tensors,
     actor_and_critic,
     adam,
-    flat,
     gradient_error,
     l2,
     largest_deviation,
@@ -168,34 +167,6 @@ def test_actors_step_leaves_the_critic_unchanged(batches, order):
 
 def bits(tree) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
-
-
-@pytest.mark.usefixtures("x64")
-def test_actors_gradient_is_the_chain_rule_through_the_action(batches):
-    """A reader says: "the contribution of actor network is missing". It is not: the update applies dQ/da da/dtheta."""
-    algorithm = algorithm_of(GIST)
-    batch = Transition(*(field[0, :128].astype(np.float64) for field in batches))
-    state = perturbed(new_agent(GIST, np.float64), 0.1)
-
-    def policy(params) -> jax.Array:
-        return algorithm.actor.apply({"params": params}, batch.observation)
-
-    def value(observation, action) -> jax.Array:
-        return algorithm.critic.apply({"params": state.critic["params"]}, observation, action)
-
-    value_by_action = jax.vmap(jax.grad(value, argnums=1))(batch.observation, policy(state.actor["params"]))
-    action_by_weights = flat(jax.jacobian(policy)(state.actor["params"]))
-    by_chain_rule = {
-        name: -np.tensordot(value_by_action, jacobian, axes=2) / len(batch.reward)
-        for name, jacobian in action_by_weights.items()
-    }
-
-    new, _ = update(state, batch, actor_l2=0.0)
-    applied = {name: mu / (1 - 0.9) for name, mu in actor_and_critic(new)[0].mu.items()}  # Adam's first mu is 0.1 g
-    assert applied.keys() == by_chain_rule.keys()
-    for name, gradient in by_chain_rule.items():
-        assert abs(gradient).max() > 1e-4, name
-        np.testing.assert_allclose(applied[name], gradient, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_corrected_gist_updates_as_the_gist_does():

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from ddpg_jax import load_policy
 from ddpg_jax.config import Config
-from ddpg_jax.training.policy import Policy, read_policies
+from ddpg_jax.training.policy import Policy, policy_folders
 from ddpg_jax.training.setup_factory import make_algorithm
 
 CONFIG = Config(hidden_sizes=(8,))
@@ -195,7 +195,7 @@ def test_networks_of_several_shapes_are_named(policy, tmp_path):
     for folder in (tmp_path, tmp_path / "policy"):
         assert f"2 shapes: load one of {tmp_path}/policy/shape-0, {tmp_path}/policy/shape-1" in refused(folder)
     assert len(load_policy(tmp_path / "policy/shape-1")) == 4
-    assert len(read_policies(tmp_path)) == 2
+    assert policy_folders(tmp_path) == [tmp_path / "policy/shape-0", tmp_path / "policy/shape-1"]
 
 
 def refused(folder, **options) -> str:
