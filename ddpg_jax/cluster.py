@@ -22,6 +22,7 @@ from ddpg_jax.merge import merge_folders
 from ddpg_jax.training.output import ignore_broken_pipe
 
 PROGRAM = "python -m ddpg_jax.cluster"
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,20 +42,24 @@ class Options(run.Options):
     """How often a task is started again."""
 
 
+def _end_with_parent() -> None:
+    """Lets this process be killed when its parent ends; otherwise it would keep its run folder locked."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def train_seeds(folder: Path, words: list[str], directory: Path) -> None:
     """Runs a task in a process of its own, which ends with this one.
 
     Raises:
         ChildProcessError: if it was killed or stopped, so that it can be continued.
     """
-    libc = ctypes.CDLL(None)
     is_begun = (folder / "config.json").exists()
     if not is_begun:
         shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "ddpg_jax.run", *words, "--resume" if is_begun else "--out", str(folder)]
     with folder.with_suffix(".log").open("a") as log:
-        end_with_parent = lambda: libc.prctl(1, signal.SIGKILL)  # noqa: E731  PR_SET_PDEATHSIG: an orphan keeps its lock
-        status = subprocess.run(command, cwd=directory, stdout=log, stderr=log, preexec_fn=end_with_parent).returncode
+        status = subprocess.run(command, cwd=directory, stdout=log, stderr=log, preexec_fn=_end_with_parent).returncode
     if status not in (0, 1, 2):
         raise ChildProcessError(f"{folder} ended with status {status}")
 
@@ -125,6 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(options, to_words({"devices": 1} | {name: each for name, each in given.items() if name not in own}))
     except ValueError as error:
         refuse(str(error), PROGRAM)
+    except KeyboardInterrupt:
+        print("stopped; to continue, give the same command again", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from ddpg_jax.fields import ARGUMENTS, count
 from ddpg_jax.results import statistics
 from ddpg_jax.training.devices import pinned_jax_config
 from ddpg_jax.training.output import ignore_broken_pipe
-from ddpg_jax.training.policy import Policy, read_policies
+from ddpg_jax.training.policy import Policy, policy_folders, read_policy
 from ddpg_jax.training.run_folder import read_config
 from ddpg_jax.training.setup_factory import make_algorithm
 
@@ -64,19 +64,21 @@ def evaluate(options: Options) -> list[str]:
     folder = options.run_folder
     if (folder / "config.json").is_file():
         read_config(folder)  # so that a user's own environment is found
-    policies = read_policies(folder)
-    lost = [policy.agents[index] for policy in policies for index in policy.diverged_agents]
+    policies = [read_policy(path) for path in policy_folders(folder)]
+    task = evaluation_task(policies[0], options.gymnasium, options.env_args)
+    num = options.episodes or (USUAL_EPISODES if task.environment.host_env is None else USUAL_EPISODES_ON_HOST)
+    has_table = task.optimal_returns is not None and task.environment.env_id != policies[0].env_id
+    starts = task.evaluation_starts(num) if has_table else task.starts_of(options.seed, num)
     masks = [~np.isin(np.arange(len(policy)), policy.diverged_agents) for policy in policies]
     finite = [policy[mask] for policy, mask in zip(policies, masks, strict=True) if mask.any()]
     if not finite:
         raise ValueError(f"run_folder is {folder}, but must have agents that have not diverged")
-    task = evaluation_task(finite[0], options.gymnasium, options.env_args)
-    num = options.episodes or (USUAL_EPISODES if task.environment.host_env is None else USUAL_EPISODES_ON_HOST)
-    has_table = task.optimal_returns is not None and task.environment.env_id != finite[0].env_id
-    starts = task.evaluation_starts(num) if has_table else task.starts_of(options.seed, num)
     returns = np.concatenate([greedy_returns(policy, task, starts) for policy in finite])
-    left_out = [f"left out: agents {', '.join(map(str, sorted(lost)))}, which diverged in training"] if lost else []
-    return [*describe(returns, task, task.optimum(num) if has_table else None), *left_out, *_notes(folder, finite[0])]
+    lines = describe(returns, task, task.optimum(num) if has_table else None)
+    lost = sorted(policy.agents[index] for policy in policies for index in policy.diverged_agents)
+    if lost:
+        lines.append(f"left out: agents {', '.join(map(str, lost))}, which diverged in training")
+    return [*lines, *_notes(folder, policies[0])]
 
 
 def evaluation_task(policy: Policy, gymnasium: str | None, env_args: tuple[str, ...]) -> Task:
@@ -90,7 +92,7 @@ def evaluation_task(policy: Policy, gymnasium: str | None, env_args: tuple[str, 
     trained_on = task_of(policy.config)
     if env_args and gymnasium is None:
         raise ValueError(f"env_args is {' '.join(env_args)}, but must only be given with --gymnasium")
-    if gymnasium is None and policy.env_id == pendulum.ENV_ID and trained_on.optimal_returns is not None:
+    if gymnasium is None and policy.config.env_id == pendulum.ENV_ID and trained_on.optimal_returns is not None:
         gymnasium = pendulum.ENV_ID
     if gymnasium is None:
         return trained_on
@@ -127,10 +129,11 @@ def greedy_returns(policy: Policy, task: Task, starts: Starts) -> np.ndarray:
 def describe(returns: np.ndarray, task: Task, optimum: np.ndarray | None) -> list[str]:
     """Returns statistics over the returns [N, S] in lines, and over the shortfall to an optimum [S] if it is given."""
     final = statistics.describe_returns(returns.mean(axis=1))
-    ci95 = "" if np.isnan(final.iqm_ci95[0]) else ", 95% [{:.2f}, {:.2f}]".format(*final.iqm_ci95)
+    low, high = final.iqm_ci95
+    interval = f"95% [{low:.2f}, {high:.2f}]" if np.isfinite(low) else f"({statistics.NO_INTERVAL})"
     lines = [
         f"{len(returns)} agents x {returns.shape[1]} episodes in {task.environment.env_id}",
-        f"return: mean {final.mean:.2f}, IQM {final.iqm:.2f}{ci95}, worst agent {final.worst:.2f}, "
+        f"return: mean {final.mean:.2f}, IQM {final.iqm:.2f} {interval}, worst agent {final.worst:.2f}, "
         f"best agent {final.best:.2f}",
     ]
     if optimum is not None:

@@ -32,7 +32,7 @@ class Options:
     agents: str = "best"
     """best (chosen on other start states than those that the run reports), all, or the number of one agent."""
     out: Path | None = None
-    """The file; default: policy.jax_export in the run folder."""
+    """The file. (default: policy.jax_export in the run folder)"""
 
 
 def export_policy(policy: Policy) -> bytes:

@@ -5,7 +5,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ddpg_jax.config import ANNOTATIONS
-from ddpg_jax.fields import COUNT, COUNT_OR_ZERO, FOLDER, LARGEST_COUNT, NAME, SECONDS, Rule, check_fields, count
+from ddpg_jax.fields import (
+    COUNT,
+    COUNT_OR_ZERO,
+    FOLDER,
+    LARGEST_COUNT,
+    NAME,
+    SECONDS,
+    Rule,
+    check_fields,
+    count,
+    format_value,
+)
 from ddpg_jax.sweep import SweptConfig
 
 MAX_AGENTS = 1_000_000
@@ -83,5 +94,7 @@ class TrainOptions:
 def require_equal(name: str, value: Any, earlier: Any, folder: Path | None) -> None:
     """Refuses a value that differs from that of the run that is resumed."""
     if value != earlier:
-        raise ValueError(f"{name} is {value}, but must be {earlier}, as in {folder}: a resumed run may change only "
-                         f"total_steps, devices, checkpoints, recording and logging")  # fmt: skip
+        raise ValueError(
+            f"{name} is {format_value(value)}, but must be {format_value(earlier)}, as in {folder}: a resumed run may "
+            f"change only total_steps, devices, checkpoints, recording and logging"
+        )

@@ -1,7 +1,7 @@
 """`python -m ddpg_jax.render RUN_FOLDER`: pictures of what the agents of a finished run have learned."""
 
 import sys
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -45,23 +45,22 @@ class Options:
     run_folder: Annotated[Path, POSITIONAL]
     """Folder of a finished run."""
     only: tuple[Picture, ...] = ()
-    """The pictures to draw; default: all that the environment allows."""
+    """The pictures to draw; without this option all that the environment allows."""
     config: Annotated[int, count(0)] = 0
     """The configuration of a sweep whose agents are drawn, by its number in configs.csv."""
     agents: Annotated[int | None, count(1, MAX_AGENTS)] = None
-    """Number of agents in the pictures, without diverged ones; default: 16, or all if there are fewer. The state plane
-    shows the one of them with the median return."""
+    """Number of agents in the pictures, without diverged ones; the state plane shows the one of them with the median
+    return. (default: 16, or all if there are fewer)"""
     first_agent: Annotated[int, count(0)] = 0
-    """The number of the first agent in the pictures, as in metrics.csv; default: the first of the configuration."""
+    """Leave out the agents of the configuration with smaller numbers."""
     snapshots: tuple[int, ...] = ()
-    """At most five of the run's snapshots, by their environment steps; default: the first, the middle and the last."""
+    """At most five of the run's snapshots, by their environment steps; without this option three of them."""
     start: Annotated[int | None, count(0, pendulum.NUM_STARTS - 1)] = None
-    """The evaluation's start state of all pendulums and of the film; default: the first agent begins in the first, and
-    so on."""
+    """The evaluation's start state of all pendulums and of the film. (default: agents begin in the first, second, …)"""
     episodes: Annotated[int, count(1, pendulum.NUM_STARTS)] = 16
     """Episodes per agent for the Q estimates, from the evaluation's first start states."""
     out: Path | None = None
-    """Folder for the pictures; default: the run's own."""
+    """Folder for the pictures. (default: the run's own)"""
 
 
 @pinned_jax_config()
@@ -70,11 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(Options, arguments, "python -m ddpg_jax.render")
     folder = options.out or options.run_folder
     try:
-        scene, left_out = make_scene(options)
+        scene, pictures, left_out = make_scene(options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    pictures = _wanted(options, left_out)
     drawn = draw_all(pictures, scene, left_out)
     try:
         for name, data in drawn.items():
@@ -101,8 +99,8 @@ def draw_all(pictures: Sequence[Picture], scene: Scene, left_out: dict[Picture, 
     return drawn
 
 
-def make_scene(options: Options) -> tuple[Scene, dict[Picture, str]]:
-    """Checks the options; returns what is drawn, and the reasons for pictures that the environment does not allow.
+def make_scene(options: Options) -> tuple[Scene, Sequence[Picture], dict[Picture, str]]:
+    """Checks the options; returns what is drawn, in which pictures, and why others cannot be drawn.
 
     Raises:
         ValueError: names the field, its value and the rule.
@@ -110,28 +108,21 @@ def make_scene(options: Options) -> tuple[Scene, dict[Picture, str]]:
     choose_renderer()
     trained = load_trained(load(options.run_folder), options.config)
     task = task_of(trained.config)
-    left_out = _unavailable(task)
+    left_out = _unavailable(task, trained.config.env_id)
+    possible = [picture for picture in FILES if picture not in left_out]
     for picture in options.only:
         if picture in left_out:
-            possible = ", ".join(each for each in FILES if each not in left_out) or "a picture of another environment"
-            raise ValueError(f"only is {picture}, but must be {possible}: {left_out[picture]}")
-    wanted = set(_wanted(options, left_out))
-    agents = _chosen_agents(options, trained)
-    if wanted == {"film"}:  # of the first agent
-        agents = agents[:1]
-    return Scene(
-        trained,
-        task,
-        agents,
-        snapshots=tuple(trained.load(env_steps, agents) for env_steps in _chosen_snapshots(options, trained)),
-        start=options.start,
-        episodes=options.episodes if {"state_plane", "q_estimates"} & wanted else 0,
-    ), left_out
+            rule = ", ".join(possible) or "a picture of another environment"
+            raise ValueError(f"only is {picture}, but must be {rule}: {left_out[picture]}")
+    pictures = options.only or possible
+    agents = _chosen_agents(options, trained)[: 1 if set(pictures) == {"film"} else None]
+    snapshots = tuple(trained.load(env_steps, agents) for env_steps in _chosen_snapshots(options, trained))
+    episodes = options.episodes if {"state_plane", "q_estimates"} & set(pictures) else 0
+    return Scene(trained, task, agents, snapshots, options.start, episodes), pictures, left_out
 
 
-def _unavailable(task: Task) -> dict[Picture, str]:
-    """Returns the pictures that cannot be drawn in an environment, each with the reason."""
-    name = task.environment.env_id
+def _unavailable(task: Task, name: str) -> dict[Picture, str]:
+    """Returns the pictures that cannot be drawn in the environment of that name, each with the reason."""
     if name == pendulum.ENV_ID:
         return {"film": "pendulums.gif shows the same"}
     other = f"{name} is not gymnax's {pendulum.ENV_ID}"
@@ -143,17 +134,12 @@ def _unavailable(task: Task) -> dict[Picture, str]:
     return reasons
 
 
-def _wanted(options: Options, left_out: Container[Picture]) -> Sequence[Picture]:
-    return options.only or [picture for picture in FILES if picture not in left_out]
-
-
 def _chosen_agents(options: Options, trained: Trained) -> tuple[int, ...]:
     agents = [agent for agent in trained.agents if agent >= options.first_agent]
     if not agents:
-        raise ValueError(f"first_agent is {options.first_agent}, but must be at most {trained.agents[-1]}, the last "
-                         f"agent of configuration {options.config} that has not diverged")  # fmt: skip
+        raise ValueError(f"first_agent is {options.first_agent}, but must be at most {trained.agents[-1]}")
     if (options.agents or 1) > len(agents):
-        raise ValueError(f"agents is {options.agents}, but must be at most {len(agents)}, the agents that are there")
+        raise ValueError(f"agents is {options.agents}, but must be at most {len(agents)}, all that there are")
     return tuple(agents[: options.agents or USUAL_AGENTS])
 
 
@@ -163,8 +149,8 @@ def _chosen_snapshots(options: Options, trained: Trained) -> Sequence[int]:
     if not options.snapshots:
         return sorted({steps[0], steps[len(steps) // 2], steps[-1]})
     if len(options.snapshots) > MAX_SNAPSHOTS or not set(options.snapshots) <= set(steps):
-        given, possible = (" ".join(map(str, options.snapshots)), ", ".join(map(str, steps)))
-        raise ValueError(f"snapshots is {given}, but must be at most {MAX_SNAPSHOTS} of {possible}")
+        given, rule = " ".join(map(str, options.snapshots)), ", ".join(map(str, steps))
+        raise ValueError(f"snapshots is {given}, but must be at most {MAX_SNAPSHOTS} of {rule}")
     return list(dict.fromkeys(options.snapshots))
 
 

@@ -144,7 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*registry.listed(), sep="\n", flush=True)
         return 0
     try:
-        return run_command(options, words, _STARTED)
+        return run_command(
+            options,
+            words,
+            started=_STARTED,
+            plan_only=options.plan,
+            quiet=options.quiet,
+            fail_on_divergence=options.fail_on_divergence,
+        )
     except ValueError as error:
         refuse(str(error), PROGRAM)
 

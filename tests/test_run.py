@@ -17,6 +17,7 @@ import safetensors.numpy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import ddpg_jax
 from ddpg_jax import __main__, run
 from ddpg_jax.config import ANNOTATIONS, Config
 from ddpg_jax.fields import descriptions
@@ -228,7 +229,7 @@ def test_seeds_are_a_number_or_a_range(text, seeds):
 )  # fmt: skip
 def test_python_and_the_command_line_refuse_with_the_same_message(line, arguments):
     with pytest.raises(ValueError, match="but must be") as refusal:
-        TrainOptions(swept=as_swept("pendulum"), **arguments)
+        ddpg_jax.train("pendulum", **arguments)
     assert parsed(line.split()) == f"{refusal.value} (see {run.PROGRAM} --help)"
 
 
@@ -339,7 +340,7 @@ def test_resumed_run_may_train_for_longer_and_report_otherwise(saved):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--seeds 3", "seeds is range(0, 3), but must be range(2, 5), as in "),
+        ("--seeds 3", "seeds is 3, but must be 2:5, as in "),
         ("--seed 8", "seed is 8, but must be 7, as in "),
         ("--preset gist", "preset is gist, but must be keras, as in "),
         ("--gamma 0.5", "gamma is 0.5, but must be 0.99, as in "),

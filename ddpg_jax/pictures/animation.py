@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ddpg_jax.results.plots import BLUE, ORANGE
+from ddpg_jax.results.plots import BLUE, ORANGE, own_style
 
 _SCALE = 3  # frames are drawn three times as large and then reduced, which smooths edges
 _PANEL, _GAP, _HEADER, _FOOTER = 300, 16, 58, 30  # pixels of the finished picture
@@ -31,6 +31,7 @@ class Panel:
     """[T, n] as a fraction of the greatest torque; positive is counter-clockwise."""
 
 
+@own_style()
 def pendulums(panels: Sequence[Panel], *, step_seconds: float, max_torque: float) -> list[Image.Image]:
     """Returns one frame per step, T in all, with the panels next to one another.
 

@@ -68,6 +68,8 @@ def load_trained(result: Result, config: int) -> Trained:
         raise ValueError(f"config is {config}, but must be at most {len(swept) - 1}")
     first = result.seeds.start + config * len(result.seeds)
     numbers = set(range(first, first + len(result.seeds)))
+    if not result.policies:
+        raise ValueError(f"run_folder is {folder}, but must be of networks that Config describes, to draw its agents")
     shape, policy = next((i, policy) for i, policy in enumerate(result.policies) if first in policy.agents)
     name = f"shape-{shape}/weights.safetensors" if len(result.policies) > 1 else "weights.safetensors"
     files = {int(path.name): path / name for path in (folder / "snapshots").glob("[0-9]*")} if folder else {}

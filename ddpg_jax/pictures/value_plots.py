@@ -1,13 +1,12 @@
 """Figures of what agents have learned: policy and value over Pendulum's states, and Q against observed returns."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ddpg_jax.results.plots import ORANGE
+from ddpg_jax.results.plots import ORANGE, own_style, png
 
 _ANGLE_TICKS = {-np.pi: "−π", -np.pi / 2: "−π/2", 0: "0", np.pi / 2: "π/2", np.pi: "π"}
 
@@ -27,6 +26,7 @@ class Plane:
     """[T] velocities of the episode, in rad/s."""
 
 
+@own_style()
 def state_plane(title: str, value_label: str, planes: Sequence[Plane], max_torque: float) -> bytes:
     """Draws torques above and values below, in one column per policy; returns the bytes of a PNG."""
     from matplotlib import colormaps
@@ -51,7 +51,7 @@ def state_plane(title: str, value_label: str, planes: Sequence[Plane], max_torqu
     figure.colorbar(torques, ax=grid[0], label="torque (N·m)", pad=0.02)
     figure.colorbar(returns, ax=grid[1], label=value_label, pad=0.02)
     figure.suptitle(title, fontsize=12)
-    return _png(figure)
+    return png(figure)
 
 
 def _show(axes: Any, values: np.ndarray, colors: Any, lowest: float, highest: float) -> Any:
@@ -84,6 +84,7 @@ class Estimates:
     """[P] discounted returns."""
 
 
+@own_style()
 def q_estimates(title: str, observed_label: str, panels: Sequence[Estimates]) -> bytes:
     """Draws the density of estimated values against observed returns, in one panel per snapshot, as a PNG.
 
@@ -112,7 +113,7 @@ def q_estimates(title: str, observed_label: str, panels: Sequence[Estimates]) ->
     figure.supxlabel(f"{observed_label}; on the dashed line, estimate and return are equal", fontsize=10)
     figure.colorbar(density, ax=row, label="pairs in a hexagon", pad=0.02)
     figure.suptitle(title, fontsize=12)
-    return _png(figure)
+    return png(figure)
 
 
 def _limits(panel: Estimates) -> tuple[float, float]:
@@ -128,9 +129,3 @@ def _accuracy(panel: Estimates) -> str:
     mean, spread = error.mean(), np.sqrt(np.mean(error**2))
     digits = 1 if spread >= 10 else 2 if spread >= 0.1 else 4
     return f"error: mean {mean:+,.{digits}f}, rms {spread:,.{digits}f}".replace("-", "−")
-
-
-def _png(figure: Any) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()

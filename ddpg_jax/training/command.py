@@ -12,19 +12,30 @@ from typing import TYPE_CHECKING
 from ddpg_jax.training.signals import StopSignals
 
 if TYPE_CHECKING:
-    from ddpg_jax.run import Options
+    from ddpg_jax.options import TrainOptions
     from ddpg_jax.training.plan import Plan
     from ddpg_jax.training.result import Result
     from ddpg_jax.training.run_folder import RunFolder
 
 
-def run_command(options: "Options", words: Sequence[str], started: float) -> int:
+def run_command(
+    options: "TrainOptions",
+    words: Sequence[str],
+    *,
+    started: float,
+    plan_only: bool = False,
+    quiet: bool = False,
+    fail_on_divergence: bool = False,
+) -> int:
     """Trains what the options say; returns the exit status.
 
     Args:
-        options: of the command.
+        options: of the run.
         words: the command line, for `config.json`.
         started: when the command was started, of `time.perf_counter`.
+        plan_only: print what the run needs, and train nothing.
+        quiet: print only errors.
+        fail_on_divergence: return 1 if any agent has diverged, not only if all have.
 
     Raises:
         ValueError: if the run is not possible; nothing has been left behind.
@@ -43,13 +54,15 @@ def run_command(options: "Options", words: Sequence[str], started: float) -> int
         with devices.pinned_jax_config():
             options = replace(options, out=options.out or fresh_folder(options))
             plan = make_plan(options)
-            if options.plan:
+            if plan_only:
                 print(*plan.lines(), *plan.memory_lines(), sep="\n")
                 return 0
-            return _train(options, plan, words, stop, started)
+            result = _train(plan, words, stop, started, quiet)
+            return result if isinstance(result, int) else _status(result, fail_on_divergence)
 
 
-def _train(options: "Options", plan: "Plan", words: Sequence[str], stop: StopSignals, started: float) -> int:
+def _train(plan: "Plan", words: Sequence[str], stop: StopSignals, started: float, quiet: bool) -> "Result | int":
+    """Returns the result of the run, or the exit status if it has ended early."""
     import jax
 
     from ddpg_jax.training.progress import make_progress
@@ -57,7 +70,7 @@ def _train(options: "Options", plan: "Plan", words: Sequence[str], stop: StopSig
     from ddpg_jax.training.stopwatch import Stopwatch
 
     total = plan.num_agents * plan.config.total_steps
-    progress = make_progress(not options.quiet, total, verbose=options.verbose)
+    progress = make_progress(not quiet, total, verbose=plan.options.verbose)
     for line in (*plan.lines(), *_notes(plan)):
         progress.message(line)
     folders: list[RunFolder] = []
@@ -84,9 +97,9 @@ def _train(options: "Options", plan: "Plan", words: Sequence[str], stop: StopSig
         step = f"{result.history.env_steps:,}"
         print(f"stopped by {signal.Signals(number).name} at step {step}; {advice()}", file=sys.stderr)
         return 128 + number
-    if not options.quiet:
+    if not quiet:
         _show(result)
-    return _status(result, options.fail_on_divergence)
+    return result
 
 
 def _notes(plan: "Plan") -> list[str]:

@@ -69,7 +69,7 @@ class Policy:
 
     def __getitem__(self, index: Any) -> "Policy":
         """Returns the policy of some agents; `index` is what NumPy accepts for an array [N], and fails as there."""
-        chosen = np.atleast_1d(np.arange(self.num_agents)[index]).tolist()
+        chosen = np.ravel(np.arange(self.num_agents)[index]).tolist()
         if not chosen:
             raise IndexError(f"{index!r} chooses no agent of {self!r}")
         return replace(
@@ -216,9 +216,7 @@ def policy_folders(run_folder: Path) -> list[Path]:
     folder = run_folder / "policy" if (run_folder / "policy").is_dir() else run_folder
     shapes = sorted(folder.glob("shape-*"), key=lambda path: (len(path.name), path.name)) or [folder]
     if not all((shape / "policy.json").is_file() for shape in shapes):
-        raise ValueError(
-            f"run_folder is {run_folder}, but must be the folder of a finished run, with policy/policy.json"
-        )
+        raise ValueError(f"run_folder is {run_folder}, but must be that of a finished run, with policy/policy.json")
     return shapes
 
 
