@@ -49,11 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     starts, given = shipped(options.discount) if options.starts is None else (read_starts(options.starts), None)
     reset = reset_starts()
     rows: list[Row] = []
-    print(HEADER if given is not None else HEADER.split("  shipped")[0])
     num = min(COARSEST, options.finest)
     while True:
         rows.append(solve(num, options.discount, starts, reset))
-        print(line(rows[-1], given), flush=True)
+        print(json.dumps(describe(rows[-1], given), indent=1), flush=True)
         if len(rows) > 1 and max(changes(rows)) < options.stable:
             print(f"stable: the last refinement moved the means by {changes(rows)[0]:.3f} and {changes(rows)[1]:.3f}")
             break
@@ -137,51 +136,37 @@ def changes(rows: list[Row]) -> tuple[float, float]:
     return abs(float(new.returns.mean() - old.returns.mean())), abs(reset_mean(new)[0] - reset_mean(old)[0])
 
 
-HEADER = (
-    "     points: angle x velocity   time, s  mean return, start states  reset distribution (standard error)"
-    "  shipped table: mean difference  lowest  highest"
-)
-
-
-def line(row: Row, given: np.ndarray | None) -> str:
-    """Formats a row of the printed table; returns are undiscounted sums over 200 steps."""
+def describe(row: Row, given: np.ndarray | None) -> dict[str, Any]:
+    """Returns the content of the record for a table; returns are undiscounted sums over 200 steps."""
     mean, error = reset_mean(row)
-    text = f"{row.points[0]:>16,} x {row.points[1]:>10,}{row.seconds:>11.1f}{row.returns.mean():>27.3f}"
-    text += f"{f'{mean:.3f} ({error:.3f})':>37}"
+    content = {
+        "points": row.points,
+        "seconds": row.seconds,
+        "mean_return": float(row.returns.mean()),
+        "reset_mean_return": mean,
+        "reset_standard_error": error,
+    }
     if given is not None:
-        difference = row.returns - given
-        text += f"{difference.mean():>32.3f}{difference.min():>8.3f}{difference.max():>9.4f}"
-    return text
+        difference = (row.returns - given).astype(np.float64)
+        content["minus_shipped"] = {
+            "mean": difference.mean(),
+            "lowest": difference.min(),
+            "highest": difference.max(),
+            "num_lower_by_more_than_0.1": int(np.sum(difference < -0.1)),
+        }
+    return content
 
 
 def write(discount: float, rows: list[Row], given: np.ndarray | None) -> None:
     """Writes the results as JSON."""
-    content: dict[str, Any] = {
+    content = {
         "discount": discount,
         "jax": metadata.version("jax"),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "num_starts": len(rows[-1].returns),
         "num_reset_starts": rows[-1].reset_returns.size,
-        "tables": [],
+        "tables": [describe(row, given) for row in rows],
     }
-    for row in rows:
-        mean, error = reset_mean(row)
-        table = {
-            "points": row.points,
-            "seconds": row.seconds,
-            "mean_return": float(row.returns.mean()),
-            "reset_mean_return": mean,
-            "reset_standard_error": error,
-        }
-        if given is not None:
-            difference = (row.returns - given).astype(np.float64)
-            table["minus_shipped"] = {
-                "mean": difference.mean(),
-                "lowest": difference.min(),
-                "highest": difference.max(),
-                "num_lower_by_more_than_0.1": int(np.sum(difference < -0.1)),
-            }
-        content["tables"].append(table)
     name = "optimum.json" if discount == 1 else f"optimum_discount_{discount:g}.json"
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / name).write_text(json.dumps(content, indent=2) + "\n")

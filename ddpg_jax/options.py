@@ -10,7 +10,6 @@ from ddpg_jax.fields import (
     COUNT_OR_ZERO,
     FOLDER,
     LARGEST_COUNT,
-    NAME,
     SECONDS,
     Rule,
     check_fields,
@@ -36,7 +35,7 @@ class TrainOptions:
 
     swept: tuple[SweptConfig, ...]
     resume: bool = False
-    preset: Annotated[str, NAME] = "custom"
+    preset: str = "custom"
     """Named configuration from which all defaults come."""
     seeds: Annotated[range, SEEDS] = range(32)
     """Number of agents, or a range of their seeds; in a sweep, every configuration is trained with all of them."""

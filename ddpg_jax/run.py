@@ -17,7 +17,7 @@ if __name__ == "__main__":  # until `main` listens for it, Ctrl-C ends the proce
 from ddpg_jax import command_line, presets
 from ddpg_jax.command_line import Flag, flags_of, refuse
 from ddpg_jax.config import ANNOTATIONS, SECTIONS, Config
-from ddpg_jax.fields import FOLDER, NAME, checked, count, descriptions
+from ddpg_jax.fields import FOLDER, checked, count, descriptions
 from ddpg_jax.options import MAX_AGENTS, TrainOptions, require_equal
 from ddpg_jax.presets import PRESETS, preset
 from ddpg_jax.sweep import COMMON, SweptConfig, as_swept, expand
@@ -34,7 +34,7 @@ class Options(TrainOptions):
     The defaults shown are those of the preset: `--preset keras --help` shows the Keras tutorial's.
     """
 
-    preset: Annotated[str, NAME] = "pendulum"
+    preset: str = "pendulum"
     fail_on_divergence: bool = False
     """End with status 1 if any agent diverges; without it, only if all do."""
     plan: bool = False

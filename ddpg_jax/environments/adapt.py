@@ -24,73 +24,59 @@ def adapt(task: Environment | Task, action_repeat: int = 1) -> Task:
 
     Observations become one vector [O] float32: several arrays, in the order of JAX's trees (a dictionary's by their
     keys), are flattened one after another. Rewards become float32 [], ends bool [], and the state keeps its dtypes.
-    Nothing is compiled. An environment on the host makes two steps.
-
-    Raises:
-        ValueError: names what the environment does not provide as it must, and the rule.
+    Nothing is compiled. An environment on the host makes two steps. Raises ValueError for what breaks a rule.
     """
     task = task if isinstance(task, Task) else Task(task)
-    require_bounds(task.environment.env_id, task.environment.low, task.environment.high)
-    if task.environment.host_env is None:
+    environment = task.environment
+    if not all(abs(bound) <= LARGEST_BOUND for bound in (*environment.low, *environment.high)):
+        bounds = f"{environment.low} to {environment.high}"
+        raise ValueError(f"bounds of the actions of {environment.env_id!r} are {bounds}, but must be at most 1e30 in size")
+    if environment.host_env is None:
         task = _conformed(task)
     else:
-        host.check(task.environment)
+        host.check(environment)
     return _repeated(task, action_repeat)
 
 
-def require_bounds(env_id: str, low: tuple[float, ...], high: tuple[float, ...]) -> None:
-    """Refuses actions that are not bounded by numbers of at most 1e30 in size."""
-    if not all(abs(bound) <= LARGEST_BOUND for bound in (*low, *high)):
-        raise ValueError(
-            f"bounds of the actions of {env_id!r} are {low} to {high}, but must be finite and at most 1e30 in size"
-        )
-
-
 def _conformed(task: Task) -> Task:
-    """Returns a task whose functions return arrays as the training loop needs them; the same if they already do."""
+    """Returns a task whose functions return arrays as the training loop needs them."""
     environment = task.environment
     key = jax.eval_shape(lambda: jax.random.key(0))
-    reset, (state, observation) = _trace(environment, "reset", "(state, observation)", key)
+    state, observation = _trace(environment, "reset", "(state, observation)", key)
     parts = _observation_parts(observation, "reset", environment)
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
     action = jax.ShapeDtypeStruct((environment.action_size,), jnp.float32)
-    step, (after, result) = _trace(environment, "step", "(state, Step)", key, state, action)
+    after, result = _trace(environment, "step", "(state, Step)", key, state, action)
     _require_same_state(state, after, environment, "after a step")
     if not isinstance(result, Step):
         raise ValueError(f"step of {environment.env_id!r} returns {type(result).__name__}, but must return a Step")
     if _observation_parts(result.observation, "step", environment) != parts:
         raise ValueError(f"observation of {environment.env_id!r} has other arrays after a step than after a reset")
-    for name in ("reward", "terminated", "truncated"):
-        _require_scalar(name, getattr(result, name), environment, is_flag=name != "reward")
-    task = replace(task, starts=task.starts and _ConformedStarts(task.starts, state, environment))
-    if reset and step and _fits(observation, result):
-        return task
-    reset_to_fit, step_to_fit = _ConformedReset(environment.reset), _ConformedStep(environment.step)
+    for value, name in zip(result[1:], ("reward", "terminated", "truncated"), strict=True):
+        kind, rule = (jnp.number, "a number []") if name == "reward" else (jnp.bool_, "bool[]")
+        if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, kind) or math.prod(value.shape) != 1:
+            raise ValueError(f"{name} of {environment.env_id!r} is {_shape_of(value)}, but must be {rule}")
+    reset, step = environment.reset, environment.step  # a task that is adapted again stays equal
+    reset = reset if isinstance(reset, _ConformedReset) else _ConformedReset(reset)
+    step = step if isinstance(step, _ConformedStep | _Repeated) else _ConformedStep(step)
     return replace(
         task,
-        environment=replace(environment, reset=reset_to_fit, step=step_to_fit),
-        observation_parts=parts if len(parts) > 1 or len(parts[0][1]) != 1 else (),
+        environment=replace(environment, reset=reset, step=step),
+        starts=task.starts and _ConformedStarts(task.starts, state, environment),
+        observation_parts=parts if len(parts) > 1 or len(parts[0][1]) != 1 else task.observation_parts,
     )
 
 
-def _trace(environment: Environment, name: str, rule: str, *arguments: Any) -> tuple[bool, tuple[Any, Any]]:
-    """Returns whether a function's results are all arrays of JAX with a dtype of their own, and the pair of shapes."""
-    is_strong = False
-
-    def call(*arguments: Any) -> Any:  # JAX keeps the trace of a function, and of equal ones, which may have changed
-        nonlocal is_strong
-        results = getattr(environment, name)(*arguments)
-        leaves = jax.tree.leaves(results)
-        is_strong = all(isinstance(x, jax.Array) and not jax.typeof(x).weak_type for x in leaves)
-        return results
-
-    try:
-        shapes = jax.eval_shape(call, *arguments)
+def _trace(environment: Environment, name: str, rule: str, *arguments: Any) -> tuple[Any, Any]:
+    """Returns the shapes and dtypes of a function's two results."""
+    function = getattr(environment, name)
+    try:  # JAX keeps the trace of a function, and of equal ones, which may have changed: trace a new one
+        shapes = jax.eval_shape(lambda *arguments: function(*arguments), *arguments)
     except Exception as error:
         raise ValueError(
             f"{name} of {environment.env_id!r} raises {one_line(error)}, but must return {rule} for arrays of JAX"
         ) from error
-    return is_strong, _pair(shapes, name, rule, environment)
+    return _pair(shapes, name, rule, environment)
 
 
 @dataclass(frozen=True)
@@ -99,7 +85,7 @@ class _ConformedReset:
 
     def __call__(self, key: PRNGKey) -> tuple[State, jax.Array]:
         state, observation = self.reset(key)
-        return strong_types(state), flat(observation)
+        return _strong_types(state), flat(observation)
 
 
 @dataclass(frozen=True)
@@ -109,19 +95,18 @@ class _ConformedStep:
     def __call__(self, key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
         new, step = self.step(key, state, action)
         ends = (jnp.asarray(end, bool).reshape(()) for end in (step.terminated, step.truncated))
-        return strong_types(new), Step(flat(step.observation), jnp.asarray(step.reward, jnp.float32).reshape(()), *ends)
+        return _strong_types(new), Step(flat(step.observation), jnp.asarray(step.reward, jnp.float32).reshape(()), *ends)
 
 
 @dataclass(frozen=True)
 class _ConformedStarts:
     starts: Callable[[int], tuple[State, Any]]
-    state: Any
-    """Shapes and dtypes of a state."""
+    state: Any  # shapes and dtypes of a state
     environment: Environment
 
     def __call__(self, num: int) -> tuple[State, jax.Array]:
         returned = _pair(self.starts(num), "starts", "(states, observations)", self.environment)
-        states, observations = strong_types(returned[0]), jax.tree.map(jnp.asarray, returned[1])
+        states, observations = _strong_types(returned[0]), jax.tree.map(jnp.asarray, returned[1])
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (states, observations))
         _require_same_state(self.state, shapes[0], self.environment, "in starts")
         _observation_parts(shapes[1], "starts", self.environment)
@@ -134,26 +119,18 @@ def _repeated(task: Task, times: int) -> Task:
     An episode that ends in between ends there. The time limit counts the agent's actions. The optimum is not known.
     """
     environment = task.environment
-    if times < 1 or times != int(times):
-        raise ValueError(f"action_repeat is {times}, but must be a whole number >= 1")
+    limit = f"a whole number >= 1 that divides the time limit of {environment.env_id!r}, {environment.max_steps} steps"
+    if times < 1 or environment.max_steps % times or times != int(times):
+        raise ValueError(f"action_repeat is {times}, but must be {limit}")
     if times == 1:
         return task
     times = int(times)
-    if environment.max_steps % times:
-        raise ValueError(
-            f"action_repeat is {times}, but must divide the time limit of {environment.env_id!r}, "
-            f"{environment.max_steps} steps"
-        )
     changed: dict[str, Any] = {"step": _Repeated(environment.step, times)}
     if environment.host_env is not None:
         changed = {"host_env": environment.host_env.repeating(times)}
-    return replace(
-        task,
-        environment=replace(environment, max_steps=environment.max_steps // times, **changed),
-        film_env=task.film_env and task.film_env.repeating(times),
-        optimal_returns=None,
-        solved_shortfall=None,
-    )
+    environment = replace(environment, max_steps=environment.max_steps // times, **changed)
+    film_env = task.film_env and task.film_env.repeating(times)
+    return replace(task, environment=environment, film_env=film_env, optimal_returns=None, solved_shortfall=None)
 
 
 @dataclass(frozen=True)
@@ -178,7 +155,7 @@ def flat(observation: Any) -> jax.Array:
     return jnp.concatenate([jnp.ravel(jnp.asarray(leaf, jnp.float32)) for leaf in jax.tree.leaves(observation)])
 
 
-def strong_types(state: State) -> State:
+def _strong_types(state: State) -> State:
     """Returns the state as arrays whose dtypes do not change in a loop."""
 
     def strong(x: Any) -> jax.Array:
@@ -207,51 +184,35 @@ def _pair(returned: Any, name: str, rule: str, environment: Environment) -> tupl
 
 def _observation_parts(observation: Any, name: str, environment: Environment) -> tuple[tuple[str, tuple], ...]:
     """Returns the names and shapes of an observation's arrays."""
-    leaves = jax.tree_util.tree_leaves_with_path(observation)
-    for path, leaf in leaves:
+    parts: dict[str, tuple] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(observation):
+        part = jax.tree_util.keystr(path, simple=True, separator=".") or "observation"
         if not (jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == jnp.bool_):
-            place = f"observation{jax.tree_util.keystr(path)} of {environment.env_id!r}"
-            raise ValueError(f"{place} is {_shape_of(leaf)}, but must be numbers")
-    size = sum(math.prod(leaf.shape) for _, leaf in leaves)
+            raise ValueError(f"{part} of {environment.env_id!r} is {_shape_of(leaf)}, but must be numbers")
+        parts[part] = tuple(leaf.shape)
+    size = sum(map(math.prod, parts.values()))
     if size != environment.observation_size:
         raise ValueError(
             f"observation_size of {environment.env_id!r} is {environment.observation_size}, but must be the {size} "
             f"numbers that {name} returns"
         )
-    names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
-    return tuple((name or "observation", tuple(leaf.shape)) for name, (_, leaf) in zip(names, leaves, strict=True))
+    return tuple(parts.items())
 
 
 def _require_same_state(before: State, after: State, environment: Environment, when: str) -> None:
     """Refuses a change of the structure, a shape or a dtype of the state: a loop carries one type."""
-    old, new = (jax.tree_util.tree_leaves_with_path(state) for state in (before, after))
-    changes: list[Any] = [(path, _shape_of(y), _shape_of(x)) for (path, x), (_, y) in zip(old, new, strict=False)]
-    structures: list[Any] = [jax.tree.structure(state) for state in (after, before)]
-    if structures[0] != structures[1]:
-        changes = [((), *structures)]
-    for path, found, expected in changes:
-        if found != expected:
+    expected, found = (
+        {"": str(jax.tree.structure(state))}
+        | {jax.tree_util.keystr(path): _shape_of(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+        for state in (before, after)
+    )
+    for path in expected:
+        if found[path] != expected[path]:
             raise ValueError(
-                f"state{jax.tree_util.keystr(path)} of {environment.env_id!r} is {found} {when}, but must be "
-                f"{expected}, as after a reset"
+                f"state{path} of {environment.env_id!r} is {found[path]} {when}, but must be {expected[path]}, as "
+                f"after a reset"
             )
 
 
-def _require_scalar(name: str, value: Any, environment: Environment, is_flag: bool) -> None:
-    kind = jnp.bool_ if is_flag else jnp.number
-    if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, kind) or math.prod(value.shape) != 1:
-        found = _shape_of(value) if hasattr(value, "dtype") else value
-        rule = "bool[]" if is_flag else "a number []"
-        raise ValueError(f"{name} of {environment.env_id!r} is {found}, but must be {rule}")
-
-
-def _fits(observation: Any, step: Step) -> bool:
-    """Returns whether the arrays of a reset and a step are as the training loop needs them."""
-    vectors: Any = (observation, step.observation)
-    if not all(isinstance(x, jax.ShapeDtypeStruct) and (x.ndim, x.dtype) == (1, jnp.float32) for x in vectors):
-        return False
-    return step.reward.dtype == jnp.float32 and all(x.shape == () for x in step[1:])
-
-
 def _shape_of(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(leaf.shape)}"
+    return f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else str(leaf)

@@ -4,7 +4,7 @@ import ast
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 CONSTANTS = {"true": True, "false": False, "none": None, "null": None}
@@ -16,23 +16,20 @@ class EnvArgsError(ValueError):
 
 
 def parse(env_args: Sequence[str], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Returns new values by name: constants, numbers, lists and texts, whatever the words look like.
+    """Returns new values by name: constants, numbers, lists and texts, whatever the words NAME=VALUE look like.
 
-    Args:
-        env_args: words of the form NAME=VALUE.
-        defaults: the parameters' default values as far as they are known. A whole float for an int becomes an int.
-
-    Raises:
-        EnvArgsError: if a word has another form, a name is given twice, or a text is given for a boolean.
+    With the parameters' default values, a whole float for an int becomes an int. Raises EnvArgsError.
     """
     values: dict[str, Any] = {}
     for word in env_args:
         name, equals, text = word.partition("=")
-        if not (name and equals):
-            raise EnvArgsError(f"env_args has {word!r}, but must have words of the form NAME=VALUE")
-        if name in values:
-            raise EnvArgsError(f"env_args has {name} twice, but must name each argument once")
-        values[name] = _fitted(name, _value(text), (defaults or {}).get(name))
+        if not (name and equals) or name in values:
+            raise EnvArgsError(f"env_args has {word!r}, but must have each argument once, as NAME=VALUE")
+        value, default = _value(text), (defaults or {}).get(name)
+        if isinstance(default, bool) and isinstance(value, str):
+            raise EnvArgsError(f"env_args has {word}, but must have true or false for {name}")
+        is_whole = type(default) is int and isinstance(value, float) and value.is_integer()
+        values[name] = int(value) if is_whole else value
     return values
 
 
@@ -41,34 +38,22 @@ def _value(text: str) -> Any:
     if text.strip().lower() in CONSTANTS:
         return CONSTANTS[text.strip().lower()]
     for read in (ast.literal_eval, json.loads):
-        try:
+        with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             return read(text)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            continue
     return text
-
-
-def _fitted(name: str, value: Any, default: Any) -> Any:
-    if isinstance(default, bool) and isinstance(value, str):
-        raise EnvArgsError(f"env_args has {name}={value}, but must have true or false for {name}")
-    is_int = isinstance(default, int) and not isinstance(default, bool)
-    return int(value) if is_int and isinstance(value, float) and value.is_integer() else value
 
 
 def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Returns the default values of a function's parameters, as far as Python knows them."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # written in C
-        return {}
-    return {parameter.name: parameter.default for parameter in parameters}
+    with suppress(TypeError, ValueError):  # written in C
+        return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+    return {}
 
 
 def one_line(error: BaseException) -> str:
     """Returns an error's type and the first line of its message."""
     message = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() of a KeyError is a repr
-    lines = str(message).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return ": ".join([type(error).__name__, *str(message).strip().splitlines()[:1]])
 
 
 @contextmanager

@@ -21,29 +21,13 @@ NUM_STARTS = 512
 """The number of start states with a known optimum, which all evaluations share."""
 
 
-def start_states(num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the angles [num] (rad) and velocities [num] (rad/s) of the first start states, float64.
-
-    Raises:
-        ValueError: if there are fewer.
-    """
-    if num > NUM_STARTS:
-        raise ValueError(f"eval_episodes is {num}, but must be at most {NUM_STARTS}: Pendulum has no more start states")
-    return _table()["theta"][:num], _table()["theta_dot"][:num]
-
-
 def optimum() -> dict[str, Any]:
     """Returns the fields of a `Task` that hold the optimum."""
     return {"optimal_returns": tuple(_table()["return_optimal"].tolist()), "solved_shortfall": SOLVED_SHORTFALL}
 
 
 def starts_in_gymnax(env: Any, reset: Callable[[PRNGKey], tuple[State, jax.Array]]) -> Callable[[int], tuple]:
-    """Returns `Task.starts` for gymnax.
-
-    Args:
-        env: gymnax's Pendulum.
-        reset: the `Environment`'s, for everything in a state except the angle and the velocity.
-    """
+    """Returns `Task.starts` for gymnax's `env`; `reset` gives all of a state except the angle and the velocity."""
 
     @jax.jit  # one program instead of one per operation
     def placed(theta: jax.Array, theta_dot: jax.Array) -> tuple[State, jax.Array]:
@@ -51,13 +35,20 @@ def starts_in_gymnax(env: Any, reset: Callable[[PRNGKey], tuple[State, jax.Array
         state = template.replace(theta=theta, theta_dot=theta_dot)
         return state, jax.vmap(env.get_obs)(state)
 
-    return lambda num: placed(*(values.astype(np.float32) for values in start_states(num)))
+    return lambda num: placed(*(values.astype(np.float32) for values in _start_states(num)))
 
 
 def starts_in_gymnasium(num: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Returns `Task.starts` for Gymnasium: states [num, 2] as rad and rad/s, and observations [num, 3]."""
-    theta, velocity = start_states(num)
+    theta, velocity = _start_states(num)
     return {"state": np.stack([theta, velocity], axis=1)}, np.stack([np.cos(theta), np.sin(theta), velocity], axis=1)
+
+
+def _start_states(num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the angles [num] (rad) and velocities [num] (rad/s) of the first start states, float64."""
+    if num > NUM_STARTS:
+        raise ValueError(f"eval_episodes is {num}, but must be at most {NUM_STARTS}: Pendulum has no more start states")
+    return _table()["theta"][:num], _table()["theta_dot"][:num]
 
 
 @cache

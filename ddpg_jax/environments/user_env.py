@@ -16,20 +16,16 @@ def make(env_id: str, env_args: Sequence[str]) -> Task:
     """Returns the task that a function of the user's makes; its module is also looked for in the current folder.
 
     No program that is compiled for it is kept between calls, even if the function has changed a library's environment.
-
-    Raises:
-        ValueError: if there is no such function, or it returns something else.
+    Raises ValueError if there is no such function, or it returns something else.
     """
     look_in(os.getcwd())
     module, _, name = env_id.partition(":")
-    with refusing(env_id, env_args, "MODULE:FUNCTION, which can be imported and called here"):
+    rule = "MODULE:FUNCTION, which can be called here and returns a ddpg_jax.Environment or a ddpg_jax.Task"
+    with refusing(env_id, env_args, rule):
         function = getattr(importlib.import_module(module), name)
         made = function(**parse(env_args, defaults_of(function)))
-    if not isinstance(made, Environment | Task):
-        raise ValueError(
-            f"env_id is {env_id!r}, but must name a function that returns a ddpg_jax.Environment or a ddpg_jax.Task; "
-            f"it returns {type(made).__name__}"
-        )
+        if not isinstance(made, Environment | Task):
+            raise TypeError(f"it returns {type(made).__name__}")
     task = made if isinstance(made, Task) else Task(made)
     return replace(task, environment=replace(task.environment, cacheable=False))
 
@@ -42,8 +38,7 @@ def look_in(folder: str | None) -> None:
 
 def folder_of(env_id: str) -> str | None:
     """Returns the folder from which Python imports the module in "MODULE:FUNCTION" or "gymnasium:MODULE:NAME"."""
-    first, _, rest = env_id.partition(":")
-    module = rest.partition(":")[0] if first == "gymnasium" else first
+    module = env_id.removeprefix("gymnasium:").partition(":")[0]
     file = getattr(importlib.import_module(module), "__file__", None)
     if file is None:
         return None

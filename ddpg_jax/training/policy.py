@@ -81,7 +81,7 @@ class Policy:
         )
 
     def select(self, agents: int | Sequence[int]) -> "Policy":
-        """Returns the policy of some agents, counted from 0, in this order; raises ValueError if there is none such."""
+        """Returns the policy of some agents, counted from 0, in this order; raises ValueError if one is not there."""
         return self[_indices(agents, range(self.num_agents))]
 
     @cached_property
@@ -216,7 +216,7 @@ def policy_folders(run_folder: Path) -> list[Path]:
     folder = run_folder / "policy" if (run_folder / "policy").is_dir() else run_folder
     shapes = sorted(folder.glob("shape-*"), key=lambda path: (len(path.name), path.name)) or [folder]
     if not all((shape / "policy.json").is_file() for shape in shapes):
-        raise ValueError(f"run_folder is {run_folder}, but must be that of a finished run, with policy/policy.json")
+        raise ValueError(f"run_folder is {run_folder}, but must be the folder of a finished run (policy/policy.json)")
     return shapes
 
 
