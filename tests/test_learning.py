@@ -10,7 +10,7 @@ from toy_environments import aim, chain, follow, trained, treadmill
 
 from ddpg_jax.algorithm import agent, evaluation
 from ddpg_jax.config import Config
-from ddpg_jax.environments.registry import make
+from ddpg_jax.environments.registry import make_task
 from ddpg_jax.presets import PRESETS
 
 
@@ -96,9 +96,9 @@ def test_actor_learns_two_actions_that_depend_on_what_it_sees():
 
 
 def test_default_preset_keeps_the_pendulum_up():
-    environment = make("Pendulum-v1")
-    setup, agents = trained(PRESETS["pendulum"], environment, 6000, num_agents=4)
-    evaluate = partial(evaluation.greedy_episodes, environment=environment, algorithm=setup.algorithm)
-    returns = jax.jit(jax.vmap(evaluate, (0, None)))(agents, environment.evaluation_starts(64)).returns.mean(axis=1)
+    task = make_task("Pendulum-v1")
+    setup, agents = trained(PRESETS["pendulum"], task.environment, 6000, num_agents=4)
+    evaluate = partial(evaluation.greedy_episodes, environment=task.environment, algorithm=setup.algorithm)
+    returns = jax.jit(jax.vmap(evaluate, (0, None)))(agents, task.evaluation_starts(64)).returns.mean(axis=1)
     # From these states the optimum is -129.5. 32 agents measured had -134 to -139; an idle one has about -1200.
     assert float(jnp.min(returns)) > -160
