@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from types import ModuleType
+from typing import Annotated, Any
 
 from ddpg_jax.command_line import POSITIONAL, parse, refuse
 from ddpg_jax.fields import check_fields
@@ -48,6 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Console(markup=False, emoji=False, highlight=False).print(comparison.table())
     print(f"figure: {options.figure}")
     return 0
+
+
+class _CallableModule(ModuleType):
+    """Keeps `ddpg_jax.compare(...)` a function when this module, which has its name, has been imported."""
+
+    def __call__(self, *results: Any, threshold: float | None = None) -> Any:
+        from ddpg_jax import api
+
+        return api.compare(*results, threshold=threshold)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 
 if __name__ == "__main__":

@@ -4,10 +4,8 @@ Nothing here imports JAX, so that commands check their input and print their hel
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ddpg_jax.fields import (
@@ -187,52 +185,34 @@ class Config:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        self._check_replay()
+        capacity, num_envs, atoms = self.replay_capacity, self.num_envs, self.critic_atoms
+
+        def require(holds: bool, name: str, rule: str) -> None:
+            if not holds:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must {rule}")
+
+        require(capacity >= self.batch_size, "replay_capacity", f"be at least batch_size, {self.batch_size}")
+        most = f"be at most replay_capacity, {capacity}"
+        require(self.first_update <= capacity, "learning_starts", f"{most}: the replay never holds more")
+        require(self.n_step <= capacity, "n_step", most)
         for name in ("total_steps", "eval_every", "replay_capacity"):
-            if getattr(self, name) % self.num_envs:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, but must be a multiple of num_envs, {self.num_envs}, which step "
-                    f"side by side"
-                )
-        self._check_atoms()
+            rule = f"be a multiple of num_envs, {num_envs}, which step side by side"
+            require(getattr(self, name) % num_envs == 0, name, rule)
+        for name in ("value_min", "value_max"):
+            require(atoms > 1 or getattr(self, name) == 0, name, "be 0 unless critic_atoms is above 1")
+        rule = f"be above value_min, {self.value_min}, where critic_atoms is above 1"
+        require(atoms == 1 or self.value_min < self.value_max, "value_max", rule)
         updates = self.updates_per_train * -(-self.loop_steps(self.total_steps) // self.train_every)
-        if updates > LARGEST_COUNT:
-            raise ValueError(
-                f"total_steps is {self.total_steps}, but must result in at most {LARGEST_COUNT} updates, not {updates} "
-                f"(updates_per_train is {self.updates_per_train}, train_every {self.train_every})"
-            )
-
-    def _check_replay(self) -> None:
-        """Refuses a replay that is too small for what is read from it."""
-        if self.replay_capacity < self.batch_size:
-            raise ValueError(
-                f"replay_capacity is {self.replay_capacity}, but must be at least batch_size, {self.batch_size}"
-            )
-        if self.first_update > self.replay_capacity:
-            raise ValueError(
-                f"learning_starts is {self.learning_starts}, but must be at most replay_capacity, "
-                f"{self.replay_capacity}: the replay never holds more"
-            )
-        if self.n_step > self.replay_capacity:
-            raise ValueError(f"n_step is {self.n_step}, but must be at most replay_capacity, {self.replay_capacity}")
-
-    def _check_atoms(self) -> None:
-        """Refuses bounds of values that no atoms represent, and atoms without bounds."""
-        if self.critic_atoms == 1:
-            for name in ("value_min", "value_max"):
-                if getattr(self, name) != 0:
-                    raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 unless critic_atoms is above 1")
-        elif self.value_min >= self.value_max:
-            raise ValueError(
-                f"value_max is {self.value_max}, but must be above value_min, {self.value_min}, where critic_atoms is "
-                f"above 1"
-            )
+        rule = (
+            f"result in at most {LARGEST_COUNT} updates, not {updates} (updates_per_train is {self.updates_per_train}, "
+            f"train_every {self.train_every})"
+        )
+        require(updates <= LARGEST_COUNT, "total_steps", rule)
 
     @property
     def first_update(self) -> int:
         """The environment step after which the first update may happen, counted from 1."""
-        needed = 1 if self.sample_with_replacement else self.batch_size
-        return max(self.learning_starts, needed)
+        return max(self.learning_starts, 1 if self.sample_with_replacement else self.batch_size)
 
     def loop_steps(self, env_steps: int) -> int:
         """Returns the fewest steps of the training loop in which an agent makes `env_steps` environment steps."""
@@ -240,15 +220,12 @@ class Config:
 
     def resolved(self, on_host: bool) -> "Config":
         """Returns the configuration with the default numbers of episodes; `on_host`: environments step on the host."""
-        eval_episodes, final_episodes = (8, 32) if on_host else (64, 512)
-        return self.replace(
-            eval_episodes=self.eval_episodes or eval_episodes, final_episodes=self.final_episodes or final_episodes
-        )
+        during, final = (8, 32) if on_host else (64, 512)
+        return self.replace(eval_episodes=self.eval_episodes or during, final_episodes=self.final_episodes or final)
 
     def __repr__(self) -> str:
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        changes = {name: value for name, value in vars(self).items() if value != defaults[name]}
-        return f"Config({', '.join(f'{name}={value!r}' for name, value in changes.items())})"
+        changes = (f"{name}={value!r}" for name, value in vars(self).items() if value != getattr(Config, name))
+        return f"Config({', '.join(changes)})"
 
     def replace(self, **changes: Any) -> "Config":
         """Returns a copy with the named fields changed, checked again."""
@@ -265,24 +242,9 @@ class Config:
         Raises:
             ValueError: names a field that is unknown, or its value and the rule.
         """
-        unknown = sorted(set(values) - set(ANNOTATIONS))
-        if unknown:
+        if unknown := sorted(set(values) - set(ANNOTATIONS)):
             raise ValueError(f"{unknown[0]} is not a field of the configuration; known are {', '.join(ANNOTATIONS)}")
         return Config(**values)
-
-    @staticmethod
-    def from_json(path: str | Path) -> "Config":
-        """Returns the configuration in a file: the fields that `to_dict` gives, or the `config.json` of a run.
-
-        Raises:
-            OSError: if the file cannot be read.
-            ValueError: if it does not hold a configuration.
-        """
-        try:
-            content = json.loads(Path(path).read_text())
-            return Config.from_dict(content.get("config", content))
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path} does not hold a configuration: {error}") from None
 
 
 ANNOTATIONS: dict[str, Any] = annotations(Config)

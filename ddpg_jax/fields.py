@@ -1,7 +1,6 @@
 """Fields of dataclasses: the rules that their values obey, and their values as text.
 
-A field is annotated with its type and, where the type says too little, with a `Rule`:
-`gamma: Annotated[float, FRACTION] = 0.99`. `Config`, the options of commands, `--help` and sweeps all read it there.
+Where its type says too little, a field is annotated with a `Rule`: `gamma: Annotated[float, FRACTION] = 0.99`.
 """
 
 import ast
@@ -10,11 +9,9 @@ import dataclasses
 import inspect
 import itertools
 import re
-import textwrap
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 
@@ -25,15 +22,9 @@ class Rule(NamedTuple):
     """Completes "FIELD is VALUE, but must be …"."""
     holds: Callable[[Any], bool]
 
-    def __repr__(self) -> str:
-        return repr(self.text)
-
 
 LARGEST_COUNT = 2**31 - 1
 """Counters in the compiled program are 32-bit integers."""
-
-LARGEST_NUMBER = 1e30
-"""Numbers in the compiled program are 32-bit floats."""
 
 
 def count(least: int = 1, most: int = LARGEST_COUNT) -> Rule:
@@ -41,17 +32,14 @@ def count(least: int = 1, most: int = LARGEST_COUNT) -> Rule:
     return Rule(f"a whole number >= {least} (at most {most})", lambda v: least <= v <= most)
 
 
-def _are_arguments(words: Sequence[str]) -> bool:
-    return all(re.match("[^=]+=", word) for word in words) and _differ([word.partition("=")[0] for word in words])
-
-
 def _differ(values: Sequence[Any]) -> bool:
     return len(set(values)) == len(values)
 
 
-POSITIVE = Rule("a finite number > 0 (at most 1e30, at least 1e-30)", lambda v: 1e-30 <= v <= LARGEST_NUMBER)
-NOT_NEGATIVE = Rule("a finite number >= 0 (at most 1e30)", lambda v: 0 <= v <= LARGEST_NUMBER)
-FINITE = Rule("a finite number (at most 1e30 in size)", lambda v: abs(v) <= LARGEST_NUMBER)
+# Numbers in the compiled program are 32-bit floats.
+POSITIVE = Rule("a finite number > 0 (at most 1e30, at least 1e-30)", lambda v: 1e-30 <= v <= 1e30)
+NOT_NEGATIVE = Rule("a finite number >= 0 (at most 1e30)", lambda v: 0 <= v <= 1e30)
+FINITE = Rule("a finite number (at most 1e30 in size)", lambda v: abs(v) <= 1e30)
 FRACTION = Rule("a number in [0, 1]", lambda v: 0 <= v <= 1)
 DECAY = Rule("a number in (0, 1]", lambda v: 0 < v <= 1)
 RATE = Rule("a number in [0, 1)", lambda v: 0 <= v < 1)
@@ -59,7 +47,8 @@ SECONDS = Rule("a number of seconds > 0 (at most 1e9)", lambda v: 0 < v <= 1e9)
 COUNT, COUNT_OR_ZERO = count(), count(0)
 SIZES = Rule("whole numbers >= 1 (at most 65536), at most 64 of them",
              lambda v: len(v) <= 64 and all(1 <= size <= 65536 for size in v))  # fmt: skip
-ARGUMENTS = Rule("words of the form NAME=VALUE, each name once", _are_arguments)
+ARGUMENTS = Rule("words of the form NAME=VALUE, each name once",
+                 lambda v: all("=" in word[1:] for word in v) and _differ([word.split("=")[0] for word in v]))  # fmt: skip
 NAME = Rule("a name", lambda v: bool(v.strip()))
 FOLDER = Rule("a folder", lambda v: str(v) != "." and "\0" not in str(v))
 
@@ -100,22 +89,19 @@ def kind_of(annotation: Any) -> Kind:
 
 @cache
 def annotations(cls: type) -> dict[str, Any]:
-    """Returns the annotations of a dataclass by its fields' names."""
+    """Returns the annotations of a dataclass's fields by their names."""
     return get_type_hints(cls, include_extras=True)
 
 
 @cache
-def descriptions(described: type | ModuleType) -> dict[str, str]:
-    """Returns the strings below a dataclass's fields, inherited ones first, or below a module's constants, by name."""
-    is_module = isinstance(described, ModuleType)
-    classes = () if is_module else (cls for cls in reversed(described.__mro__) if dataclasses.is_dataclass(cls))
+def descriptions(cls: type) -> dict[str, str]:
+    """Returns the strings below a dataclass's fields by their names, inherited ones first."""
     found = {}
-    for source in (described,) if is_module else classes:
-        tree: Any = ast.parse(textwrap.dedent(inspect.getsource(source)))
-        for statement, below in itertools.pairwise(tree.body if is_module else tree.body[0].body):
-            if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(below, ast.Expr):
-                target: Any = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
-                found[target.id] = " ".join(ast.literal_eval(below.value).split())
+    for each in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):
+        tree: Any = ast.parse(inspect.getsource(each))
+        for statement, below in itertools.pairwise(tree.body[0].body):
+            if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr):
+                found[statement.target.id] = " ".join(ast.literal_eval(below.value).split())
     return found
 
 
@@ -131,7 +117,9 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
     if value is None and kind.optional:
         return None
     with contextlib.suppress(TypeError):
-        found = tuple(_converted(item, kind) for item in _items(value)) if kind.is_tuple else _converted(value, kind)
+        if kind.is_tuple and not isinstance(value, tuple | list):
+            raise TypeError
+        found = tuple(_converted(item, kind) for item in value) if kind.is_tuple else _converted(value, kind)
         if kind.rule.holds(found):
             return found
     shown = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
@@ -139,11 +127,7 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
 
 
 def check_fields(instance: Any) -> None:
-    """Puts each field of a frozen dataclass into the field's own type, in its `__post_init__`.
-
-    Raises:
-        ValueError: names the field, the value and the rule.
-    """
+    """Puts each value of a frozen dataclass through `checked`, in its `__post_init__`."""
     for name, annotation in annotations(instance.__class__).items():
         object.__setattr__(instance, name, checked(name, getattr(instance, name), annotation))
 
@@ -154,12 +138,6 @@ def _plain(value: Any) -> Any:
         scalar = value.__array__()[()]
         return float(str(scalar)) if scalar.dtype.kind == "f" else scalar.item()
     return value.tolist() if getattr(value, "ndim", None) == 1 else value
-
-
-def _items(value: Any) -> Sequence[Any]:
-    if not isinstance(value, tuple | list):
-        raise TypeError
-    return value
 
 
 def _converted(value: Any, kind: Kind) -> Any:
@@ -180,10 +158,7 @@ def _converted(value: Any, kind: Kind) -> Any:
 
 
 def from_text(words: Sequence[str], annotation: Any) -> Any:
-    """Returns the value that words of a command line or a sweep mean, and the words where they mean none.
-
-    Sizes are written 64x64 or as several words, no sizes as none, and a value that may be missing as None.
-    """
+    """Returns the value that words of a command line or a sweep mean, and the words where they mean none."""
     kind = kind_of(annotation)
     if kind.optional and [*words] in (["None"], [] if kind.is_tuple else ["none"]):
         return None

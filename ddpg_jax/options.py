@@ -27,11 +27,7 @@ SEEDS = Rule(f"a whole number >= 1 or a range such as 512:1024 (at most {MAX_AGE
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Which agents to train, and how. Creating one checks every field.
-
-    Raises:
-        ValueError: names the field, its value and the rule it breaks.
-    """
+    """Which agents to train, and how. Creating one checks every field, and raises ValueError."""
 
     swept: tuple[SweptConfig, ...]
     resume: bool = False
@@ -61,33 +57,26 @@ class TrainOptions:
         check_fields(self)
         most = MAX_AGENTS // max(1, len(self.swept))
         if len(self.seeds) > most:
-            raise ValueError(
-                f"seeds has {len(self.seeds):,} seeds, but must have at most {most:,} for {len(self.swept):,} "
-                f"configurations: a run has at most {MAX_AGENTS:,} agents"
-            )
+            rule = f"{most:,} for {len(self.swept):,} configurations: a run has at most {MAX_AGENTS:,} agents"
+            raise ValueError(f"seeds has {len(self.seeds):,} seeds, but must have at most {rule}")
         if self.resume and self.out is None:
             raise ValueError("resume is True, but must be given with out, the folder of the run")
 
     def require_same_run(self, earlier: "TrainOptions") -> None:
-        """Refuses options that would make a resumed run another one: all but a larger total_steps, and what no result
-        depends on.
+        """Refuses, by ValueError, options that would make a resumed run another one than the earlier run was.
 
-        Args:
-            earlier: the options of the run that is resumed. In both, the configurations are resolved.
-
-        Raises:
-            ValueError: names the field, the value and that of the earlier run.
+        A larger total_steps is allowed, and whatever no result depends on. In both, configurations are resolved.
         """
         for name in ("out", "seeds", "seed", "group_size"):
             require_equal(name, getattr(self, name), getattr(earlier, name), self.out)
         require_equal("number of configurations", len(self.swept), len(earlier.swept), self.out)
         for now, before in zip(self.swept, earlier.swept, strict=True):
+            value, old = now.config.total_steps, before.config.total_steps
             for name in ANNOTATIONS:
-                value, old = getattr(now.config, name), getattr(before.config, name)
-                if name == "total_steps" and value < old:
-                    raise ValueError(f"total_steps is {value}, but must be at least {old}, the length of {self.out}")
                 if name != "total_steps":
-                    require_equal(name, value, old, self.out)
+                    require_equal(name, getattr(now.config, name), getattr(before.config, name), self.out)
+            if value < old:
+                raise ValueError(f"total_steps is {value}, but must be at least {old}, the length of {self.out}")
 
 
 def require_equal(name: str, value: Any, earlier: Any, folder: Path | None) -> None:

@@ -14,12 +14,12 @@ _STARTED = time.perf_counter()
 if __name__ == "__main__":  # until `main` listens for it, Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from ddpg_jax import command_line, presets
+from ddpg_jax import command_line
 from ddpg_jax.command_line import Flag, flags_of, refuse
 from ddpg_jax.config import ANNOTATIONS, SECTIONS, Config
-from ddpg_jax.fields import FOLDER, checked, count, descriptions
+from ddpg_jax.fields import FOLDER, checked, count
 from ddpg_jax.options import MAX_AGENTS, TrainOptions, require_equal
-from ddpg_jax.presets import PRESETS, preset
+from ddpg_jax.presets import SOURCES, preset
 from ddpg_jax.sweep import COMMON, SweptConfig, as_swept, expand
 from ddpg_jax.training.command import run_command
 from ddpg_jax.training.output import ignore_broken_pipe
@@ -68,7 +68,6 @@ def read(arguments: Sequence[str], cls: type[Options] = Options, program: str = 
 
     Raises:
         ValueError: names an option that is unknown, or the preset.
-        SystemExit: after `--help`.
     """
     others = [word for word in arguments if word not in ("-h", "--help")]
     name = read(others, cls, program).get("preset", "pendulum") if len(others) < len(arguments) else "pendulum"
@@ -76,7 +75,7 @@ def read(arguments: Sequence[str], cls: type[Options] = Options, program: str = 
     flags = flags_of(cls, {"preset": "Run", "sweep": "Sweep", "per_task": "Cluster"}, defaults)
     resume = [RESUME] if cls is Options else []
     flags = [*flags[:1], *resume, *flags[1:], *flags_of(Config, SECTIONS, defaults.swept[0].config)]
-    listed = "\n".join(f"  {name}: {descriptions(presets)[name.upper()]}" for name in PRESETS)
+    listed = "\n".join(f"  {name}: {source}" for name, source in SOURCES.items())
     return command_line.read(flags, arguments, program, f"{inspect.cleandoc(cls.__doc__ or '')}\n\nPresets:\n{listed}")
 
 
@@ -100,9 +99,8 @@ def _expanded(options: OptionsT, fields: Iterable[str]) -> OptionsT:
     kept = {name: getattr(base, name) for name in {*fields, *COMMON}}
 
     def make_config(values: dict[str, Any]) -> Config:
-        changes = dict(values)
-        name = changes.pop("preset", None)
-        return (base if name is None else preset(name).replace(**kept)).replace(**changes)
+        changes = {name: value for name, value in values.items() if name != "preset"}
+        return (preset(values["preset"]).replace(**kept) if "preset" in values else base).replace(**changes)
 
     return replace(options, swept=expand(options.sweep, options.samples, options.seed, make_config))
 
@@ -144,14 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*registry.listed(), sep="\n", flush=True)
         return 0
     try:
-        return run_command(
-            options,
-            words,
-            started=_STARTED,
-            plan_only=options.plan,
-            quiet=options.quiet,
-            fail_on_divergence=options.fail_on_divergence,
-        )
+        return run_command(options, words, started=_STARTED, plan_only=options.plan, quiet=options.quiet,
+                           fail_on_divergence=options.fail_on_divergence)  # fmt: skip
     except ValueError as error:
         refuse(str(error), PROGRAM)
 

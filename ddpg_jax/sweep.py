@@ -5,7 +5,6 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ddpg_jax.config import ANNOTATIONS, Config
@@ -40,8 +39,8 @@ Configs = Config | str | Sequence[Config | str | SweptConfig]
 
 
 def _preset_of(config: Config) -> str | None:
-    same = (name for name, other in PRESETS.items() if all(getattr(other, f) == getattr(config, f) for f in _AGENT))
-    return next(same, None)
+    common = {name: getattr(config, name) for name in COMMON}
+    return next((name for name, other in PRESETS.items() if other.replace(**common) == config), None)
 
 
 def preset_of(configs: Configs) -> str:
@@ -51,20 +50,14 @@ def preset_of(configs: Configs) -> str:
 
 
 def _config_of(given: Any) -> Config:
-    if isinstance(given, str):
-        return preset(given)
-    config = given.config if isinstance(given, SweptConfig) else given
+    config = preset(given) if isinstance(given, str) else given.config if isinstance(given, SweptConfig) else given
     if not isinstance(config, Config):
         raise ValueError(f"config is {given!r}, but must be a Config, the name of a preset, or a list of them")
     return config
 
 
 def as_swept(configs: Configs | SweptConfig) -> tuple[SweptConfig, ...]:
-    """Returns the configurations of a run, each with the fields in which it differs from the others.
-
-    Raises:
-        ValueError: names a field in which they must not differ, or what is not a configuration.
-    """
+    """Returns the configurations of a run, each with the fields in which it differs; raises ValueError."""
     given = [*configs] if isinstance(configs, list | tuple) and not isinstance(configs, SweptConfig) else [configs]
     found = [_config_of(each) for each in given]
     if not found:
@@ -78,10 +71,10 @@ def as_swept(configs: Configs | SweptConfig) -> tuple[SweptConfig, ...]:
         raise ValueError("config has equal configurations, but must have each of them once")
     names = [name for name in _AGENT if len({getattr(config, name) for config in found}) > 1]
     presets = [_preset_of(config) for config in found]
-    if len(found) == 1 or None in presets:
-        values = [{name: getattr(config, name) for name in names} for config in found]
+    if names and None not in presets:
+        values: list[dict[str, Any]] = [{"preset": name} for name in presets]
     else:
-        values = [{"preset": name} for name in presets]
+        values = [{name: getattr(config, name) for name in names} for config in found]
     return tuple(each if isinstance(each, SweptConfig) else SweptConfig(own, config)
                  for each, own, config in zip(given, values, found, strict=True))  # fmt: skip
 
@@ -100,7 +93,7 @@ def expand(
     Raises:
         ValueError: names the sweep, the value and the rule.
     """
-    axes: dict[str, Any] = dict(_axis(sweep) for sweep in sweeps)
+    axes: dict[str, Any] = dict(map(_axis, sweeps))
     if len(axes) < len(sweeps):
         raise ValueError(f"sweep is {', '.join(sweeps)}, but must name each field once")
     drawn = [name for name, axis in axes.items() if isinstance(axis, _Range)]
@@ -109,19 +102,17 @@ def expand(
     size = math.prod(len(axis) for axis in axes.values()) if samples is None else samples
     if size > MAX_CONFIGS:
         raise ValueError(f"sweep has {size:,} configurations, but must have at most {MAX_CONFIGS:,}")
-    combinations = itertools.product(*axes.values()) if samples is None else _draw(axes, samples, seed)
-    return tuple(_swept(dict(zip(axes, values, strict=True)), make_config) for values in combinations)
+    swept = []
+    for combination in itertools.product(*axes.values()) if samples is None else _draw(axes, samples, seed):
+        values = dict(zip(axes, combination, strict=True))
+        try:
+            swept.append(SweptConfig(values, make_config(values)))
+        except ValueError as error:
+            raise ValueError(f"sweep has the configuration {label(values)}: {error}" if values else error) from None
+    return tuple(swept)
 
 
-def _swept(values: dict[str, Any], make_config: Callable[[dict[str, Any]], Config]) -> SweptConfig:
-    try:
-        return SweptConfig(values, make_config(values))
-    except ValueError as error:
-        raise ValueError(f"sweep has the configuration {label(values)}: {error}" if values else str(error)) from None
-
-
-@dataclass(frozen=True)
-class _Range:
+class _Range(NamedTuple):
     """A range from which a field is drawn."""
 
     low: float
@@ -144,11 +135,7 @@ class _Range:
 
 
 def _draw(axes: dict[str, Any], samples: int, seed: int) -> list[tuple[Any, ...]]:
-    """Returns different combinations, each field drawn independently.
-
-    Raises:
-        ValueError: if there are fewer than `samples`.
-    """
+    """Returns different combinations, each field drawn independently; raises ValueError if there are too few."""
     source = random.Random(seed)
     found: dict[tuple[Any, ...], None] = {}
     for _ in range(100 * samples):
@@ -164,44 +151,35 @@ def _axis(sweep: str) -> tuple[str, tuple[Any, ...] | _Range]:
     """Returns a field, and its values or the range from which they are drawn."""
     name, equals, text = sweep.partition("=")
     name = name.strip().removeprefix("--").replace("-", "_")
-    if not equals or not text.strip():
-        raise ValueError(f"sweep is {sweep!r}, but must be FIELD=VALUE,VALUE,… or FIELD=loguniform:LOW,HIGH")
-    if name in COMMON:
-        raise ValueError(f"sweep is {sweep!r}, but must not be over {name}, which all configurations share")
-    if name not in _SWEPT:
-        near = difflib.get_close_matches(name, _SWEPT, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"sweep is {sweep!r}, but must name a field of the configuration or preset{hint}")
+
+    def require(holds: bool, rule: str) -> None:
+        if not holds:
+            raise ValueError(f"sweep is {sweep!r}, but must {rule}")
+
+    require(equals + text.strip() > "=", "be FIELD=VALUE,VALUE,… or FIELD=loguniform:LOW,HIGH")
+    require(name not in COMMON, f"not be over {name}, which all configurations share")
+    hint = "".join(f"; did you mean {near}?" for near in difflib.get_close_matches(name, _SWEPT, n=1))
+    require(name in _SWEPT, f"name a field of the configuration or preset{hint}")
+    kind = kind_of(_SWEPT[name])
     distribution, colon, bounds = text.partition(":")
     if colon:
-        return name, _range(sweep, name, distribution.strip(), bounds)
+        try:
+            low, high = map(float, bounds.split(","))
+        except ValueError:
+            low = high = math.nan
+        is_range = distribution.strip() in ("uniform", "loguniform") and -1e30 <= low < high <= 1e30
+        require(is_range, f"be {name}=uniform:LOW,HIGH or {name}=loguniform:LOW,HIGH with numbers LOW < HIGH")
+        found = _Range(low, high, logarithmic=distribution.strip() == "loguniform", whole=kind.type is int)
+        require(low > 0 or not found.logarithmic, "have LOW > 0 for loguniform")
+        is_number = kind.type in (int, float) and not kind.is_tuple
+        require(is_number, f"list the values of {name}, which is not a number")
+        require(not found.whole or math.ceil(low) <= math.floor(high), "have a whole number from LOW to HIGH")
+        return name, found
     words = [word.strip() for word in text.split(",")]
-    if "" in words:
-        raise ValueError(f"sweep is {sweep!r}, but must not have an empty value")
+    require("" not in words, "not have an empty value")
     try:
         values = tuple(checked(name, from_text([word], _SWEPT[name]), _SWEPT[name]) for word in words)
     except ValueError as error:
         raise ValueError(f"sweep is {sweep!r}: {error}") from None
-    if len(set(values)) < len(values):
-        raise ValueError(f"sweep is {sweep!r}, but must give each value once")
+    require(len(set(values)) == len(values), "give each value once")
     return name, values
-
-
-def _range(sweep: str, name: str, distribution: str, text: str) -> _Range:
-    """Returns the range that a sweep names after its field."""
-    try:
-        low, high = (float(word) for word in text.split(","))
-    except ValueError:
-        low = high = math.nan
-    if distribution not in ("uniform", "loguniform") or not -1e30 <= low < high <= 1e30:
-        raise ValueError(f"sweep is {sweep!r}, but must be {name}=uniform:LOW,HIGH or {name}=loguniform:LOW,HIGH with "
-                         f"numbers LOW < HIGH")  # fmt: skip
-    if distribution == "loguniform" and low <= 0:
-        raise ValueError(f"sweep is {sweep!r}, but must have LOW > 0 for loguniform")
-    kind = kind_of(_SWEPT[name])
-    if kind.is_tuple or kind.type not in (int, float):
-        raise ValueError(f"sweep is {sweep!r}, but must list the values of {name}, which is not a number")
-    whole = kind.type is int
-    if whole and math.ceil(low) > math.floor(high):
-        raise ValueError(f"sweep is {sweep!r}, but must have a whole number from LOW to HIGH")
-    return _Range(low, high, logarithmic=distribution == "loguniform", whole=whole)

@@ -36,7 +36,9 @@ def test_bad_argument_is_refused_by_name(arguments, message):
 
 
 def test_numbers_of_numpy_are_numbers():
-    result = ddpg_jax.train(SMALL.replace(total_steps=np.float64(60)), seeds=np.int64(1), seed=np.uint8(3), progress=False)
+    result = ddpg_jax.train(
+        SMALL.replace(total_steps=np.float64(60)), seeds=np.int64(1), seed=np.uint8(3), progress=False
+    )
     assert result.seeds == range(1)
     assert result.seed == 3
 
@@ -111,3 +113,17 @@ def test_network_of_ones_own_trains_with_a_folder_and_resumes(tmp_path):
         _ = ddpg_jax.load(folder).policy
     policy = ddpg_jax.load_policy(folder, actor=setup.algorithm.actor)
     np.testing.assert_array_equal(policy(np.eye(3)), long.policy(np.eye(3)))
+
+
+def test_each_configuration_of_a_sweep_has_a_best_agent_of_its_own(result):
+    swept = ddpg_jax.train([SMALL, SMALL.replace(tau=0.5)], seeds=3, progress=False)
+    for config in (0, 1):
+        returns = swept[config].finals.selection_return
+        assert swept[config].policy.best_agent == int(np.argmax(returns))
+    assert result.policy.best_agent == swept[0].policy.best_agent
+
+
+def test_compare_stays_a_function_when_the_command_of_its_name_has_been_imported(result):
+    import ddpg_jax.compare
+
+    assert len(ddpg_jax.compare(result).rows) == 1

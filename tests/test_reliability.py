@@ -34,7 +34,9 @@ def test_signal_ends_a_run_after_its_chunk_with_a_checkpoint_and_the_command_tha
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert f"{number.name}: stopping after the current chunk" in out
-    found = re.fullmatch(rf"stopped by {number.name} at step ([\d,]+); resume with: \S+ -m ddpg_jax.run --resume run\n", err)
+    found = re.fullmatch(
+        rf"stopped by {number.name} at step ([\d,]+); resume with: \S+ -m ddpg_jax.run --resume run\n", err
+    )
     assert found, err
     description, _ = read_arrays(checkpoints(tmp_path / "run")[-1])
     assert description["env_steps"] == int(found[1].replace(",", ""))

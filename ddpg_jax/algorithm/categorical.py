@@ -17,18 +17,10 @@ from ddpg_jax.algorithm.types import Scalar
 
 
 def project(probabilities: jax.Array, returns: jax.Array, atoms: jax.Array) -> jax.Array:
-    """Projects distributions onto the atoms: each probability is divided between the two atoms next to its return.
+    """Projects probabilities [B, M] of returns [B, M] onto atoms [M], which increase in equal steps.
 
-    The sum of the probabilities is kept, and so is the mean, unless returns lie beyond the outermost atoms: those are
-    clipped to them.
-
-    Args:
-        probabilities: [B, M] of the returns.
-        returns: [B, M], in any order.
-        atoms: [M] in equal steps, increasing.
-
-    Returns:
-        [B, M] probabilities of the atoms.
+    Each probability is divided between the two atoms next to its return, which keeps the mean; returns beyond the
+    outermost atoms are clipped to them. Returns the probabilities [B, M] of the atoms.
     """
     chex.assert_rank([probabilities, returns, atoms], [2, 2, 1])
     step = atoms[1] - atoms[0]

@@ -18,14 +18,12 @@ def init(state: AgentState) -> AgentState:
 def update(state: AgentState, hyperparameters: Hyperparameters) -> AgentState:
     """Computes ema <- ema_tau actor + (1 - ema_tau) ema after an update, if the agent has an average.
 
-    Raises:
-        ValueError: if there is an average without `ema_tau`, or `ema_tau` without an average.
+    A ValueError is raised if there is an average without `ema_tau`, or `ema_tau` without an average.
     """
     if state.ema_actor is None:
         if hyperparameters.ema_tau is not None:
-            raise ValueError(
-                "ema_tau is given, but must be None, because the setup has no average: with_parts(setup, ema=True)"
-            )
+            rule = "must be None, because the setup has no average"
+            raise ValueError(f"ema_tau is given, but {rule}: with_parts(setup, ema=True)")
         return state
     ema_tau = required(hyperparameters, "ema_tau")
     return state._replace(ema_actor=optax.incremental_update(state.actor, state.ema_actor, ema_tau))

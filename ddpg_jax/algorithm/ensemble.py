@@ -16,7 +16,7 @@ from ddpg_jax.algorithm.types import Scalar
 
 
 class Ensemble(nn.Module):
-    """K critics of one form, each with parameters of its own: outputs [..., K], the critics along the last axis."""
+    """K critics of one form, each with its own parameters: outputs [..., K], the critics along the last axis."""
 
     critic: Critic
     """The form of each critic."""
@@ -40,8 +40,7 @@ class Ensemble(nn.Module):
 def of_ensemble(form: CriticForm) -> CriticForm:
     """Returns the form of an ensemble whose critics have the given one.
 
-    The target is that of the critic whose action value is the smallest, so it overestimates less; the critics' losses
-    are added; the actor follows the first critic.
+    The target is from the critic with the smallest action value; losses are added; the actor follows the first critic.
     """
 
     def smallest(output: jax.Array) -> jax.Array:

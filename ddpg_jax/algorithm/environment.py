@@ -32,6 +32,9 @@ class Step(NamedTuple):
 class HostEnvs(Protocol):
     """Environments that step side by side on the host. They do not reset on their own."""
 
+    def __len__(self) -> int:
+        """Returns the number of environments, n."""
+
     def begin(self, indices: np.ndarray, starts: Sequence[Any] | None) -> np.ndarray:
         """Begins an episode in each environment of `indices`, and returns their observations [len(indices), O] float32.
 

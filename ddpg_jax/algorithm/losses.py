@@ -11,18 +11,9 @@ from ddpg_jax.algorithm.types import Scalar
 
 
 def td_target(reward: jax.Array, discount: jax.Array, next_value: jax.Array, *, gamma: Scalar) -> jax.Array:
-    """Computes y = r + gamma d Q'(s', mu'(s')), the critic's target.
+    """Computes y = r + gamma d Q'(s', mu'(s')) [B] from r [B], d [B] (0 where s' is terminal, else 1) and Q' [B].
 
-    Args:
-        reward: [B].
-        discount: [B], d: 0 where s' is terminal, otherwise 1.
-        next_value: [B], Q'(s', mu'(s')): the target critic's value of the target actor's action.
-        gamma: the discount factor, in [0, 1].
-
-    Returns:
-        y [B].
-
-    Reference: Lillicrap et al. 2015, Algorithm 1 (https://arxiv.org/abs/1509.02971), whose y has no terminal states.
+    Lillicrap et al. 2015, Algorithm 1 (https://arxiv.org/abs/1509.02971), whose y has no terminal states.
     """
     chex.assert_rank([reward, discount, next_value], 1)
     chex.assert_equal_shape([reward, discount, next_value])
@@ -59,5 +50,4 @@ class CriticForm(NamedTuple):
     action_value: Callable[[jax.Array], jax.Array] = action_value
     """(output) -> the values Q(s, a) [B]."""
     clipped_share: Callable[..., jax.Array] | None = None
-    """(the arguments of `td_target`) -> the fraction [] of the target's probability that lay outside the support of the
-    critic's values; None: any value can be represented."""
+    """(arguments of `td_target`) -> the fraction [] of the target's probability outside the support; None: always 0."""

@@ -17,8 +17,7 @@ class NStep:
     """Reads windows of up to n rows of the replay, each as one transition.
 
     A window ends early at a terminal state, at a time limit, and at the newest row. Consecutive rows belong to one
-    episode if the next row's observation equals this row's next observation. (So would an episode that begins with
-    exactly that observation; its state is the same, so the return is still right.)
+    episode if the next row's observation equals this row's next observation.
     """
 
     num_steps: int
@@ -37,20 +36,16 @@ class NStep:
         capacity = ring.rows.shape[0]
         gamma = jnp.asarray(hyperparameters.gamma, ring.rows.dtype)
         num_newer = (ring.added - 1 - indices) % capacity // self.num_envs
-        first = last = _row(ring, indices, action_size)
+        first = last = replay.read(ring, indices, action_size)
         reward, going_on, weight = first.reward, jnp.ones(indices.shape, bool), jnp.ones_like(first.reward)
         for k in range(1, self.num_steps):
-            following = _row(ring, (indices + k * self.num_envs) % capacity, action_size)
+            following = replay.read(ring, (indices + k * self.num_envs) % capacity, action_size)
             same_episode = jnp.all(following.observation == last.next_observation, axis=-1) & (last.discount != 0)
             going_on = going_on & same_episode & (k <= num_newer)
             last = jax.tree.map(lambda new, old, go=going_on: _where(go, new, old), following, last)
             weight = jnp.where(going_on, gamma * weight, weight)
             reward = reward + jnp.where(going_on, weight * following.reward, 0.0)
         return first._replace(reward=reward, discount=weight * last.discount, next_observation=last.next_observation)
-
-
-def _row(ring: Replay, indices: jax.Array, action_size: int) -> Transition:
-    return replay.unpack(ring.rows.at[indices].get(mode="promise_in_bounds"), action_size)
 
 
 def _where(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

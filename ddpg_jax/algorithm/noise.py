@@ -11,10 +11,9 @@ from ddpg_jax.algorithm.types import NoiseProcess, PRNGKey
 
 
 def ornstein_uhlenbeck(*, theta: float, sigma: float, dt: float = 1.0, mean: float = 0.0) -> NoiseProcess:
-    """Returns the process x <- x + theta (mean - x) dt + sigma sqrt(dt) e.
+    """Returns the process x <- x + theta (mean - x) dt + sigma sqrt(dt) e, Uhlenbeck & Ornstein 1930 in Euler's steps.
 
-    This is Uhlenbeck & Ornstein 1930 in Euler-Maruyama steps of length `dt`. The paper (section 7) has theta = 0.15 and
-    sigma = 0.2; the Keras tutorial has dt = 0.01.
+    The paper (section 7) has theta = 0.15 and sigma = 0.2; the Keras tutorial has dt = 0.01.
     """
     return NoiseProcess(1 - theta * dt, theta * mean * dt, sigma * dt**0.5)
 

@@ -16,13 +16,10 @@ _B1, _B2 = 0.9, 0.999  # Kingma & Ba 2015; the defaults of every framework here
 
 
 def adam(learning_rate: Scalar, eps: Scalar, l2: Scalar) -> optax.GradientTransformation:
-    """Returns Adam (Kingma & Ba 2015, Algorithm 1), on gradients to which L2 of the kernels is added first.
+    """Returns Adam (Kingma & Ba 2015, Algorithm 1), where `l2` times a kernel is first added to its gradient.
 
-    Args:
-        learning_rate: the step size.
-        eps: is added to the square root of the bias-corrected second moment.
-        l2: this times a kernel is added to its gradient, before Adam (unlike the decoupled decay of AdamW); biases and
-            normalisation have no L2.
+    So L2 is not decoupled as in AdamW; biases and normalisation have none. `eps` is added to the square root of the
+    bias-corrected second moment.
     """
     chain = optax.chain(
         optax.add_decayed_weights(l2, mask=_is_kernel),
@@ -43,9 +40,6 @@ def adam_eps_hat(learning_rate: Scalar, eps: Scalar, l2: Scalar) -> optax.Gradie
     That is Kingma & Ba's "epsilon hat" (end of section 2), equal to `adam` with eps / sqrt(1 - b2^t) at step t.
     """
 
-    def init(params: Params) -> optax.OptState:
-        return adam(learning_rate, eps, l2).init(params)
-
     def update(gradients: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
         # In Keras's order of operations: another order rounds differently, and Adam amplifies rounding.
         decay_state, adam_state, rate_state = state
@@ -59,15 +53,14 @@ def adam_eps_hat(learning_rate: Scalar, eps: Scalar, l2: Scalar) -> optax.Gradie
         step = jax.tree.map(lambda m, v: -(m * rate) / (jnp.sqrt(v) + eps), mu, nu)
         return step, (decay_state, adam_state._replace(count=count, mu=mu, nu=nu), rate_state)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(adam(learning_rate, eps, l2).init, update)
 
 
 @dataclass(frozen=True)
 class Clipped:
     """An optimizer whose gradients are scaled down to a global norm if theirs is larger; L2 is added afterwards.
 
-    Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", Algorithm 1
-    (https://arxiv.org/abs/1211.5063).
+    Pascanu et al. 2013, Algorithm 1 (https://arxiv.org/abs/1211.5063).
     """
 
     optimizer: Optimizer

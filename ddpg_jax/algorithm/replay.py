@@ -49,10 +49,7 @@ def add_all(replay: Replay, transitions: Transition) -> Replay:
 
 
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:
-    """Returns a minibatch [B, ...] of the transitions added so far: at least one, B for `without_replacement`.
-
-    Consumes the key.
-    """
+    """Returns a minibatch [B, ...] of at least one transition (B for `without_replacement`). Consumes the key."""
     return read(replay, sampler(key, batch_size, size_after(replay, 0)), action_size)
 
 
@@ -78,7 +75,7 @@ class Rescaled:
     def __call__(
         self, replay: Replay, indices: jax.Array, action_size: int, hyperparameters: Hyperparameters
     ) -> Transition:
-        """Returns the transitions [B, ...] (see `Reader`)."""
+        """Returns the transitions [B, ...]."""
         batch = self.reader(replay, indices, action_size, hyperparameters)
         scale = jnp.asarray(required(hyperparameters, "reward_scale"), batch.reward.dtype)
         return batch._replace(reward=batch.reward * scale)
@@ -103,10 +100,10 @@ def with_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Arra
 def without_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Array:
     """Returns distinct uniform indices [B] below `size`, which must be at least B.
 
-    They are the first B values of a keyed pseudo-random permutation of 0 … size - 1, at a cost that does not depend on
-    `size`. A Feistel network permutes the pairs (row below a, column below b), where a is about the square root of
-    `size` and a b >= size; pairs whose index is not below `size` are permuted again until it is (Black & Rogaway 2002,
-    "Ciphers with Arbitrary Finite Domains").
+    They are the first B values of a keyed pseudo-random permutation of 0 … size - 1, whose cost does not depend on
+    `size`: a Feistel network permutes pairs (row < a, column < b), where a is about the square root of `size` and
+    a b >= size; pairs whose index is not below `size` are permuted again (Black & Rogaway 2002, "Ciphers with Arbitrary
+    Finite Domains").
     """
     num_rounds = 8 if batch_size >= 64 else 16  # with fewer rounds, small batches fail the statistical tests
     round_keys = jax.random.bits(key, (num_rounds,), jnp.uint32)
@@ -118,9 +115,9 @@ def without_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.A
         return pair[1] * num_rows + pair[0]
 
     def again(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        row, column = _feistel(*pair, num_rows, num_columns, round_keys)
         outside = index(pair) >= size
-        permuted = _feistel(*pair, num_rows, num_columns, round_keys)
-        return jnp.where(outside, permuted[0], pair[0]), jnp.where(outside, permuted[1], pair[1])
+        return jnp.where(outside, row, pair[0]), jnp.where(outside, column, pair[1])
 
     counter = jnp.arange(batch_size, dtype=jnp.uint32)
     pair = _feistel(counter % num_rows, counter // num_rows, num_rows, num_columns, round_keys)
@@ -139,16 +136,12 @@ def _feistel(
 
 
 def _shift(x: jax.Array, amount: jax.Array, modulus: jax.Array) -> jax.Array:
-    """Computes (x + amount) mod modulus for two numbers below the modulus."""
     total = x + amount
     return jnp.where(total >= modulus, total - modulus, total)
 
 
 def _below(bound: jax.Array, x: jax.Array) -> jax.Array:
-    """Returns a number below `bound` that depends on every bit of x; `bound` is below 2^16.
-
-    The bits are mixed by the 32-bit finaliser of MurmurHash3 (Appleby, public domain).
-    """
+    """Returns a number below `bound` < 2^16 that depends on every bit of x (finaliser of MurmurHash3, Appleby)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return ((x >> 16) * bound) >> 16

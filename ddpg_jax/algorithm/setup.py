@@ -31,7 +31,7 @@ class Exploration:
     random_steps: int = 0
     """Steps at the beginning of training whose actions are uniformly random within the bounds."""
     observe: Callable[[AgentState, jax.Array], AgentState] = obs_normalization.skip
-    """(agent, observation [O]) -> the agent, before it acts on the observation (`obs_normalization.update`)."""
+    """(agent, observation [O]) -> the agent, before it acts (`obs_normalization.update`)."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,15 @@ class Setup:
 def with_parts(setup: Setup, **parts: Any) -> Setup:
     """Returns the setup with some parts replaced: fields of itself, of its algorithm or of its exploration, by name.
 
-    For example `with_parts(setup, actor=my_actor, sampler=my_sampler, noise_reset=True)`.
-
-    Raises:
-        TypeError: if a name is not that of a part; the message lists the parts.
+    For example `with_parts(setup, actor=my_actor, sampler=my_sampler, noise_reset=True)`. A name that is not that of a
+    part raises a TypeError, which lists the parts.
     """
+    known = [field.name for part in (Setup, Algorithm, Exploration) for field in dataclasses.fields(part)]
+    unknown = sorted(parts.keys() - set(known))
+    if unknown:
+        raise TypeError(f"{unknown[0]} is not a part of a setup; the parts are {', '.join(known)}")
     for nested in ("algorithm", "exploration"):
         part = parts.get(nested, getattr(setup, nested))
-        own = {name: parts.pop(name) for name in _field_names(part) if name in parts}
+        own = {field.name: parts.pop(field.name) for field in dataclasses.fields(part) if field.name in parts}
         parts[nested] = dataclasses.replace(part, **own)
-    unknown = sorted(parts.keys() - set(_field_names(setup)))
-    if unknown:
-        known = [*_field_names(setup), *_field_names(setup.algorithm), *_field_names(setup.exploration)]
-        raise TypeError(f"{unknown[0]} is not a part of a setup; the parts are {', '.join(known)}")
     return dataclasses.replace(setup, **parts)
-
-
-def _field_names(part: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(part)]

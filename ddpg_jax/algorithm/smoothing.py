@@ -12,15 +12,10 @@ from ddpg_jax.algorithm.types import Hyperparameters, PRNGKey, required
 def smooth(
     key: PRNGKey, action: jax.Array, low: tuple[float, ...], high: tuple[float, ...], hyperparameters: Hyperparameters
 ) -> jax.Array:
-    """Returns a' + clip(e, -c, c) within the bounds, where e is normal with standard deviation sigma.
+    """Returns a' + clip(e, -c, c) [B, A] within the bounds, where e is normal with standard deviation sigma.
 
-    Args:
-        key: consumed.
-        action: [B, A] a', of the target actor.
-        low: the smallest action, A numbers.
-        high: the largest action.
-        hyperparameters: `target_noise` is sigma, `target_noise_clip` is c, both in units of half the action's range; a
-            ValueError if one of them is None.
+    sigma is `target_noise` and c `target_noise_clip`, in halves of the action's range; a ValueError if one is None.
+    Consumes the key.
     """
     lower, upper = (jnp.asarray(bound, action.dtype)[None, :] for bound in (low, high))
     sigma, clip = (

@@ -1,8 +1,7 @@
 """The arrays that flow through training, with their shapes.
 
-`B` is the size of a minibatch, `O` of an observation, `A` of an action; `E` is the number of environments per agent and
-`N` the number of agents. Each type holds the state of one agent; `N` agents are the same tree with a leading axis `N`.
-Floating-point arrays are float32 unless noted.
+`B` is the size of a minibatch, `O` of an observation, `A` of an action; `E` is the number of environments per agent.
+Each type holds the state of one agent; `N` agents are the same tree with a leading axis `N`. Numbers are float32.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -20,8 +19,7 @@ Params: TypeAlias = Any
 """A tree of arrays: the parameters of a Flax network."""
 
 Variables: TypeAlias = dict[str, Any]
-"""Flax's variables of a network: {"params": …}, with batch normalisation also "batch_stats" (its running statistics),
-with normalised observations also "obs_stats" (their mean and variance)."""
+"""Flax's variables: {"params": …}, with batch normalisation "batch_stats", with normalised observations "obs_stats"."""
 
 
 def is_key(leaf: Any) -> bool:
@@ -45,10 +43,9 @@ class Transition(NamedTuple):
 
 
 class NoiseProcess(NamedTuple):
-    """Exploration noise in its AR(1) form: x <- coefficient x + drift + innovation e, with standard normal e.
+    """Exploration noise, x <- coefficient x + drift + innovation e with standard normal e (made by `noise.py`).
 
-    The loop adds scale decay^episode x to the action, times `Exploration.noise_unit`. The functions of `noise.py` make
-    such processes.
+    The loop adds scale decay^episode x to the action, times `Exploration.noise_unit`.
     """
 
     coefficient: Scalar
@@ -87,7 +84,7 @@ class Hyperparameters(NamedTuple):
     noise: NoiseProcess
     """Exploration noise; added by the loop, not by `act`."""
     target_noise: Scalar | None = None
-    """Standard deviation of the noise on the target's action, in units of half the action's range; None: no noise."""
+    """Standard deviation of the noise on the target's action, in halves of the action's range; None: no noise."""
     target_noise_clip: Scalar | None = None
     """Largest size of that noise, in the same units."""
     reward_scale: Scalar | None = None
@@ -100,10 +97,8 @@ def required(hyperparameters: Hyperparameters, name: str) -> Scalar:
     """Returns a hyperparameter that a part of the setup requires, or raises a ValueError if it is None."""
     value = getattr(hyperparameters, name)
     if value is None:
-        raise ValueError(
-            f"{name} is None, but must be a number, because a part of the setup requires it: "
-            f"hyperparameters._replace({name}=...)"
-        )
+        rule = "must be a number, because a part of the setup requires it"
+        raise ValueError(f"{name} is None, but {rule}: hyperparameters._replace({name}=...)")
     return value
 
 
@@ -129,21 +124,16 @@ class AgentState(NamedTuple):
 
 
 class UpdateInfo(NamedTuple):
-    """What an update measures on its minibatch, each [].
-
-    `critic_loss` and `q_mean` are those of the critic before its step. `actor_loss` is that of the actor before its
-    step, by the critic after its step, or before it if `Algorithm.critic_first` is False.
-    """
+    """What an update measures on its minibatch, each [], with the weights from which each network makes its step."""
 
     critic_loss: jax.Array
-    """Mean squared TD error; summed over several critics; the cross-entropy for a categorical critic."""
+    """Mean squared TD error, or the cross-entropy of a categorical critic; summed over several critics."""
     actor_loss: jax.Array
-    """Mean of -Q(s, mu(s)). With a policy delay d it is d times that at each d-th update and 0 at the others, so that
-    its average over the critic's updates equals its average over the actor's."""
+    """Mean of -Q(s, mu(s)). With a policy delay d, d times that at each d-th update, else 0: the average is the same."""
     q_mean: jax.Array
     """Mean of Q(s, a) over the stored actions."""
     clipped_targets: jax.Array
-    """Fraction of the target's probability that lay outside the support of a categorical critic; 0 for others."""
+    """Fraction of the target's probability outside the support of a categorical critic; 0 for others."""
 
 
 class Replay(NamedTuple):
@@ -180,7 +170,7 @@ class EnvState(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything that an agent carries from step to step; training continues from it alone."""
+    """Everything that an agent carries from step to step; training continues from it."""
 
     agent: AgentState
     """Networks, targets and optimizer states."""
@@ -189,7 +179,7 @@ class TrainState(NamedTuple):
     env: EnvState
     """The agent's environments."""
     key: PRNGKey
-    """[] the source of all random numbers of the training; each step folds in its number (`rng.py`)."""
+    """[] the source of all random numbers; each step folds in its number (`rng.py`)."""
     step: jax.Array
     """[] int32: steps of the training loop so far; agents that advance together share it."""
 
@@ -204,18 +194,11 @@ class EpisodeStats(NamedTuple):
 
 
 class StepLog(NamedTuple):
-    """The log of one training step: scalars, and [E] in the last two fields for E > 1 environments.
-
-    For N agents and n steps, NumPy arrays [N, n], and [N, n E] in the last two fields, environment by environment
-    within a step.
-    """
+    """The log of N agents in n steps: sums over a step's updates (`UpdateInfo`) [N, n], and `EpisodeStats` [N, n E]."""
 
     critic_loss: Any
-    """Sum over the step's updates, like the next three fields; 0 if there was no update."""
     actor_loss: Any
     q_mean: Any
     clipped_targets: Any
     episode_length: Any
-    """Steps of the episode that the step ended; 0 if it ended none."""
     episode_return: Any
-    """Sum of the rewards of the current episode, or of the one that the step ended."""

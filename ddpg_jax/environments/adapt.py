@@ -28,9 +28,9 @@ def adapt(task: Environment | Task, action_repeat: int = 1) -> Task:
     """
     task = task if isinstance(task, Task) else Task(task)
     environment = task.environment
-    if not all(abs(bound) <= LARGEST_BOUND for bound in (*environment.low, *environment.high)):
-        bounds = f"{environment.low} to {environment.high}"
-        raise ValueError(f"bounds of the actions of {environment.env_id!r} are {bounds}, but must be at most 1e30 in size")
+    low, high = environment.low, environment.high
+    if max(map(abs, (*low, *high))) > LARGEST_BOUND:
+        raise _fault(environment, "bounds of the actions", f"are {low} to {high}", "be at most 1e30 in size")
     if environment.host_env is None:
         task = _conformed(task)
     else:
@@ -49,13 +49,13 @@ def _conformed(task: Task) -> Task:
     after, result = _trace(environment, "step", "(state, Step)", key, state, action)
     _require_same_state(state, after, environment, "after a step")
     if not isinstance(result, Step):
-        raise ValueError(f"step of {environment.env_id!r} returns {type(result).__name__}, but must return a Step")
+        raise _fault(environment, "step", f"returns {type(result).__name__}", "return a Step")
     if _observation_parts(result.observation, "step", environment) != parts:
-        raise ValueError(f"observation of {environment.env_id!r} has other arrays after a step than after a reset")
+        raise _fault(environment, "observation", "has other arrays after a step", "have those of a reset")
     for value, name in zip(result[1:], ("reward", "terminated", "truncated"), strict=True):
         kind, rule = (jnp.number, "a number []") if name == "reward" else (jnp.bool_, "bool[]")
         if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, kind) or math.prod(value.shape) != 1:
-            raise ValueError(f"{name} of {environment.env_id!r} is {_shape_of(value)}, but must be {rule}")
+            raise _fault(environment, name, f"is {_shape_of(value)}", f"be {rule}")
     reset, step = environment.reset, environment.step  # a task that is adapted again stays equal
     reset = reset if isinstance(reset, _ConformedReset) else _ConformedReset(reset)
     step = step if isinstance(step, _ConformedStep | _Repeated) else _ConformedStep(step)
@@ -73,9 +73,7 @@ def _trace(environment: Environment, name: str, rule: str, *arguments: Any) -> t
     try:  # JAX keeps the trace of a function, and of equal ones, which may have changed: trace a new one
         shapes = jax.eval_shape(lambda *arguments: function(*arguments), *arguments)
     except Exception as error:
-        raise ValueError(
-            f"{name} of {environment.env_id!r} raises {one_line(error)}, but must return {rule} for arrays of JAX"
-        ) from error
+        raise _fault(environment, name, f"raises {one_line(error)}", f"return {rule} for arrays of JAX") from error
     return _pair(shapes, name, rule, environment)
 
 
@@ -95,7 +93,9 @@ class _ConformedStep:
     def __call__(self, key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
         new, step = self.step(key, state, action)
         ends = (jnp.asarray(end, bool).reshape(()) for end in (step.terminated, step.truncated))
-        return _strong_types(new), Step(flat(step.observation), jnp.asarray(step.reward, jnp.float32).reshape(()), *ends)
+        return _strong_types(new), Step(
+            flat(step.observation), jnp.asarray(step.reward, jnp.float32).reshape(()), *ends
+        )
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def _repeated(task: Task, times: int) -> Task:
     An episode that ends in between ends there. The time limit counts the agent's actions. The optimum is not known.
     """
     environment = task.environment
-    limit = f"a whole number >= 1 that divides the time limit of {environment.env_id!r}, {environment.max_steps} steps"
     if times < 1 or environment.max_steps % times or times != int(times):
-        raise ValueError(f"action_repeat is {times}, but must be {limit}")
+        rule = f"a whole number >= 1 that divides the time limit of {environment.env_id!r}"
+        raise ValueError(f"action_repeat is {times}, but must be {rule}, {environment.max_steps} steps")
     if times == 1:
         return task
     times = int(times)
@@ -178,25 +178,22 @@ def with_default_settings(function: Callable) -> Callable:
 
 def _pair(returned: Any, name: str, rule: str, environment: Environment) -> tuple[Any, Any]:
     if not isinstance(returned, tuple) or len(returned) != 2:
-        raise ValueError(f"{name} of {environment.env_id!r} returns {type(returned).__name__}, but must return {rule}")
+        raise _fault(environment, name, f"returns {type(returned).__name__}", f"return {rule}")
     return returned
 
 
 def _observation_parts(observation: Any, name: str, environment: Environment) -> tuple[tuple[str, tuple], ...]:
     """Returns the names and shapes of an observation's arrays."""
-    parts: dict[str, tuple] = {}
+    parts = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(observation):
-        part = jax.tree_util.keystr(path, simple=True, separator=".") or "observation"
         if not (jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == jnp.bool_):
-            raise ValueError(f"{part} of {environment.env_id!r} is {_shape_of(leaf)}, but must be numbers")
-        parts[part] = tuple(leaf.shape)
-    size = sum(map(math.prod, parts.values()))
+            raise _fault(environment, f"observation{jax.tree_util.keystr(path)}", f"is {_shape_of(leaf)}", "be numbers")
+        parts.append((jax.tree_util.keystr(path, simple=True, separator=".") or "observation", tuple(leaf.shape)))
+    size = sum(math.prod(shape) for _, shape in parts)
     if size != environment.observation_size:
-        raise ValueError(
-            f"observation_size of {environment.env_id!r} is {environment.observation_size}, but must be the {size} "
-            f"numbers that {name} returns"
-        )
-    return tuple(parts.items())
+        found = f"is {environment.observation_size}"
+        raise _fault(environment, "observation_size", found, f"be the {size} numbers that {name} returns")
+    return tuple(parts)
 
 
 def _require_same_state(before: State, after: State, environment: Environment, when: str) -> None:
@@ -208,11 +205,13 @@ def _require_same_state(before: State, after: State, environment: Environment, w
     )
     for path in expected:
         if found[path] != expected[path]:
-            raise ValueError(
-                f"state{path} of {environment.env_id!r} is {found[path]} {when}, but must be {expected[path]}, as "
-                f"after a reset"
-            )
+            rule = f"be {expected[path]}, as after a reset"
+            raise _fault(environment, f"state{path}", f"is {found[path]} {when}", rule)
 
 
 def _shape_of(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else str(leaf)
+
+
+def _fault(environment: Environment, field: str, found: str, rule: str) -> ValueError:
+    return ValueError(f"{field} of {environment.env_id!r} {found}, but must {rule}")

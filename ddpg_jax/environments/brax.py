@@ -1,13 +1,19 @@
-"""Environments of Brax; the only file that knows the library."""
+"""Environments of Brax, and of libraries with its interface: `reset(rng) -> State`, `step(State, action) -> State`.
+
+Their wrappers are not used: the training loop begins episodes, cuts them off and repeats actions itself.
+"""
 
 import warnings
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.environments import brax_interface
+from ddpg_jax.algorithm.environment import Environment, State, Step
+from ddpg_jax.algorithm.types import PRNGKey
+from ddpg_jax.environments.adapt import flat, with_default_settings
 from ddpg_jax.environments.arguments import defaults_of, parse, refusing
 from ddpg_jax.environments.task import Task
 
@@ -28,26 +34,48 @@ def has(name: str) -> bool:
 
 
 def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
-    """Returns an environment of Brax, such as "reacher" (see `registry.make_task`).
+    """Returns an environment of Brax, such as "reacher"; raises ValueError if Brax refuses the arguments.
 
     Its arguments are the environment's own, such as its physics `backend`, and `episode_length`, the time limit.
-
-    Raises:
-        ValueError: if Brax has no such environment, or refuses the arguments.
     """
     from brax import envs
 
-    if not has(name):
-        raise ValueError(f"env_id is {env_id!r}, but must be brax: and one of {', '.join(names())}")
+    def draw(states: Sequence[Any]) -> Sequence[np.ndarray]:
+        from brax.io import image
+
+        return image.render_array(env.sys, [state.pipeline_state for state in states], height=240, width=320)
+
     with warnings.catch_warnings(), refusing(env_id, env_args, "an environment that Brax makes here"):
         warnings.simplefilter("ignore")  # Brax's advice to use MuJoCo Playground
         arguments = parse(env_args, {**defaults_of(envs._envs[name]), "episode_length": EPISODE_LENGTH})
         max_steps = arguments.pop("episode_length", EPISODE_LENGTH)
         env = envs.get_environment(name, **arguments)
-        return brax_interface.adapt(env, env_id, max_steps, draw=partial(_draw, env))
+        return wrap(env, env_id, max_steps, draw)
 
 
-def _draw(env: Any, states: Sequence[Any]) -> Sequence[np.ndarray]:
-    from brax.io import image
+def wrap(env: Any, env_id: str, max_steps: int, draw: Callable[[Sequence[Any]], Sequence[np.ndarray]]) -> Task:
+    """Returns the task of a library's environment without wrappers, which has no time limit of its own.
 
-    return image.render_array(env.sys, [state.pipeline_state for state in states], height=240, width=320)
+    Actions are within [-1, 1], like those of the libraries' own agents. An observation or a reward that is not finite,
+    as in an unstable simulation, ends the episode in a terminal state without a reward.
+    """
+
+    @jax.jit
+    @with_default_settings
+    def reset(key: PRNGKey) -> tuple[State, jax.Array]:
+        state = env.reset(jax.random.key_data(key))
+        return state, flat(state.obs)
+
+    @jax.jit
+    @with_default_settings
+    def step(key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
+        new = env.step(state, action)
+        new = jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype).reshape(old.shape), new, state)
+        observation, reward = flat(new.obs), jnp.asarray(new.reward, jnp.float32)
+        sound = jnp.isfinite(observation).all() & jnp.isfinite(reward)
+        observation = jnp.where(jnp.isfinite(observation), observation, 0.0)
+        return new, Step(observation, jnp.where(sound, reward, 0.0), (new.done != 0) | ~sound, jnp.bool_(False))
+
+    size = jax.eval_shape(reset, jax.random.key(0))[1].shape[0]
+    low, high = (-1.0,) * env.action_size, (1.0,) * env.action_size
+    return Task(Environment(env_id, size, low, high, max_steps, reset, step, cacheable=True), draw=draw)

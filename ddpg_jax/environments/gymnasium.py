@@ -5,6 +5,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import gymnasium
@@ -17,27 +18,23 @@ from ddpg_jax.algorithm import host_env
 from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments import pendulum
-from ddpg_jax.environments.adapt import require_bounds
 from ddpg_jax.environments.arguments import defaults_of, one_line, parse, refusing
 from ddpg_jax.environments.host import HostEnvFailure
 from ddpg_jax.environments.task import Task
 from ddpg_jax.environments.user_env import look_in
+
+_RULE = "an environment of Gymnasium that can be made here"
 
 
 def names() -> tuple[str, ...]:
     """Returns the newest version of each of the library's own environments with continuous actions that work here."""
     by_version = sorted(gymnasium.registry.values(), key=lambda spec: spec.version or 0)
     own = [spec for spec in by_version if spec.namespace is None and "gymnasium.envs" in str(spec.entry_point)]
-    newest = {spec.name: spec.id for spec in own}
-    return tuple(sorted(name for name in newest.values() if _is_continuous(name)))
-
-
-def _is_continuous(name: str) -> bool:
-    try:
-        with _closing(gymnasium.make(name)) as env:
-            return isinstance(env.action_space, spaces.Box)
-    except Exception:  # its library is not installed
-        return False
+    found = []
+    for name in {spec.name: spec.id for spec in own}.values():
+        with contextlib.suppress(Exception), _closing(gymnasium.make(name)) as env:  # its library may not be installed
+            found += [name] * isinstance(env.action_space, spaces.Box)
+    return tuple(sorted(found))
 
 
 def has(name: str) -> bool:
@@ -46,18 +43,13 @@ def has(name: str) -> bool:
 
 
 def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
-    """Returns an environment of Gymnasium, such as "HalfCheetah-v5" or "my_module:Mine-v0" (see `registry.make_task`).
+    """Returns an environment of Gymnasium, such as "HalfCheetah-v5" or "my_module:Mine-v0".
 
-    Raises:
-        ValueError: if there is no such environment, its actions are not continuous and bounded, its observations are
-            not numbers, or its episodes have no time limit.
+    Raises ValueError if there is no such environment, its actions are not continuous and bounded, its observations are
+    not numbers, or its episodes have no time limit.
     """
     made_by = GymnasiumEnv(env_id, name, tuple(env_args))
-    with refusing(env_id, env_args, "an environment of Gymnasium that can be made here"):
-        if ":" in name:
-            look_in(os.getcwd())
-        env = made_by.make_one()
-    with _closing(env):
+    with refusing(env_id, env_args, _RULE), _closing(made_by.make_one()) as env:
         actions, observations = (getattr(env, f"{kind}_space", None) for kind in ("action", "observation"))
         max_steps = env.spec.max_episode_steps if env.spec else None
         has_frames = "rgb_array" in (env.metadata or {}).get("render_modes", ())
@@ -68,23 +60,24 @@ def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
     if max_steps is None:
         raise ValueError(f"env_id is {env_id!r}, but must have a time limit: --env-args max_episode_steps=1000")
     low, high = (tuple(np.ravel(bound).tolist()) for bound in (actions.low, actions.high))
-    require_bounds(env_id, low, high)
-    size = spaces.flatdim(observations)
-    environment = Environment(
-        env_id, size, low, high, max_steps, _Reset(size, len(low)), _step, host_env=made_by, cacheable=True
+    size, parts = spaces.flatdim(observations), tuple(_parts(observations))
+    reset = _reset(size, len(low))
+    environment = Environment(env_id, size, low, high, max_steps, reset, _step, host_env=made_by, cacheable=True)
+    task = Task(
+        environment,
+        observation_parts=() if parts == (("observation", (size,)),) else parts,
+        film_env=replace(made_by, is_drawn=True) if has_frames else None,
     )
-    is_vector = isinstance(observations, spaces.Box) and len(observations.shape) == 1
-    parts = () if is_vector else tuple(_parts(observations))
-    task = Task(environment, observation_parts=parts, film_env=replace(made_by, is_drawn=True) if has_frames else None)
     if name != pendulum.ENV_ID or env_args:
         return task
     return replace(task, starts=pendulum.starts_in_gymnasium, **pendulum.optimum())
 
 
 def _defaults(name: str) -> dict[str, Any]:
-    """Returns the default values of an environment's arguments."""
+    """Returns the default values of an environment's arguments; imports its module, also from the current folder."""
     module, _, bare_name = name.rpartition(":")
     if module:
+        look_in(os.getcwd())
         importlib.import_module(module)
     spec = gymnasium.registry.get(bare_name)
     if spec is None or spec.entry_point is None:
@@ -102,15 +95,9 @@ def _parts(space: spaces.Space, name: str = "") -> list[tuple[str, tuple[int, ..
     return [part for key, each in inner for part in _parts(each, f"{name}.{key}" if name else str(key))]
 
 
-@dataclass(frozen=True)
-class _Reset:
-    """Returns what the compiled program knows of an environment (`host_env.reset`)."""
-
-    observation_size: int
-    action_size: int
-
-    def __call__(self, key: PRNGKey) -> tuple[State, jax.Array]:
-        return host_env.reset(key, observation_size=self.observation_size, action_size=self.action_size)
+@cache  # equal functions for equal environments, which then share compiled programs
+def _reset(observation_size: int, action_size: int) -> Callable[[PRNGKey], tuple[State, jax.Array]]:
+    return partial(host_env.reset, observation_size=observation_size, action_size=action_size)
 
 
 def _step(key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
@@ -138,17 +125,11 @@ class GymnasiumEnv:
     def make(self, num: int, max_steps: int | None = None) -> "GymnasiumEnvs":
         """Makes environments whose episodes are cut off after `max_steps` actions; default: their own limit.
 
-        Raises:
-            ValueError: if one of them cannot be made.
+        Raises ValueError if one of them cannot be made; the others are then closed.
         """
-        envs: list[gymnasium.Env] = []
-        try:
-            with refusing(self.env_id, self.env_args, f"an environment that can be made {num} times here"):
-                envs.extend(self.make_one(max_steps) for _ in range(num))
-        except ValueError:
-            _close(envs)
-            raise
-        return GymnasiumEnvs(self, envs)
+        with refusing(self.env_id, self.env_args, _RULE), contextlib.ExitStack() as stack:
+            envs = [stack.enter_context(_closing(self.make_one(max_steps))) for _ in range(num)]
+            return GymnasiumEnvs(self, envs, stack.pop_all())
 
     def make_one(self, max_steps: int | None = None) -> gymnasium.Env:
         """Makes one environment, whatever error that raises."""
@@ -168,11 +149,10 @@ class GymnasiumEnvs:
     environment raises an error or returns what cannot be used.
     """
 
-    def __init__(self, made_by: GymnasiumEnv, envs: list[gymnasium.Env]) -> None:
-        self._env_id, self._action_repeat, self._is_drawn = made_by.env_id, made_by.action_repeat, made_by.is_drawn
-        self._envs = envs
+    def __init__(self, made_by: GymnasiumEnv, envs: list[gymnasium.Env], to_close: contextlib.ExitStack) -> None:
+        self._env_id, self._action_repeat = made_by.env_id, made_by.action_repeat
+        self._envs, self._to_close = envs, to_close
         self._space: Any = envs[0].observation_space
-        self._is_vector = isinstance(self._space, spaces.Box) and len(self._space.shape) == 1
         self._actions: Any = envs[0].action_space
         self._observations = np.zeros((len(envs), spaces.flatdim(self._space)), np.float32)
 
@@ -185,65 +165,54 @@ class GymnasiumEnvs:
         `starts` has a seed or a state of Pendulum [2] for each; None: each goes on with its own random numbers.
         """
         for position, index in enumerate(np.asarray(indices).tolist()):
-            start = None if starts is None else starts[position]
-            self._keep(index, self._begin(self._envs[index], start), "a reset")
+            env: Any = self._envs[index]
+            start: Any = None if starts is None else starts[position]
+            options = {} if start is None else {"seed": int(start) if np.ndim(start) == 0 else 0}
+            observation, _ = self._call("reset", "(observation, info)", env.reset, **options)
+            if np.ndim(start):
+                env.unwrapped.state = np.asarray(start, np.float64)
+                observation = np.array([np.cos(start[0]), np.sin(start[0]), start[1]])
+            self._keep(index, observation, "a reset")
         return self._observations[indices]
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> Step:
         """Executes the actions [n, A] where `active` [n]; returns NumPy arrays [n, ...]."""
-        num, space = len(self._envs), self._actions
+        num, space, rule = len(self._envs), self._actions, "(observation, reward, terminated, truncated, info)"
         # An agent that has diverged may have no numbers as actions; and a float64's bounds may lie inside a float32's.
         inside = np.nan_to_num(actions).astype(np.float64).reshape(num, *space.shape).clip(space.low, space.high)
         shaped = inside.astype(space.dtype)
-        rewards, terminated, truncated = np.zeros(num), np.zeros(num, bool), np.zeros(num, bool)
+        rewards, ends = np.zeros(num), np.zeros((2, num), bool)
         for index in np.flatnonzero(active).tolist():
             for _ in range(self._action_repeat):
-                try:
-                    observation, reward, is_terminal, is_cut, _ = self._envs[index].step(shaped[index])
-                except Exception as error:
-                    raise HostEnvFailure.of(self._env_id, "step", error) from error
-                self._keep(index, observation, "a step")
-                rewards[index] += self._number("reward", reward)
-                ends = self._number("terminated", is_terminal), self._number("truncated", is_cut)
-                if any(ends):
-                    terminated[index], truncated[index] = ends
+                result = self._call("step", rule, self._envs[index].step, shaped[index])
+                self._keep(index, result[0], "a step")
+                rewards[index] += self._number("reward", result[1])
+                ends[:, index] = self._number("terminated", result[2]), self._number("truncated", result[3])
+                if ends[:, index].any():
                     break
-        results: list[Any] = [self._observations.copy(), rewards, terminated, truncated]
+        results: list[Any] = [self._observations.copy(), rewards, *ends]
         return Step(*results)
 
     def render(self, index: int) -> np.ndarray:
         """Draws one environment as a frame [H, W, 3] of 8-bit colours. They must come from a task's `film_env`."""
-        if not self._is_drawn:
-            raise HostEnvFailure(self._env_id, f"{self._env_id} was made without frames: use the task's film_env")
-        frame = np.array(self._call("render", self._envs[index].render))
+        frame = np.array(self._call("render", "", self._envs[index].render))
         if frame.ndim != 3:
-            raise self._fault("render", frame, "a frame [H, W, 3]")
+            raise self._failure(f"render of {self._env_id!r} returns no frame [H, W, 3]: use the task's film_env")
         return frame
 
     def close(self) -> None:
         """Closes all environments."""
-        _close(self._envs)
-
-    def _begin(self, env: gymnasium.Env, start: Any) -> Any:
-        """Begins an episode, and returns its first observation."""
-        options = {} if start is None else {"seed": int(start) if np.ndim(start) == 0 else 0}
-        result = self._call("reset", env.reset, **options)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise self._fault("reset", result, "(observation, info)")
-        if np.ndim(start) == 0:
-            return result[0]
-        env.unwrapped.state = np.asarray(start, np.float64)  # type: ignore[attr-defined]
-        return np.array([np.cos(start[0]), np.sin(start[0]), start[1]])
+        self._to_close.close()
 
     def _keep(self, index: int, observation: Any, after: str) -> None:
         """Copies an observation as a vector [O]."""
         try:
-            if not (self._is_vector and np.shape(observation) == self._space.shape):
-                observation = np.reshape(spaces.flatten(self._space, observation), self._observations.shape[1])
-            self._observations[index] = observation
+            if not isinstance(self._space, spaces.Box):
+                observation = spaces.flatten(self._space, observation)
+            self._observations[index] = np.reshape(observation, self._observations.shape[1])
         except Exception as error:  # numbers or names are missing, or they are not numbers
-            message = f"observation of {self._env_id!r} after {after} does not fit {self._space}: {one_line(error)}"
-            raise HostEnvFailure(self._env_id, message) from None
+            place = f"observation of {self._env_id!r} after {after}"
+            raise self._failure(f"{place} does not fit {self._space}: {one_line(error)}") from None
 
     def _number(self, name: str, value: Any) -> float:
         """Returns a reward or a flag as a number; arrays of any library with one number are numbers."""
@@ -252,24 +221,22 @@ class GymnasiumEnvs:
         except Exception:  # an array of several numbers
             number = None
         if not isinstance(number, int | float):
-            raise HostEnvFailure(self._env_id, f"{name} of {self._env_id!r} is {value!r}, but must be a number")
+            raise self._failure(f"{name} of {self._env_id!r} is {value!r}, but must be a number")
         return number
 
-    def _call(self, name: str, function: Callable[..., Any], **options: Any) -> Any:
+    def _call(self, name: str, rule: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Returns what a function of an environment returns: a tuple of the rule's length, or anything."""
         try:
-            return function(**options)
+            result = function(*arguments, **options)
         except Exception as error:
-            raise HostEnvFailure.of(self._env_id, name, error) from error
+            raise self._failure(f"{name} of {self._env_id!r} raises {one_line(error)}") from error
+        if rule and (not isinstance(result, tuple) or len(result) != rule.count(",") + 1):
+            shown = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+            raise self._failure(f"{name} of {self._env_id!r} returns {shown}, but must return {rule}")
+        return result
 
-    def _fault(self, name: str, result: Any, rule: str) -> HostEnvFailure:
-        shown = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
-        return HostEnvFailure(self._env_id, f"{name} of {self._env_id!r} returns {shown}, but must return {rule}")
-
-
-def _close(envs: Sequence[gymnasium.Env]) -> None:
-    for env in envs:
-        with contextlib.suppress(Exception):  # one that cannot be closed must not keep the others open
-            env.close()
+    def _failure(self, message: str) -> HostEnvFailure:
+        return HostEnvFailure(self._env_id, message)
 
 
 @contextlib.contextmanager
@@ -277,4 +244,5 @@ def _closing(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
     try:
         yield env
     finally:
-        _close([env])
+        with contextlib.suppress(Exception):  # one that cannot be closed must not keep the others open
+            env.close()

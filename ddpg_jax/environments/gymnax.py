@@ -11,7 +11,7 @@ import numpy as np
 from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments import pendulum
-from ddpg_jax.environments.adapt import require_bounds, strong_types, with_default_settings
+from ddpg_jax.environments.adapt import with_default_settings
 from ddpg_jax.environments.arguments import EnvArgsError, parse, refusing
 from ddpg_jax.environments.task import Task
 
@@ -30,40 +30,41 @@ def has(name: str) -> bool:
 
 
 def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
-    """Returns an environment of gymnax, or one that this program has registered with it (see `registry.make_task`).
+    """Returns an environment of gymnax, or one that this program has registered with it.
 
-    Its arguments are fields of the environment's parameters.
-
-    Raises:
-        ValueError: if gymnax has no such environment, its parameters have no such field, or its actions are not
-            bounded boxes of numbers.
+    Its arguments are fields of the environment's parameters. Raises ValueError if its parameters have no such field,
+    or its actions are not bounded boxes of numbers.
     """
-    if not has(name):
-        raise ValueError(f"env_id is {env_id!r}, but must be gymnax: and one of {', '.join(CONTINUOUS)}")
     with refusing(env_id, env_args, "an environment that gymnax makes here"):
         env, params = _library().make(name)
-        params = params.replace(**_arguments(env_id, env_args, vars(params)))
+        fields = vars(params)
+        values = parse(env_args, fields)
+        for field, value in values.items():
+            is_number = isinstance(value, int | float) or not isinstance(fields.get(field), int | float)
+            if field not in fields or not is_number:
+                rule = f"numbers for parameters of {env_id}: {', '.join(fields)}"
+                raise EnvArgsError(f"env_args has {field}={value}, but must have {rule}")
+        params = params.replace(**values)
         box = env.action_space(params)
     if not hasattr(box, "low"):
         raise ValueError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {box}")
     bounds = (np.broadcast_to(np.asarray(bound, np.float64), box.shape).ravel() for bound in (box.low, box.high))
     low, high = (tuple(bound.tolist()) for bound in bounds)
-    require_bounds(env_id, low, high)
 
     @with_default_settings
     def reset(key: PRNGKey) -> tuple[State, jax.Array]:
         observation, state = env.reset_env(key, params)
-        return strong_types(state), jnp.ravel(observation)
+        return state, jnp.ravel(observation)
 
     @with_default_settings
     def step(key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
         observation, new, reward, terminated, _ = env.step_env(key, state, action.reshape(box.shape), params)
         truncated = env.is_truncated(new, params) & ~terminated
         new = jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype).reshape(old.shape), new, state)
-        return new, Step(jnp.ravel(observation), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
+        return new, Step(jnp.ravel(observation), reward, terminated, truncated)
 
     with refusing(env_id, env_args, "an environment that gymnax makes here"):
-        size = jax.eval_shape(lambda: reset(jax.random.key(0)))[1].size
+        size = jax.eval_shape(reset, jax.random.key(0))[1].size
     max_steps, never_changes = params.max_steps_in_episode, name in CONTINUOUS
     environment = Environment(env_id, size, low, high, max_steps, reset, step, cacheable=never_changes)
     if name != pendulum.ENV_ID or env_args:
@@ -71,21 +72,11 @@ def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
     return Task(environment, starts=pendulum.starts_in_gymnax(env, reset), **pendulum.optimum())
 
 
-def _arguments(env_id: str, env_args: Sequence[str], fields: dict[str, Any]) -> dict[str, Any]:
-    values = parse(env_args, fields)
-    for name, value in values.items():
-        if name not in fields:
-            raise EnvArgsError(f"env_args has {name}, but must have parameters of {env_id}: {', '.join(fields)}")
-        if isinstance(fields[name], int | float) and not isinstance(value, int | float):
-            raise EnvArgsError(f"env_args has {name}={value}, but must have a number for {name}")
-    return values
-
-
 def _library() -> Any:
-    """Returns gymnax, which takes seconds to import.
+    """Returns gymnax, which takes seconds to import, and which imports Matplotlib.
 
-    It imports Matplotlib, which reads MPLBACKEND when it is imported and refuses a name that it does not know, such as
-    that of a notebook of another Python. The variable is restored.
+    Matplotlib reads MPLBACKEND when it is imported, and refuses a name that it does not know, such as that of a
+    notebook of another Python. The variable is restored.
     """
     backend = os.environ.pop("MPLBACKEND", None)
     try:

@@ -1,15 +1,14 @@
 """Environments on the host: how they are checked, evaluated and filmed, and what is raised if one of them fails."""
 
 import itertools
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from contextlib import closing
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ddpg_jax.algorithm.environment import Environment, HostEnv, HostEnvs
 from ddpg_jax.algorithm.evaluation import GreedyEpisodes, Starts
-from ddpg_jax.environments.arguments import one_line
 
 INTERFACE = (
     "reset(seed=...) must return (observation, info), and step(action) must return (observation, reward, terminated, "
@@ -24,17 +23,11 @@ class HostEnvFailure(RuntimeError):  # noqa: N818
         super().__init__(message)
         self.env_id = env_id
 
-    @classmethod
-    def of(cls, env_id: str, name: str, error: Exception) -> "HostEnvFailure":
-        """Returns the failure of a function that has raised an error."""
-        return cls(env_id, f"{name} of {env_id!r} raises {one_line(error)}")
-
 
 def check(environment: Environment) -> None:
     """Makes one reset, two steps and, as training does, another reset, before anything is compiled.
 
-    Raises:
-        ValueError: names what the environment does not return as it must.
+    Raises ValueError, which names what the environment does not return as it must.
     """
     assert environment.host_env is not None
     middle = np.asarray([np.add(environment.low, environment.high) / 2], np.float32)
@@ -46,44 +39,25 @@ def check(environment: Environment) -> None:
                 step = envs.step(middle, active)
                 seen.append(np.asarray(step.observation))
                 if step.terminated[0] or step.truncated[0]:
-                    envs.begin(first, None)
+                    break
             seen.append(envs.begin(first, None))
     except HostEnvFailure as failure:
-        rule = f", but {INTERFACE}" if failure.__cause__ is not None else ""
-        raise ValueError(f"{failure}{rule}") from failure
-    for observation in seen:
-        if observation.shape != (1, environment.observation_size):
-            raise ValueError(
-                f"observation of {environment.env_id!r} has {observation.size} numbers, but must have "
-                f"{environment.observation_size}"
-            )
+        raise ValueError(f"{failure}, but {INTERFACE}" if failure.__cause__ else str(failure)) from failure
+    for size in {observation.size for observation in seen} - {environment.observation_size}:
+        rule = f"but must have {environment.observation_size}"
+        raise ValueError(f"observation of {environment.env_id!r} has {size} numbers, {rule}")
 
 
 def host_greedy_episodes(
-    act: Callable[[np.ndarray], np.ndarray],
-    envs: HostEnvs,
-    starts: Starts,
-    num_agents: int,
-    environment: Environment,
+    act: Callable[[np.ndarray], np.ndarray], envs: HostEnvs, starts: Starts, num_agents: int, environment: Environment
 ) -> GreedyEpisodes:
     """Runs one greedy episode per agent from each of S start states; the agents share the start states.
 
-    An environment whose episode ends begins the agent's next one, so that the results do not depend on W.
-
-    Args:
-        act: observations [N, W, O] -> actions [N, W, A].
-        envs: N W environments, the W of one agent next to each other. They stay open.
-        starts: S start states.
-        num_agents: N.
-        environment: the task.
-
-    Returns:
-        Arrays [N, S] float32.
-
-    Raises:
-        HostEnvFailure: if an environment fails.
+    An environment whose episode ends begins the agent's next one, so that the results do not depend on W. `act` is
+    observations [N, W, O] -> actions [N, W, A] of N agents, and `envs` are N W environments, the W of one agent next to
+    each other, which stay open. Returns arrays [N, S] float32. Raises HostEnvFailure if an environment fails.
     """
-    first, num = list_of(starts), len(cast(Sized, envs))
+    first, num = _list_of(starts), len(envs)
     width = num // num_agents
     agent, episode = np.repeat(np.arange(num_agents), width), np.tile(np.arange(width), num_agents)
     next_episode = np.full(num_agents, width)
@@ -116,18 +90,11 @@ def film(
 ) -> list[np.ndarray]:
     """Runs an episode from the first of the start states, and returns every n-th frame [H, W, 3] of it.
 
-    Args:
-        act: observation [O] -> action [A].
-        film_env: of a `Task`.
-        starts: the start states.
-        every: n.
-
-    Raises:
-        HostEnvFailure: if the environment fails, or cannot be drawn here.
+    `act` is observation [O] -> action [A], and `film_env` a `Task`'s. Raises HostEnvFailure if the environment fails.
     """
     one, active, frames = np.array([0]), np.array([True]), []
     with closing(film_env.make(1)) as envs:
-        observation, ended = envs.begin(one, list_of(starts)[:1])[0], False
+        observation, ended = envs.begin(one, _list_of(starts)[:1])[0], False
         for number in itertools.count():
             if number % every == 0:
                 frames.append(envs.render(0))
@@ -138,7 +105,7 @@ def film(
     return frames
 
 
-def list_of(starts: Starts) -> list[Any]:
-    """Returns start states as `HostEnvs.begin` takes them: seeds, or states of Pendulum [2]."""
+def _list_of(starts: Starts) -> list[Any]:
+    """Returns start states for `HostEnvs.begin`: seeds, or states of Pendulum [2]."""
     state = starts.state
     return list(np.asarray(state["state"] if isinstance(state, dict) else state))

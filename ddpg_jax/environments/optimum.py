@@ -18,24 +18,17 @@ MAX_SPEED, MAX_TORQUE, TIME_STEP = 8.0, 2.0, 0.05
 HORIZON = 200
 """Steps of an episode."""
 
-GRAVITY_GAIN, TORQUE_GAIN = 15.0, 3.0
-"""3 g / (2 l) and 3 / (m l²): factors of sin(angle) and of the torque in the acceleration, in rad/s²."""
-
-TORQUES = 13
-"""Torques that a search tries over their whole range, odd so that 0 is among them."""
-
-REFINED_TORQUES = 7
-"""Torques that each refinement tries between the neighbours of the best one so far."""
-
-MAX_SWEEPS = 5000
-"""The most sweeps of value iteration, because rounding may keep it from converging."""
+_GRAVITY_GAIN, _TORQUE_GAIN = 15.0, 3.0  # 3 g / (2 l) and 3 / (m l²), in the acceleration in rad/s²
+_TORQUES = 13  # that a search tries over their whole range, odd so that 0 is among them
+_REFINED_TORQUES = 7  # that each refinement tries between the neighbours of the best one so far
+_MAX_SWEEPS = 5000  # of value iteration, because rounding may keep it from converging
 
 
 def step(angle: Any, velocity: Any, torque: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the next angle (not wrapped) and velocity, and the reward; all are arrays of one shape."""
     wrapped = jnp.mod(angle + jnp.pi, 2 * jnp.pi) - jnp.pi
     reward = -(wrapped**2 + 0.1 * velocity**2 + 0.001 * torque**2)
-    acceleration = GRAVITY_GAIN * jnp.sin(angle) + TORQUE_GAIN * torque
+    acceleration = _GRAVITY_GAIN * jnp.sin(angle) + _TORQUE_GAIN * torque
     velocity = jnp.clip(velocity + TIME_STEP * acceleration, -MAX_SPEED, MAX_SPEED)
     return angle + TIME_STEP * velocity, velocity, reward
 
@@ -55,20 +48,11 @@ def axes(shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
 def finite_horizon(
     shape: tuple[int, int], discount: float = 1.0, horizon: int = HORIZON
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes the highest discounted returns that remain at each step of an episode.
+    """Computes the highest discounted returns that remain in an episode of T = `horizon` steps.
 
-    Args:
-        shape: numbers of angles and of velocities.
-        discount: per step.
-        horizon: T, the steps of an episode.
-
-    Returns:
-        The values of start states [angles, velocities] and those after each step [T, angles, velocities], float32.
+    Returns the values of start states [angles, velocities] and those after each step [T, angles, velocities], float32.
     """
-
-    def backwards(values: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-        return bellman(values, discount), values
-
+    backwards = lambda values, _: (bellman(values, discount), values)  # noqa: E731
     return jax.lax.scan(backwards, jnp.zeros(shape), length=horizon, reverse=True)
 
 
@@ -80,10 +64,10 @@ def infinite_horizon(shape: tuple[int, int], discount: float, tolerance: float =
     values are then within discount / (1 - discount) times the last change of their limit.
     """
 
-    def is_changing(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        return (carry[1] > tolerance) & (carry[2] < MAX_SWEEPS)
+    def is_changing(carry: tuple) -> jax.Array:
+        return (carry[1] > tolerance) & (carry[2] < _MAX_SWEEPS)
 
-    def sweep(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def sweep(carry: tuple) -> tuple:
         new = bellman(carry[0], discount)
         return new, jnp.max(jnp.abs(new - carry[0])), carry[2] + 1
 
@@ -98,10 +82,10 @@ def bellman(values: jax.Array, discount: float | jax.Array) -> jax.Array:
     """
     angles, velocities = axes((values.shape[0], values.shape[1]))
     turned = _turn(values, velocities)
-    pushed = velocities[None, :] + TIME_STEP * GRAVITY_GAIN * jnp.sin(angles)[:, None]
+    pushed = velocities[None, :] + TIME_STEP * _GRAVITY_GAIN * jnp.sin(angles)[:, None]
 
     def value_of(torque: jax.Array) -> jax.Array:
-        velocity = jnp.clip(pushed + TIME_STEP * TORQUE_GAIN * torque, -MAX_SPEED, MAX_SPEED)
+        velocity = jnp.clip(pushed + TIME_STEP * _TORQUE_GAIN * torque, -MAX_SPEED, MAX_SPEED)
         return discount * _along_velocity(turned, velocity) - 0.001 * torque**2
 
     _, best = _search(value_of, pushed, refinements=1)
@@ -122,17 +106,11 @@ def greedy_torque(values: jax.Array, angle: jax.Array, velocity: jax.Array, disc
 def follow(
     values: jax.Array, angle: jax.Array, velocity: jax.Array, discount: float = 1.0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Runs episodes in the exact dynamics, with the greedy torque in every step.
+    """Runs episodes from S states in the exact dynamics, with the greedy torque in every step.
 
-    Args:
-        values: after each step, of `finite_horizon` [T, angles, velocities]; or of `infinite_horizon`
-            [angles, velocities], for `HORIZON` steps.
-        angle: [S] of the start states.
-        velocity: [S].
-        discount: the one with which the values were computed.
-
-    Returns:
-        Angles (not wrapped) and velocities before each step, and rewards, [T, S] each.
+    `values` are those after each step, of `finite_horizon` [T, angles, velocities], or those of `infinite_horizon`
+    [angles, velocities], for `HORIZON` steps; `discount` is the one with which they were computed. Returns angles (not
+    wrapped) and velocities before each step, and rewards, [T, S] each.
     """
 
     def forward(state: tuple[jax.Array, jax.Array], after: jax.Array | None) -> tuple[tuple, tuple]:
@@ -155,11 +133,8 @@ def episode_returns(
 
 
 def interpolate(values: jax.Array, angle: jax.Array, velocity: jax.Array) -> jax.Array:
-    """Returns the values of a table [angles, velocities] at states of any shape, linearly in both directions.
-
-    Cubic convolution may leave the range of its points: the maximum over torques selects its overshoots, and they grow
-    from step to step.
-    """
+    """Returns the values of a table [angles, velocities] at states of any shape, linearly in both directions."""
+    # Cubic convolution leaves the range of its points: the maximum over torques selects its overshoots, which grow.
     num_angles, num_velocities = values.shape
     row, row_weight = _split((angle + jnp.pi) * (num_angles / (2 * jnp.pi)))
     column, weight = _column(velocity, num_velocities)
@@ -181,11 +156,11 @@ def _search(value_of: Callable, like: jax.Array, refinements: int) -> tuple[jax.
         return jnp.where(value > best, tried, torque), jnp.maximum(value, best)
 
     carry = jnp.zeros_like(like), jnp.full_like(like, -jnp.inf)
-    spacing, num = 2 * MAX_TORQUE / (TORQUES - 1), TORQUES
+    spacing, num = 2 * MAX_TORQUE / (_TORQUES - 1), _TORQUES
     for _ in range(1 + refinements):
         try_one = partial(better, centre=carry[0], spacing=spacing, half=num // 2)
         carry = jax.lax.fori_loop(0, num, try_one, carry)
-        num = REFINED_TORQUES
+        num = _REFINED_TORQUES
         spacing /= (num + 1) / 2  # the next torques lie between the neighbours, which have been tried
     return carry
 
@@ -215,9 +190,7 @@ def _column(velocity: jax.Array, num_velocities: int) -> tuple[jax.Array, jax.Ar
 
 def _split(place: jax.Array, last: int | None = None) -> tuple[jax.Array, jax.Array]:
     """Returns the whole number below a place (at most `last`), and the remainder."""
-    below = jnp.floor(place)
-    if last is not None:
-        below = jnp.minimum(below, last)
+    below = jnp.floor(place) if last is None else jnp.minimum(jnp.floor(place), last)
     return below.astype(jnp.int32), place - below
 
 

@@ -3,14 +3,13 @@
 import contextlib
 import io
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from ddpg_jax.environments import brax_interface
 from ddpg_jax.environments.arguments import parse, refusing
+from ddpg_jax.environments.brax import wrap
 from ddpg_jax.environments.task import Task
 
 
@@ -29,28 +28,21 @@ def has(name: str) -> bool:
 
 
 def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
-    """Returns an environment of MuJoCo Playground, such as "CartpoleSwingup" (see `registry.make_task`).
+    """Returns an environment such as "CartpoleSwingup"; raises ValueError if Playground cannot make it here.
 
     Its arguments are fields of the environment's configuration, such as `episode_length` or `reward_config.scale`.
-
-    Raises:
-        ValueError: if Playground has no such environment, its configuration no such field, or it cannot be made here.
     """
     from mujoco_playground import registry
 
-    if not has(name):
-        raise ValueError(f"env_id is {env_id!r}, but must be playground: and one of {', '.join(names())}")
+    def draw(states: Sequence[Any]) -> Sequence[np.ndarray]:
+        camera = env.mj_model.camera(0).name if env.mj_model.ncam else None  # the first follows a robot that moves away
+        with contextlib.redirect_stderr(io.StringIO()):  # the library's progress bar does not say what it counts
+            return env.render(list(states), height=240, width=320, camera=camera)
+
     config = registry.get_default_config(name).lock()  # so that unknown fields are refused
     # The library's own choice of physics needs an NVIDIA GPU.
     impl = {"impl": "jax"} if jax.default_backend() == "cpu" and "impl" in config else {}
     with refusing(env_id, env_args, "an environment that MuJoCo Playground makes here"):
         config.update_from_flattened_dict({**impl, **parse(env_args, config.to_dict())})
         env = registry.load(name, config=config)
-        return brax_interface.adapt(env, env_id, int(config.episode_length), draw=partial(_draw, env))
-
-
-def _draw(env: Any, states: Sequence[Any]) -> Sequence[np.ndarray]:
-    """Draws states as the model's first camera sees them, which follows a robot that moves away."""
-    camera = env.mj_model.camera(0).name if env.mj_model.ncam else None
-    with contextlib.redirect_stderr(io.StringIO()):  # the library's progress bar does not say what it counts
-        return env.render(list(states), height=240, width=320, camera=camera)
+        return wrap(env, env_id, int(config.episode_length), draw)

@@ -9,19 +9,17 @@ from types import ModuleType
 from ddpg_jax.config import Config
 from ddpg_jax.environments import user_env
 from ddpg_jax.environments.adapt import adapt
+from ddpg_jax.environments.arguments import one_line
 from ddpg_jax.environments.task import Task
 
 PROVIDERS = {"gymnax": "gymnax", "brax": "brax", "playground": "mujoco_playground", "gymnasium": "gymnasium"}
 """The libraries by the names in front of the colon, each with its module; one file of this folder for each."""
 
-MORE = {"playground": "its locomotion and manipulation tasks, which download robot models when they are first made"}
-"""What a library has in addition to the names that are listed."""
-
 _kept: dict[tuple[str, tuple[str, ...], int], Task] = {}
 
 
 def make_task(env_id: str, env_args: Sequence[str] = (), action_repeat: int = 1) -> Task:
-    """Returns the task of that name, checked and adapted.
+    """Returns the task of that name, checked and adapted; each action is executed `action_repeat` times.
 
     Tasks of libraries whose functions never change are made once, so that programs compiled for them can be used again.
     Tasks of your own are made in every call.
@@ -30,11 +28,10 @@ def make_task(env_id: str, env_args: Sequence[str] = (), action_repeat: int = 1)
         env_id: a name of gymnax, such as "Pendulum-v1"; one of another library behind its own and a colon, such as
             "playground:CartpoleSwingup"; or "package.module:function", which returns an `Environment` or a `Task`.
         env_args: arguments of the environment, each NAME=VALUE.
-        action_repeat: the number of times that each action is executed.
+        action_repeat: a whole number.
 
     Raises:
-        ValueError: if there is no such environment, its library is not installed, its actions are not continuous and
-            bounded, its episodes have no time limit, or it does not return what it must.
+        ValueError: names what cannot be found or made here, or what the environment does not return as it must.
     """
     name = (env_id, tuple(env_args), action_repeat)
     if name in _kept:
@@ -61,13 +58,8 @@ def is_user_env(env_id: str) -> bool:
 
 def providers_of(name: str) -> list[str]:
     """Returns the names PROVIDER:NAME of the libraries here that have an environment of that name."""
-    found = []
-    for provider in PROVIDERS:
-        try:
-            found += [f"{provider}:{name}"] * _module(provider, name).has(name)
-        except ValueError:  # not installed
-            continue
-    return found
+    here = [provider for provider, module in PROVIDERS.items() if importlib.util.find_spec(module)]
+    return [f"{provider}:{name}" for provider in here if _module(provider, name).has(name)]
 
 
 def listed() -> Iterator[str]:
@@ -75,14 +67,11 @@ def listed() -> Iterator[str]:
     for provider in PROVIDERS:
         prefix = "" if provider == "gymnax" else f"{provider}:"
         try:
-            names = _module(provider, provider).names()
-        except ValueError as error:
+            yield from (_described(f"{prefix}{name}") for name in _module(provider, provider).names())
+            if provider == "playground":
+                yield "playground:…: its other tasks, which download robot models when they are first made"
+        except ValueError as error:  # not installed
             yield str(error)
-            continue
-        for name in names:
-            yield _described(f"{prefix}{name}")
-        if provider in MORE:
-            yield f"{provider}:…: {MORE[provider]}"
     yield "MODULE:FUNCTION: a function of your own that returns a ddpg_jax.Environment or a ddpg_jax.Task"
 
 
@@ -90,7 +79,7 @@ def _described(env_id: str) -> str:
     try:
         environment = _make(env_id, ()).environment
     except Exception as error:  # of a library that, for example, downloads models
-        return f"{env_id}: cannot be made here: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        return f"{env_id}: cannot be made here: {one_line(error)}"
     sizes = ((environment.observation_size, "observation"), (environment.action_size, "action"))
     spaces = ", ".join(f"{size} {word}{'s' * (size > 1)}" for size, word in sizes)
     return f"{env_id}: {spaces}, episodes of at most {environment.max_steps:,} steps"
@@ -98,22 +87,20 @@ def _described(env_id: str) -> str:
 
 def _make(env_id: str, env_args: tuple[str, ...]) -> Task:
     """Returns what a library or a user's function makes."""
-    provider, colon, name = env_id.partition(":")
-    if colon and provider not in PROVIDERS:
+    provider, name = env_id.split(":", 1) if ":" in env_id else ("gymnax", env_id)
+    if provider not in PROVIDERS:
         return user_env.make(env_id, env_args)
-    library = _module(provider if colon else "gymnax", env_id)
-    if not colon and not library.has(env_id):
+    library = _module(provider, env_id)
+    if provider != "gymnasium" and not library.has(name):  # Gymnasium itself says what is similar
         rule = f"one of {', '.join(library.names())}, or another name that --list-environments shows"
-        rule = " or ".join(providers_of(env_id)) or rule
-        raise ValueError(f"env_id is {env_id!r}, which gymnax does not have, but must be {rule}")
-    return library.make(name if colon else env_id, env_id, env_args)
+        rule = " or ".join(providers_of(name)) or rule
+        raise ValueError(f"env_id is {env_id!r}, which {provider} does not have, but must be {rule}")
+    return library.make(name, env_id, env_args)
 
 
 def _module(provider: str, env_id: str) -> ModuleType:
     """Returns the file of a provider, if its library is installed."""
     if importlib.util.find_spec(PROVIDERS[provider]) is None:
-        raise ValueError(
-            f"env_id is {env_id!r}, but must be usable here: {PROVIDERS[provider]} is not installed; "
-            f'pip install "ddpg_jax[{provider}]"'
-        )
+        fix = f'{PROVIDERS[provider]} is not installed; pip install "ddpg_jax[{provider}]"'
+        raise ValueError(f"env_id is {env_id!r}, but must be usable here: {fix}")
     return importlib.import_module(f"ddpg_jax.environments.{provider}")

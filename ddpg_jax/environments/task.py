@@ -24,11 +24,7 @@ _EPISODES = np.uint32(2**32 - 1)
 
 @dataclass(frozen=True)
 class Task:
-    """An environment, and what is known about it. A function of your own may return one instead of an `Environment`.
-
-    Raises:
-        ValueError: names the field, its value and the rule it breaks.
-    """
+    """An environment, and what is known about it. A function of your own may return one instead of an `Environment`."""
 
     environment: Environment
     """What agents train and are evaluated in."""
@@ -52,25 +48,20 @@ class Task:
         if self.optimal_returns is not None:
             numbers = np.asarray(self.optimal_returns, np.float64)
             if numbers.ndim != 1 or not np.isfinite(numbers).all():
-                raise ValueError(
-                    f"optimal_returns is {self.optimal_returns}, but must be finite numbers, one per start"
-                )
+                rule = "finite numbers, one per start"
+                raise ValueError(f"optimal_returns is {self.optimal_returns}, but must be {rule}")
             object.__setattr__(self, "optimal_returns", tuple(numbers.tolist()))
 
     def evaluation_starts(self, num: int) -> Starts:
-        """Returns the first `num` of the start states that all evaluations share.
-
-        Raises:
-            ValueError: if there are fewer.
-        """
+        """Returns the first `num` of the start states that all evaluations share; ValueError if there are fewer."""
         if self.starts is None:
             return self.starts_of(EVALUATION_SEED, num)
         state, observation = self.starts(int(num))
         sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves((state, observation))}
         if sizes != {(num,)}:
+            found = f"arrays whose first axes are {sorted(sizes)}"
             raise ValueError(
-                f"starts of {self.environment.env_id!r} returns arrays whose first axes are {sorted(sizes)}, but must "
-                f"return {num} start states"
+                f"starts of {self.environment.env_id!r} returns {found}, but must return {num} start states"
             )
         return Starts(state, observation, _episode_keys(EVALUATION_SEED, int(num)))
 
@@ -79,11 +70,7 @@ class Task:
         return self.starts_of(SELECTION_SEED, num)
 
     def starts_of(self, seed: int, num: int) -> Starts:
-        """Returns start states that are drawn with a seed; on the host they are the environments' seeds [num] uint32.
-
-        Raises:
-            ValueError: if the seed is not a whole number from 0 to 2^32 - 1.
-        """
+        """Returns start states that are drawn with a seed; on the host: the environments' seeds [num] uint32."""
         if not 0 <= seed < 2**32 or seed != int(seed):
             raise ValueError(f"seed is {seed}, but must be a whole number >= 0 (at most {2**32 - 1})")
         reset = self.environment.reset
@@ -98,19 +85,12 @@ class Task:
         return Starts(state, observation, _episode_keys(int(seed), int(num)))
 
     def optimum(self, num: int) -> np.ndarray | None:
-        """Returns the highest possible returns [num] from the first start states of evaluations, if they are known.
-
-        Raises:
-            ValueError: if they are known for fewer start states.
-        """
-        if self.optimal_returns is None:
-            return None
-        if num > len(self.optimal_returns):
-            raise ValueError(
-                f"optimal_returns of {self.environment.env_id!r} are {len(self.optimal_returns)} numbers, but must be "
-                f"at least {num}, one per start state"
-            )
-        return np.asarray(self.optimal_returns[:num])
+        """Returns the highest possible returns [num] from the first start states of evaluations, if they are known."""
+        known = self.optimal_returns
+        if known is not None and num > len(known):
+            found = f"optimal_returns of {self.environment.env_id!r} are {len(known)} numbers"
+            raise ValueError(f"{found}, but must be at least {num}, one per start state")
+        return None if known is None else np.asarray(known[:num])
 
 
 def _draw(reset: Reset, seed: int, num: int) -> tuple[State, jax.Array]:

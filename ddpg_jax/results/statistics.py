@@ -125,7 +125,7 @@ def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> tupl
     """Computes the probability that an agent drawn from `values` beats one drawn from `baseline`.
 
     It is Mann and Whitney's U divided by N M, where ties count half (Agarwal et al. 2021, section 4.3). The interval
-    holds every p with |U / (N M) - p| <= t sqrt(k v(p)). Here v is the variance of Newcombe's method 5 (2006,
+    holds every p with abs(U / (N M) - p) <= t sqrt(k v(p)). Here v is the variance of Newcombe's method 5 (2006,
     Statistics in Medicine 25, 559-573), which holds up to complete separation but assumes sets of like spread; k > 1
     raises it to the variance of DeLong et al. (1988) where that is larger; t is Student's, with Welch's degrees of
     freedom (Brunner and Munzel 2000).

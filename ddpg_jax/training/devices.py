@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ if TYPE_CHECKING:
     import jax
 
 UNKNOWN_DEVICE_BYTES = 4 * 2**30
-"""Memory that is assumed free on an accelerator, or on a machine, that does not report it."""
+"""Memory that is assumed free on an accelerator that does not report it."""
 
 PINNED_JAX_CONFIG: dict[str, Any] = {
     "jax_default_prng_impl": "threefry2x32",
@@ -24,10 +23,11 @@ PINNED_JAX_CONFIG: dict[str, Any] = {
 }
 """JAX's settings that are not taken from the environment or the caller: the bits of a run must not depend on them.
 
-Products of float32 are computed in float32 on every device; by default a TPU would round their operands to bfloat16,
-and an NVIDIA GPU to TF32. On a CPU this changes no bit. Keys of the implementation "rbg" depend on their place under
-`vmap`, and so on the number of agents.
+By default a TPU would round the operands of float32 products to bfloat16, and an NVIDIA GPU to TF32. Keys of the
+implementation "rbg" depend on their place under `vmap`, and so on the number of agents.
 """
+
+_HOW = "call ddpg_jax.use_all_cores() before JAX's first operation, in a notebook after a restart of the kernel"
 
 
 @contextmanager
@@ -42,13 +42,9 @@ def pinned_jax_config() -> Iterator[None]:
 
 
 def use_all_cores(num_devices: int | None = None) -> None:
-    """Lets JAX see every usable core as a device, so that agents train in parallel.
+    """Lets JAX see this number of devices, by default one for each usable core, so that agents train in parallel.
 
-    Call it before JAX's first operation. It changes nothing if JAX has started with this number of devices, so that a
-    notebook's cell can be executed again.
-
-    Args:
-        num_devices: the number of devices; default: one for each core that this process may use.
+    Call it before JAX's first operation; repeating the call, as a notebook does, changes nothing.
 
     Raises:
         RuntimeError: if JAX has started with another number of devices.
@@ -59,25 +55,16 @@ def use_all_cores(num_devices: int | None = None) -> None:
     try:
         jax.config.update("jax_num_cpu_devices", num_devices)
     except RuntimeError as error:
-        started = len(jax.devices("cpu"))
-        if started != num_devices:
-            raise RuntimeError(
-                f"num_devices is {num_devices}, but JAX has started with {started} on the CPU: call "
-                f"ddpg_jax.use_all_cores() before JAX's first operation, in a notebook after a restart of the kernel"
-            ) from error
+        if (started := len(jax.devices("cpu"))) != num_devices:
+            fault = f"num_devices is {num_devices}, but JAX has started with {started} on the CPU"
+            raise RuntimeError(f"{fault}: {_HOW}") from error
 
 
 def use_all_cores_if_not_started(num_agents: int | None = None) -> str | None:
     """Calls `use_all_cores` if JAX has not started and the user has not set the number of devices.
 
-    Args:
-        num_agents: the number of agents that will train; default: enough for all cores.
-
-    Returns:
-        A note to the user if agents could train on more cores than JAX uses; else None.
-
-    Raises:
-        ValueError: if JAX_PLATFORMS names a platform that is not available.
+    Returns a note to the user if `num_agents` (default: enough) could train on more cores than JAX uses, else None.
+    Raises ValueError if JAX_PLATFORMS names a platform that is not available.
     """
     import jax
 
@@ -90,10 +77,7 @@ def use_all_cores_if_not_started(num_agents: int | None = None) -> str | None:
     devices, cores = jax.devices(), usable_cores()
     if devices[0].platform != "cpu" or len(devices) >= min(cores, num_agents or cores):
         return None
-    return (
-        f"JAX uses {len(devices)} of {cores} cores: to train on all of them, call ddpg_jax.use_all_cores() before "
-        f"JAX's first operation, in a notebook after a restart of the kernel"
-    )
+    return f"JAX uses {len(devices)} of {cores} cores: to train on all of them, {_HOW}"
 
 
 def use_compilation_cache() -> None:
@@ -108,21 +92,15 @@ def use_compilation_cache() -> None:
 
 
 def require_platform() -> None:
-    """Starts JAX's devices.
-
-    Raises:
-        ValueError: if JAX_PLATFORMS names a platform that is not available.
-    """
+    """Starts JAX's devices; raises ValueError if JAX_PLATFORMS names a platform that is not available."""
     import jax
 
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the second if JAX lacks what the platform needs
-        platforms = os.environ.get("JAX_PLATFORMS", "not set")
-        reason = f": {str(error).splitlines()[0]}" if str(error) else ""
-        raise ValueError(
-            f"JAX_PLATFORMS is {platforms}, but must be a platform that is available on this machine{reason}"
-        ) from error
+        platforms, reason = os.environ.get("JAX_PLATFORMS", "not set"), str(error).splitlines()[:1]
+        fault = f"JAX_PLATFORMS is {platforms}, but must be a platform that is available on this machine"
+        raise ValueError(": ".join([fault, *reason])) from error
 
 
 def unused_gpu(platform: str, dev: Path = Path("/dev")) -> str | None:
@@ -143,61 +121,33 @@ def free_memory(device: "jax.Device") -> int:
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Returns the number of cores that this process may use: its affinity, within its control groups' CPU quota."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this operating system
-        cores = os.cpu_count() or 1
-    return max(1, int(min(cores, *map(_cpu_quota, _control_groups("cpu", root)))))
-
-
-def _cpu_quota(group: Path) -> float:
-    """Returns the cores that a control group grants; infinitely many without a limit."""
-    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+    cores: float = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for group in _control_groups(root):
         with suppress(OSError, ValueError):  # no such file, or no limit: "max"
-            quota, period = map(int, " ".join((group / name).read_text() for name in names).split())
-            if quota > 0:
-                return quota / period
-    return inf
+            quota, period = map(int, (group / "cpu.max").read_text().split())
+            cores = min(cores, quota / period)
+    return max(1, int(cores))
 
 
 def usable_memory(root: Path = Path("/")) -> int:
-    """Returns the bytes that this process may still use: the machine's free memory, within its control groups' limits.
-
-    Memory that only caches files counts as free.
-    """
-    free = _free_machine_memory(root)
-    for group in _control_groups("memory", root):
-        for limit, used, cache in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-        ):
-            with suppress(OSError, ValueError):  # no such file, or no limit: "max"
-                room = int((group / limit).read_text()) - int((group / used).read_text())
-                counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                free = min(free, max(0, room + int(counts.get(cache, 0))))
+    """Returns the bytes that this process may use, within its control groups' limits; file caches count as free."""
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    with suppress(OSError, IndexError):  # only Linux has it
+        free = 1024 * _number_after("MemAvailable:", root / "proc/meminfo")
+    for group in _control_groups(root):
+        with suppress(OSError, ValueError, IndexError):
+            room = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+            free = min(free, max(0, room + _number_after("inactive_file", group / "memory.stat")))
     return free
 
 
-def _free_machine_memory(root: Path) -> int:
-    """Returns the free bytes of the machine; half of all where only their total is known."""
-    with suppress(OSError):
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    with suppress(OSError, ValueError, AttributeError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return UNKNOWN_DEVICE_BYTES
+def _number_after(word: str, path: Path) -> int:
+    return int(path.read_text().partition(word)[2].split()[0])
 
 
-def _control_groups(controller: str, root: Path) -> set[Path]:
-    """Returns the folders of this process's control groups and of those around them, of versions 1 and 2."""
-    top = root / "sys/fs/cgroup"
-    folders = {top, top / controller}
+def _control_groups(root: Path) -> list[Path]:
+    """Returns the folders of this process's control group (version 2) and of those around it."""
+    group = root / "sys/fs/cgroup"
     with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers or controller in controllers.split(","):
-                base = top / controller if controllers else top
-                group = base / path.lstrip("/")
-                folders |= {group, *(folder for folder in group.parents if base in folder.parents)}
-    return folders
+        group /= (root / "proc/self/cgroup").read_text().partition("0::/")[2].strip()
+    return [group, *group.parents]

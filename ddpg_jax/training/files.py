@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,15 +11,8 @@ from typing import BinaryIO
 def whole_file(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """Opens a draft in the file's folder, which is made if needed, and renames it at the end of the `with` statement.
 
-    A kill at any moment leaves the old file or the new one; an exception removes the draft, `.NAME.part`.
-
-    Args:
-        path: the file.
-        durable: waits until the new file has reached the disk before it takes the place of the old one, so that a
-            power cut leaves one of them, too.
-
-    Raises:
-        OSError: if the file cannot be written; the message names it.
+    A kill at any moment leaves the old file or the new one, and so does a power cut if `durable`; an exception removes
+    the draft, `.NAME.part`. Raises an OSError that names the file if it cannot be written.
     """
     draft = path.with_name(f".{path.name}.part")
     with error_that_names(path):
@@ -31,10 +24,8 @@ def whole_file(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
                     file.flush()
                     os.fsync(file.fileno())
             os.replace(draft, path)
-        except BaseException:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -6,9 +6,6 @@ import os
 from pathlib import Path
 from typing import IO
 
-_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""Errors of file systems that have no locks, as Lustre and NFS may be set up."""
-
 
 class FolderLock:
     """A lock that one process at a time can hold on a folder; its file, `.lock`, contains that process's number.
@@ -17,26 +14,18 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Args:
-        folder: the folder, which must exist when the lock is acquired.
-        """
         self.path = folder / ".lock"
         self.note: str | None = None
-        """A warning to the user, if the file system has no locks."""
+        """A warning to the user, if the file system has no locks, as Lustre and NFS may be set up."""
         self._file: IO[str] | None = None
 
     def acquire(self) -> None:
-        """Acquires the lock.
-
-        Raises:
-            BlockingIOError: if another process holds it.
-            OSError: if the folder cannot be written.
-        """
+        """Acquires the lock; raises BlockingIOError if another process holds it, OSError if it cannot be written."""
         self._file = open(self.path, "a+")  # noqa: SIM115  (the lock is held as long as the file is open)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in _WITHOUT_LOCKS:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
                 self.release()
                 raise
             self.note = f"{self.path.parent} cannot be locked ({error.strerror}): use it in one process at a time"

@@ -1,5 +1,6 @@
 """Evaluations as they are made, for TensorBoard and for Weights & Biases: optional extras, off by default."""
 
+import importlib.util
 import os
 import time
 import uuid
@@ -18,25 +19,15 @@ LogEvaluation: TypeAlias = Callable[[int, np.ndarray, Metrics], None]
 """Called with the environment steps per agent, the agents' numbers [N], and an evaluation, columns [N]."""
 
 _Write: TypeAlias = Callable[[int, Mapping[str, float]], None]
-"""Called with the environment steps per agent, and values by their names."""
-
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 
 
 def require_logs(names: Sequence[str]) -> None:
-    """Checks that `open_logs` can open these logs: that their packages are installed, and Weights & Biases has a key.
-
-    In a terminal, Weights & Biases asks for a key.
-
-    Raises:
-        ValueError: if not; the message says what to do.
-    """
-    from importlib.util import find_spec
-
+    """Raises ValueError unless the logs' packages are installed and Weights & Biases has a key, or gets one now."""
     for name in names:
         if name not in _PACKAGES:
             raise ValueError(f"log is {name!r}, but must be one of {', '.join(_PACKAGES)}")
-        if find_spec(_PACKAGES[name]) is None:
+        if importlib.util.find_spec(_PACKAGES[name]) is None:
             raise ValueError(f"log is {name}, but {_PACKAGES[name]} is not installed: pip install {_PACKAGES[name]}")
     if "wandb" in names and not _wandb_can_start():
         raise ValueError(
@@ -45,7 +36,7 @@ def require_logs(names: Sequence[str]) -> None:
 
 
 def _wandb_can_start() -> bool:
-    """Returns whether Weights & Biases has a key, or needs none."""
+    """Returns whether Weights & Biases has a key, or needs none; in a terminal, it asks for one."""
     import wandb
 
     if os.environ.get("WANDB_API_KEY") or wandb.run is not None:
@@ -59,12 +50,7 @@ def _wandb_can_start() -> bool:
 
 @contextmanager
 def open_logs(names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> Iterator[LogEvaluation]:
-    """Opens logs, and closes them at the end of the `with` statement. They may repeat points after a kill.
-
-    Args:
-        names: of "tensorboard" and "wandb".
-        folder: the run's folder.
-        settings: the run's settings, shown with it.
+    """Opens logs of a run with its settings, and closes them at the end of the `with` statement.
 
     Raises:
         ValueError: if the run of Weights & Biases cannot be started.
@@ -75,18 +61,16 @@ def open_logs(names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -
         writers: list[_Write] = [stack.enter_context(openers[name](folder, settings)) for name in names]
 
         def log(env_steps: int, agents: np.ndarray, metrics: Metrics) -> None:
-            values = _named_values(agents, metrics)
             for write in writers:
-                write(env_steps, values)
+                write(env_steps, _named_values(agents, metrics))
 
         yield log
 
 
 def _named_values(agents: np.ndarray, metrics: Metrics) -> dict[str, float]:
-    """Returns "metric/agent-000003" for each agent, and "metric/iqm" and "metric/median" over all agents.
+    """Returns "metric/agent-000003" for each agent, and statistics over all agents; values that are NaN are left out.
 
-    Returns have "metric/worst", too: of other metrics it is not known which end is the worst. Values that are NaN (no
-    episode has ended, the agent has diverged) are left out.
+    Only returns have "metric/worst": of other metrics it is not known which end is the worst.
     """
     values = {}
     for metric, column in metrics._asdict().items():
@@ -124,8 +108,7 @@ def _tensorboard(folder: Path, settings: Mapping[str, Any]) -> Iterator[_Write]:
 
     with error_that_names(events):
         events.mkdir(exist_ok=True)
-        number = len(list(events.iterdir()))  # of this process of the run
-        writer = RecordWriter(str(events / f"events.out.tfevents.{time.time():.0f}.{number}"))
+        writer = RecordWriter(str(events / f"events.out.tfevents.{time.time_ns()}"))
         add(file_version="brain.Event:2")
         add(summary=text("settings", "\n".join(f"- {name}: {value}" for name, value in settings.items())))
     try:

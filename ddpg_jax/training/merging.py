@@ -46,7 +46,9 @@ def merge(results: Sequence[Result]) -> Result:
     seeds = range(first.seeds.start, results[-1].seeds.stop)
     numbers = [_new_numbers(result, seeds) for result in results]
     order = np.argsort(np.concatenate(numbers), kind="stable")
-    histories = [result.history.select(np.arange(len(new)), new.tolist()) for result, new in zip(results, numbers, strict=True)]
+    histories = [
+        result.history.select(np.arange(len(new)), new.tolist()) for result, new in zip(results, numbers, strict=True)
+    ]
     history = History.join(histories)
     finals = Finals(*(column[order] for column in Finals.join([result.finals for result in results])))
     policies = tuple(

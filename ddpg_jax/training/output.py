@@ -1,34 +1,24 @@
 """Output whose reader may go away: `… | head`, a terminal that is closed, a log file on a full disk."""
 
-import codecs
 import io
 import os
-import select
 import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-_SIMILAR = str.maketrans({"−": "-", "–": "-", "…": "...", "━": "-", "╸": "-", "╺": "-", "×": "x", "·": "*"})
 
-
-def in_ascii(text: str) -> str:
-    """Returns a text with similar ASCII characters in place of others, and with "?" where there is none."""
-    return text.translate(_SIMILAR).encode("ascii", "replace").decode()
+def printable(text: str) -> str:
+    """Returns a text with "?" in place of characters that standard output cannot encode."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def ignore_broken_pipe() -> None:
     """Lets this process continue when its standard output or standard error can no longer be written.
 
-    Output that cannot be written is dropped. Characters that the stream's encoding lacks are replaced by `in_ascii`.
-    Call it in the first line of a program, not in a library.
+    Such output is dropped; "?" replaces characters that cannot be encoded. For the first line of a program only.
     """
-    codecs.register_error("similar_ascii", _similar_ascii)
     sys.stdout, sys.stderr = _guarded(sys.stdout), _guarded(sys.stderr)
-
-
-def _similar_ascii(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)
-    return in_ascii(error.object[error.start : error.end]), error.end
 
 
 def _guarded(stream: TextIO | None) -> TextIO:
@@ -36,19 +26,13 @@ def _guarded(stream: TextIO | None) -> TextIO:
     if stream is None:  # a shell has closed it (`>&-`)
         return open(os.devnull, "w")
     try:
-        raw = _Descriptor(stream.fileno(), "w", closefd=False)
+        raw = io.BufferedWriter(_Descriptor(stream.fileno(), "w", closefd=False))
     except (OSError, AttributeError):
         return stream
     with suppress(OSError):
         stream.flush()
-    unbuffered = getattr(stream, "write_through", False)  # by PYTHONUNBUFFERED
-    return io.TextIOWrapper(
-        raw if unbuffered else io.BufferedWriter(raw),
-        stream.encoding,
-        "similar_ascii",
-        line_buffering=bool(stream.line_buffering),
-        write_through=unbuffered,
-    )
+    by_line = bool(stream.line_buffering or getattr(stream, "write_through", False))  # the latter: PYTHONUNBUFFERED
+    return io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=by_line)
 
 
 class _Descriptor(io.FileIO):
@@ -56,11 +40,9 @@ class _Descriptor(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            while (written := super().write(data)) is None:  # another program has made the terminal non-blocking
-                select.select([], [self.fileno()], [])
+            os.set_blocking(self.fileno(), True)  # another program may have changed that of a shared terminal
+            return super().write(data)
         except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self.fileno())
             return memoryview(data).nbytes
-        return written

@@ -12,28 +12,23 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 
 from ddpg_jax.results.history import Episodes
-from ddpg_jax.training.output import in_ascii
+from ddpg_jax.training.output import printable
 
-_RATE_SECONDS = 30.0
-"""The rate is that of the last half minute: it changes when updates begin, and from one setup to the next."""
+_RATE_SECONDS = 30.0  # the rate changes when updates begin, and from one setup to the next
 
 
 class Progress:
-    """Follows a run, and describes it in lines: at each tenth, and where something happens."""
+    """Follows a run, and describes it in lines: at each tenth, and where something happens.
 
-    _updates = False
-    """Whether `_show` replaces what it has shown before, so that no lines are needed."""
+    It counts the environment steps of all agents together. If `verbose`, it shows a line per training episode.
+    """
+
+    _updates = False  # whether `_show` replaces the text that it has shown before, so that no lines are needed
 
     def __init__(self, total_agent_steps: int, *, verbose: bool = False) -> None:
-        """Args:
-        total_agent_steps: the environment steps of all agents together.
-        verbose: shows a line per training episode.
-        """
         self._total, self._verbose = max(1, total_agent_steps), verbose
-        self._done, self._line_due = 0, False
+        self._done, self._line_due, self._returns = 0, False, ""
         self._samples: deque[tuple[float, int]] = deque()
-        self._returns = ""
-        self._encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +43,7 @@ class Progress:
         self._show(text)
 
     def advanced(self, agent_steps: int, *, resumed: bool = False) -> None:
-        """Counts environment steps of all agents together; `resumed`: an earlier process has made them."""
+        """Counts steps; `resumed`: an earlier process has made them."""
         self._print_line_if_due()
         tenths = 10 * self._done // self._total
         self._done += agent_steps
@@ -60,53 +55,29 @@ class Progress:
         self._show_state()
 
     def evaluated(self, env_steps: int, returns: np.ndarray, optimum: float | None) -> None:
-        """Shows the last evaluation.
-
-        Args:
-            env_steps: environment steps per agent.
-            returns: [N] greedy returns, each averaged over the start states; NaN for agents that have diverged.
-            optimum: the optimal return, averaged over the same start states; None: unknown.
-        """
+        """Shows the last evaluation, averaged over the start states: returns [N], NaN where agents have diverged."""
         finite = returns[np.isfinite(returns)]
         if len(finite):
-            best = "" if optimum is None else f" (optimum {_number(optimum)})"
-            self._returns = f"return: median {_number(np.median(finite))}{best}, worst {_number(np.min(finite))}"
+            best = "" if optimum is None else f" (optimum {optimum:,.1f})"
+            self._returns = f"; return: median {np.median(finite):,.1f}{best}, worst {np.min(finite):,.1f}"
         self._print_line_if_due()
         self._show_state()
 
     def episodes_ended(self, episodes: Episodes) -> None:
         """Shows a line per training episode if `verbose`, as the TensorFlow gist does."""
+        columns = (episodes.agent, episodes.episode, episodes.episode_return, episodes.length, episodes.noise_scale)
+        text = "Agent {:3d}, episode {:4d}, return: {:9.3f}, steps: {}, final noise scale: {:7.3f}"
         if self._verbose and len(episodes.agent):
-            columns = (episodes.agent, episodes.episode, episodes.episode_return, episodes.length, episodes.noise_scale)
-            lines = (
-                f"Agent {agent:3d}, episode {episode:4d}, return: {value:9.3f}, steps: {length}, "
-                f"final noise scale: {scale:7.3f}"
-                for agent, episode, value, length, scale in zip(*columns, strict=True)
-            )
-            self.message("\n".join(lines))
+            self.message("\n".join(map(text.format, *columns)))
 
     def diverged(self, agent: int, env_steps: int, fault: str | None) -> None:
-        """Shows that an agent has diverged.
-
-        Args:
-            agent: the agent's number.
-            env_steps: the environment step at which that was seen.
-            fault: the value from the environment that was not finite; None: the agent's own values were not.
-        """
+        """Shows that an agent has diverged, and the value from the environment that was not finite, if it was one."""
         reason = fault or "its values are no longer finite"
         self.message(f"agent {agent} diverged at step {env_steps:,}: {reason}; it is left out of the statistics")
 
     def message(self, text: str) -> None:
         """Shows a text."""
-        print(self._printable(text), flush=True)
-
-    def _printable(self, text: str) -> str:
-        """Returns a text in characters that the output can encode."""
-        try:
-            text.encode(self._encoding)
-        except UnicodeEncodeError:
-            return in_ascii(text)
-        return text
+        print(printable(text), flush=True)
 
     def _show(self, text: str) -> None:
         self.message(text)
@@ -129,7 +100,7 @@ class Progress:
             rate = max(1e-9, (after - before) / max(1e-9, end - start))
             text += f", {rate:,.0f} steps/s"
             text += f", {_duration((self._total - self._done) / rate)} left" if self._done < self._total else ""
-        return f"{text}; {self._returns}" if self._returns else text
+        return text + self._returns
 
 
 class NullProgress(Progress):
@@ -160,21 +131,18 @@ class BarProgress(Progress):
         self._bar.stop()
 
     def message(self, text: str) -> None:
-        self._bar.console.print(self._printable(text), soft_wrap=True)
+        self._bar.console.print(printable(text), soft_wrap=True)
 
     def _show(self, text: str) -> None:
-        self._bar.update(self._task, completed=self._done, description=self._printable(text))
+        self._bar.update(self._task, completed=self._done, description=printable(text))
 
 
 class NotebookProgress(Progress):
     """Shows a line in a notebook that updates itself, at most five times per second."""
 
     _updates = True
-
-    def __init__(self, total_agent_steps: int, *, verbose: bool = False) -> None:
-        super().__init__(total_agent_steps, verbose=verbose)
-        self._line: Any = None
-        self._shown_at = 0.0
+    _line: Any = None
+    _shown_at = 0.0
 
     def __exit__(self, *_: object) -> None:
         self._show(self._state())
@@ -194,12 +162,7 @@ class NotebookProgress(Progress):
 
 
 def make_progress(kind: bool | str, total_agent_steps: int, *, verbose: bool = False) -> Progress:
-    """Returns what shows the progress of a run.
-
-    Args:
-        kind: "bar", "notebook" or "lines"; True: what suits the output; False: nothing.
-        total_agent_steps: the environment steps of all agents together.
-        verbose: shows a line per training episode.
+    """Returns the progress of a kind: "bar", "notebook" or "lines"; True: what suits the output; False: nothing.
 
     Raises:
         ValueError: if `kind` is something else.
@@ -220,10 +183,6 @@ def _suitable_kind() -> str:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.1f}".replace("-", "−")
+    if seconds < 7200:
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -13,7 +13,7 @@ from ddpg_jax.config import Config
 from ddpg_jax.results import csv_files, plots, sweep_plots
 from ddpg_jax.results.history import History
 from ddpg_jax.results.html_report import report_page
-from ddpg_jax.results.summary import Finals, Seconds, Summary, summarize, summarize_config
+from ddpg_jax.results.summary import Finals, Seconds, Summary, best_agent, summarize, summarize_config
 from ddpg_jax.sweep import SweptConfig
 from ddpg_jax.training.checkpoint import Trained
 from ddpg_jax.training.files import write_text, write_whole
@@ -67,12 +67,15 @@ class Result:
         agents = self.history.agents[rows]
         history, finals = self.history.select(rows), Finals(*(column[rows] for column in self.finals))
         mine = [np.flatnonzero(np.isin(policy.agents, agents)) for policy in self.policies]
+        best = best_agent(finals.selection_return, history.is_finite())
         return replace(
             self,
             configs=(self.configs[number],),
             history=history,
             finals=finals,
-            policies=tuple(policy[i] for policy, i in zip(self.policies, mine, strict=True) if len(i)),
+            policies=tuple(
+                replace(policy[i], best_agent=best) for policy, i in zip(self.policies, mine, strict=True) if len(i)
+            ),
             summary=summarize_config(self.summary, number, history, finals, self.configs[number]),
             folder=None,
         )

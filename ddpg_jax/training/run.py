@@ -20,7 +20,7 @@ from ddpg_jax.config import Config
 from ddpg_jax.environments.host import HostEnvFailure
 from ddpg_jax.results.history import Episodes, History
 from ddpg_jax.results.statistics import shortfall
-from ddpg_jax.results.summary import Finals
+from ddpg_jax.results.summary import Finals, best_agent
 from ddpg_jax.training.checkpoint import Checkpoint, Checkpoints, Trained
 from ddpg_jax.training.divergence import fault_of_environment, note_diverged
 from ddpg_jax.training.files import write_text
@@ -347,16 +347,13 @@ def _policy(run: Run, trainer: Trainer, history: History, finals: Finals | None 
     """Returns the policies of the agents of a setup."""
     environment = run.plan.task.environment
     finite = history.is_finite()
-    best = None
-    if finals is not None and finite.any():
-        best = int(np.nanargmax(np.where(finite, finals.selection_return, np.nan)))
     return Policy(
         env_id=environment.env_id,
         observation_size=environment.observation_size,
         actor=trainer.setup.algorithm.actor,
         variables=trainer.variables(ema.policy),
         diverged_agents=tuple(np.flatnonzero(~finite).tolist()),
-        best_agent=best,
+        best_agent=best_agent(finals.selection_return, finite) if finals else None,
         agents=tuple(history.agents.tolist()),
         config=run.plan.config_of(history.agents[0]),
     )

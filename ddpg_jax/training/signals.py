@@ -9,8 +9,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-_WARNINGS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-"""A closed terminal, and how schedulers announce an end: SLURM's `--signal`, Grid Engine's `-notify`, limits."""
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""SIGHUP comes from a closed terminal, the last three from schedulers that announce an end (SLURM, Grid Engine)."""
 
 
 class StopSignals:
@@ -26,18 +26,14 @@ class StopSignals:
     """
 
     def __init__(self, ends_process: bool) -> None:
-        """Args:
-        ends_process: whether the process belongs to this run.
-        """
         self.number: int | None = None
         """The first signal that was received after `defer`."""
         self.advice: Callable[[], str | None] = lambda: "nothing has been written"
         """Called before a command is ended at once; returns the last words on standard error, or None."""
-        self._ends_process = ends_process
+        self._ends_process, self._in_main_thread = ends_process, threading.current_thread() is threading.main_thread()
         self._announce: Callable[[str], object] | None = None
         self._before: dict[int, Any] = {}
-        self._pipe: tuple[int, int] | None = None
-        self._wakeup_before = -1
+        self._writer: int | None = None
 
     @property
     def requested(self) -> bool:
@@ -45,21 +41,17 @@ class StopSignals:
         return self.number is not None
 
     def defer(self, announce: Callable[[str], object]) -> None:
-        """Lets the first signal from now on only be noted.
-
-        Args:
-            announce: called with a line for the user when that happens.
-        """
+        """Lets the first signal from now on only be noted, and announced in a line for the user."""
         self._announce = announce
-        if not self._ends_process and _in_main_thread():
-            self._handle(self._note)
+        if self._in_main_thread and not self._ends_process:
+            self._handle(self._receive)
 
     def __enter__(self) -> "StopSignals":
-        if self._ends_process and _in_main_thread():
-            reader, writer = self._pipe = os.pipe()
-            os.set_blocking(writer, False)
-            self._wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-            self._handle(_do_nothing)
+        if self._in_main_thread and self._ends_process:
+            reader, self._writer = os.pipe()
+            os.set_blocking(self._writer, False)
+            self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+            self._handle(lambda number, frame: None)  # without a handler, Python would not write to the pipe
             threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
         return self
 
@@ -67,69 +59,46 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-        if self._pipe is not None:
+        if self._writer is not None:
             signal.set_wakeup_fd(self._wakeup_before)
-            os.close(self._pipe[1])  # ends the thread
-            self._pipe = None
+            os.close(self._writer)  # ends the thread
+            self._writer = None
 
     def _handle(self, handler: Callable[[int, FrameType | None], None]) -> None:
         """Sets the handler of all signals that stop a run."""
-        for name in ("SIGINT", "SIGTERM", *_WARNINGS):
-            number = signal.Signals[name]
+        for number in (signal.Signals[name] for name in _SIGNALS):
             before = signal.getsignal(number)
             if before is signal.SIG_DFL or (number == signal.SIGINT and before is not signal.SIG_IGN):
                 self._before.setdefault(number, signal.signal(number, handler))
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal in a library."""
-        if self.number is None:
-            self._stop(number)
+    def _listen(self, reader: int) -> None:
+        """Handles the signals of a command, in a thread. The pipe also has signals that the program itself handles."""
+        while data := os.read(reader, 1):
+            if data[0] in self._before:
+                self._receive(data[0])
+        os.close(reader)
+
+    def _receive(self, number: int, frame: FrameType | None = None) -> None:
+        if self._announce is not None and self.number is None:
+            self.number, name = number, signal.Signals(number).name
+            again = "again " if number == signal.SIGINT else ""
+            with suppress(Exception):  # it may have come within another `print`
+                self._announce(f"{name}: stopping after the current chunk; Ctrl-C {again}ends the run at once")
+        elif self._ends_process and (self._announce is None or number == signal.SIGINT):
+            self._end(number)
         elif number == signal.SIGINT:
             before = self._before.pop(number)
             signal.signal(number, before)
             (before if callable(before) else signal.default_int_handler)(number, frame)
 
-    def _listen(self, reader: int) -> None:
-        """Handles the signals of a command, in a thread. The pipe also has signals that the program itself handles."""
-        while data := os.read(reader, 1):
-            number = data[0]
-            if number in self._before and (self._announce is None or (self.requested and number == signal.SIGINT)):
-                self._end(number)
-            elif number in self._before and not self.requested:
-                self._stop(number)
-        os.close(reader)
-
-    def _stop(self, number: int) -> None:
-        """Notes a signal and announces it, if that can be printed: it may have come within another `print`."""
-        self.number = number
-        again = "again " if number == signal.SIGINT else ""
-        with suppress(Exception):
-            assert self._announce is not None
-            self._announce(f"{_name(number)}: stopping after the current chunk; Ctrl-C {again}ends the run at once")
-
     def _end(self, number: int) -> None:
         """Ends the process with the status that a shell expects, whatever its main thread is doing."""
         with suppress(Exception):
             sys.stdout.flush()
-            if sys.stdout.isatty() and sys.__stdout__ is not None:
-                sys.__stdout__.write("\x1b[?25h\n")  # the cursor, which a progress bar hides
-                sys.__stdout__.flush()
+            if os.isatty(1):
+                os.write(1, b"\x1b[?25h\n")  # shows the cursor, which a progress bar hides
         try:
-            advice = self.advice()
-            if advice is not None:
-                os.write(2, f"ended by {_name(number)}; {advice}\n".encode())
+            if (advice := self.advice()) is not None:
+                os.write(2, f"ended by {signal.Signals(number).name}; {advice}\n".encode())
         finally:
             os._exit(128 + number)
-
-
-def _in_main_thread() -> bool:
-    """Returns whether Python allows to set handlers here."""
-    return threading.current_thread() is threading.main_thread()
-
-
-def _name(number: int) -> str:
-    return signal.Signals(number).name
-
-
-def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """The listening thread handles the signal; without a handler it would not be woken."""

@@ -11,11 +11,9 @@ class Stopwatch:
     """Counts the seconds of a run, including those of the processes that it continues."""
 
     def __init__(self, started: float | None = None) -> None:
-        """Args:
-        started: `time.perf_counter()` at the start of the process; default: now.
-        """
+        """Starts at `started`, of `time.perf_counter()`; default: now."""
         self.compiling = self.training = self.evaluating = self.saving = 0.0
-        self._earlier, self._started = 0.0, time.perf_counter() if started is None else started
+        self._started = time.perf_counter() if started is None else started
 
     @contextmanager
     def time(self, what: str) -> Iterator[None]:
@@ -29,7 +27,7 @@ class Stopwatch:
     @property
     def wall(self) -> float:
         """Seconds since the start of the run."""
-        return self._earlier + time.perf_counter() - self._started
+        return time.perf_counter() - self._started
 
     def counts(self) -> dict[str, float]:
         """Returns the argument of `restore`."""
@@ -37,6 +35,6 @@ class Stopwatch:
 
     def restore(self, counts: Mapping[str, float]) -> None:
         """Adds the counts of an earlier process."""
-        self._earlier += counts["wall"]
+        self._started -= counts["wall"]
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + counts[name])

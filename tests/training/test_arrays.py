@@ -30,21 +30,15 @@ def path(tmp_path):
     return path
 
 
-def test_arrays_and_description_are_read_again(path):
+def test_arrays_are_read_again_also_by_safetensors_itself(path):
     description, file = read_arrays(path)
     assert description == {"env_steps": 7, "name": "größer"}
-    assert set(file.names) == set(ARRAYS)
+    independent = safetensors.numpy.load_file(path)
+    assert set(independent) == {*file.names, "checksum"} == {*ARRAYS, "checksum"}
     for name, array in ARRAYS.items():
-        found = file.read(name)
-        assert found.dtype == array.dtype
-        np.testing.assert_array_equal(found, array)
-
-
-def test_safetensors_itself_reads_the_file(path):
-    found = safetensors.numpy.load_file(path)
-    assert found.pop("checksum").shape == (1,)
-    for name, array in ARRAYS.items():
-        np.testing.assert_array_equal(found[name], array)
+        assert file.read(name).dtype == independent[name].dtype == array.dtype
+        np.testing.assert_array_equal(file.read(name), array)
+        np.testing.assert_array_equal(independent[name], array)
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -63,15 +57,10 @@ def test_pieces_are_joined_along_the_first_axis(tmp_path):
 
 
 def test_neither_writing_nor_reading_holds_a_large_array(tmp_path):
-    rows, pieces = 64, 64  # a megabyte each
-
-    def made():
-        for number in range(pieces):
-            yield np.full((rows, 4096), number, np.float32)
-
+    pieces = (np.full((64, 4096), number, np.float32) for number in range(64))  # a megabyte each
     tracemalloc.start()
     try:
-        write_arrays(tmp_path / "a", None, [ArrayPieces("x", np.float32, (rows * pieces, 4096), made())])
+        write_arrays(tmp_path / "a", None, [ArrayPieces("x", np.float32, (64 * 64, 4096), pieces)])
         _, file = read_arrays(tmp_path / "a")
         assert file.read("x", slice(640, 641))[0, 0] == 10
         _, peak = tracemalloc.get_traced_memory()
@@ -81,12 +70,14 @@ def test_neither_writing_nor_reading_holds_a_large_array(tmp_path):
     assert peak < 12 * 2**20
 
 
+def flipped(data, bit):
+    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+
+
 def test_each_of_forty_flipped_bits_is_found(path):
     data = path.read_bytes()
     for bit in np.random.default_rng(0).choice(8 * len(data), 40, replace=False).tolist():
-        damaged = bytearray(data)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
+        path.write_bytes(flipped(data, bit))
         with pytest.raises(ValueError, match=r"7\.safetensors is damaged: "):
             read_arrays(path)
 
@@ -95,11 +86,9 @@ def test_each_of_forty_flipped_bits_is_found(path):
     "content",
     [
         lambda data: data[:-1],
-        lambda data: data[: len(data) // 2],
         lambda data: data + b"\0",
         lambda data: b"",
         lambda data: bytes(4),  # the CRC-32 of nothing
-        lambda data: b"text",
         lambda data: safetensors.numpy.save({"x": np.zeros(3)}),
     ],
 )
@@ -115,34 +104,19 @@ def test_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pieces", "fault"),
+    ("piece", "error", "fault"),
     [
-        ([np.zeros((2, 3), np.float64)], r"a piece of x is float64\[2, 3\], but must be a piece of float32\[4, 3\]"),
-        ([np.zeros((2, 2), np.float32)], r"a piece of x is float32\[2, 2\]"),
-        ([np.zeros((2, 3), np.float32)], r"x has 2 rows, but must have the shape \[4, 3\]"),
+        (np.zeros((4, 3), np.int32), TypeError, "int32"),
+        (np.zeros((2, 3), np.float32), ValueError, "do not have the shapes"),
+        (np.zeros((4, 3000), np.float32), OSError, r"7\.safetensors could not be written: File too large"),
     ],
 )
-def test_pieces_of_another_array_are_refused_and_the_earlier_file_stays(path, pieces, fault):
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=fault):
-        write_arrays(path, None, [ArrayPieces("x", np.float32, (4, 3), pieces)])
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_two_arrays_of_one_name_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="x is the name of two arrays"):
-        write_arrays(tmp_path / "a", None, [whole("x", 1), whole("x", 2)])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_full_disk_names_the_file_and_leaves_the_earlier_one(path):
-    before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+def test_pieces_that_do_not_fit_and_a_full_disk_leave_the_earlier_file(path, piece, error, fault):
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"7\.safetensors could not be written: File too large"):
-            write_arrays(path, None, [whole("x", np.zeros(10_000))])
+        with pytest.raises(error, match=fault):
+            write_arrays(path, None, [ArrayPieces("x", np.float32, (4, 3), [piece])])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before

@@ -37,7 +37,7 @@ def test_stored_transitions_are_those_of_an_environment_of_gymnasium(three):
     trainer, _ = three
     for agent in range(3):
         stored = trainer.transitions(agent, 0, 40)
-        key, _, reset_key = jax.random.split(agent_keys(0, np.arange(3))[agent], 3)
+        _key, _, reset_key = jax.random.split(agent_keys(0, np.arange(3))[agent], 3)
         env = gymnasium.make("Pendulum-v1", max_episode_steps=11)
         observation, _ = env.reset(seed=int(jax.random.bits(reset_key, (), np.uint32)))
         for step in range(40):

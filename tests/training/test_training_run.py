@@ -32,7 +32,9 @@ def test_result_in_memory_is_that_of_the_folder(whole):
     result, _ = train_small()
     there = ddpg_jax.load(whole)
     np.testing.assert_array_equal(result.finals.final_return, there.finals.final_return)
-    for here, other in zip(jax.tree.leaves(result.policy.variables), jax.tree.leaves(there.policy.variables), strict=True):
+    for here, other in zip(
+        jax.tree.leaves(result.policy.variables), jax.tree.leaves(there.policy.variables), strict=True
+    ):
         np.testing.assert_array_equal(here, other)
     assert result.history.evaluation_steps.tolist() == [60, 120, 180, 200]
 
@@ -109,7 +111,7 @@ def test_finished_run_has_nothing_left_to_do(whole):
 def test_damaged_checkpoint_gives_way_to_the_one_before_with_a_note(whole, tmp_path):
     folder = tmp_path / "run"
     train_small(out=folder, stop_after=3, checkpoint_every=1e-9)
-    older, newest = sorted((folder / "checkpoints").iterdir())
+    _older, newest = sorted((folder / "checkpoints").iterdir())
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
