@@ -85,7 +85,7 @@ def test_configurations_share_their_seeds_and_are_compared_in_pairs(result):
 
 def test_runs_on_different_tasks_are_not_compared(result):
     heavier = SMALL.replace(env_args=("g=5.0",), total_steps=60)
-    with pytest.raises(ValueError, match="env_args is none in .* and g=5.0 in .*, but must be the same in all"):
+    with pytest.raises(ValueError, match=r"env_args is none in .* and g=5\.0 in .*, but must be the same in all"):
         ddpg_jax.compare(result, ddpg_jax.train(heavier, seeds=3, progress=False))
 
 

@@ -101,8 +101,8 @@ def test_disk_that_fills_up_ends_a_run_with_one_line_and_its_last_checkpoint_int
 def test_agents_that_do_not_fit_into_memory_are_refused_with_the_seeds_that_do(tmp_path):
     outcome = execute("--seeds", 1_000_000, "--replay-capacity", 1_000_000, "--out", "run", folder=tmp_path)
     assert outcome.status == 2
-    found = re.match(r"error: seeds is 0:1000000, but must be at most ([\d,]+) at a time, because 1,000,000 agents need "
-                     r"\S+ GiB of \S+ GiB available: run --seeds 0:(\d+), --seeds ", outcome.err)  # fmt: skip
+    found = re.match(r"error: seeds is 0:1000000, but must be at most ([\d,]+) at a time, because 1,000,000 agents "
+                     r"need \S+ GiB of \S+ GiB available: run --seeds 0:(\d+), --seeds ", outcome.err)  # fmt: skip
     assert found, outcome.err
     assert int(found[1].replace(",", "")) == int(found[2])
     assert not (tmp_path / "run").exists()
