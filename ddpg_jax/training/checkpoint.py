@@ -5,6 +5,7 @@ the results of the setups before theirs. A file is written as a draft and rename
 moment leaves the last good one. A checksum detects a damaged file, which gives way to the one before it.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -74,7 +75,8 @@ class Checkpoints:
         every: seconds between two of them; default: a minute, or longer where they would cost more than `COST_SHARE`.
         identity: values that JSON can hold, by which a checkpoint is known as that of this run.
         """
-        self._folder, self._every, self._identity = folder, every, dict(identity)
+        self._folder, self._every = folder, every
+        self._identity = json.loads(json.dumps(identity))  # as it is read back: tuples become lists
         self._last, self._cost = time.perf_counter(), 0.0
         self._damaged: list[Path] = []
 

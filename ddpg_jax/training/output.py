@@ -7,12 +7,6 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 
-def printable(text: str) -> str:
-    """Returns a text with "?" in place of characters that standard output cannot encode."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)
-
-
 def ignore_broken_pipe() -> None:
     """Lets this process continue when its standard output or standard error can no longer be written.
 

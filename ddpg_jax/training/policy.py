@@ -23,7 +23,6 @@ FORMAT = 1
 """Version of a policy's files; a newer one is refused."""
 
 WEIGHTS = "actors.safetensors"
-"""The file with the parameters of all actors."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,16 +91,9 @@ class Policy:
         return self[self.best_agent]
 
     def __call__(self, observations: Any) -> jax.Array:
-        """Returns the actions of all agents for the same observations.
+        """Returns the actions [N, ..., A] of all agents for the same observations, any array-like [..., O].
 
-        Args:
-            observations: any array-like: one [O], or several [B, O], [..., O].
-
-        Returns:
-            [N, A], [N, B, A] or [N, ..., A] float32, in the environment's units, within its bounds.
-
-        Raises:
-            ValueError: if the observations have another shape.
+        They are float32 in the environment's units, within its bounds. Another shape is a ValueError.
         """
         return _act(self.variables, self._checked(observations), actor=self.actor, each=False)
 
@@ -114,13 +106,9 @@ class Policy:
         return _act(self.variables, seen, actor=self.actor, each=True)
 
     def predict(self, observation: Any) -> np.ndarray:
-        """Returns the action of one agent, the best one of several, for `step` of a Gymnasium environment.
+        """Returns the action [..., A] of one agent, the best one of several, for `step` of a Gymnasium environment.
 
-        Args:
-            observation: any array-like [O], or [..., O].
-
-        Returns:
-            [A], or [..., A], float32, inside the bounds even where those are float64.
+        The observation is any array-like [..., O]; actions are float32, inside the bounds even where those are float64.
 
         Raises:
             ValueError: if the observation has another shape, the best agent is not known, or the agent diverged.
@@ -138,8 +126,7 @@ class Policy:
     def _checked(self, observations: Any) -> Any:
         """Returns observations [..., O] as a float32 array, of JAX if they are one."""
         try:
-            convert = jnp.asarray if isinstance(observations, jax.Array) else np.asarray
-            seen = convert(observations, np.float32)
+            seen = (jnp if isinstance(observations, jax.Array) else np).asarray(observations, np.float32)
         except (TypeError, ValueError) as error:  # lists of unequal lengths, texts
             raise ValueError(f"observations are {type(observations).__name__}, but must be numbers: {error}") from error
         if seen.ndim < 1 or seen.shape[-1] != self.observation_size:
@@ -165,10 +152,8 @@ def _act(variables: Any, observations: jax.Array, *, actor: Actor, each: bool) -
 def _bounds_within_float32(actor: Actor) -> tuple[np.ndarray, np.ndarray]:
     """Returns the bounds rounded inwards: the float32 next to 0.1 is above 0.1, outside of a float64 space."""
     low, high = np.array(actor.low, np.float32), np.array(actor.high, np.float32)
-    return (
-        np.where(low < np.asarray(actor.low), np.nextafter(low, np.float32(np.inf)), low),
-        np.where(high > np.asarray(actor.high), np.nextafter(high, np.float32(-np.inf)), high),
-    )
+    low = np.where(low < np.asarray(actor.low), np.nextafter(low, np.float32(np.inf)), low)
+    return low, np.where(high > np.asarray(actor.high), np.nextafter(high, np.float32(-np.inf)), high)
 
 
 def _indices(agents: int | Sequence[int], known: Sequence[int]) -> list[int]:
@@ -225,17 +210,12 @@ def write_policy(folder: Path, policy: Policy) -> None:
     low, high, config = policy.actor.low, policy.actor.high, policy.config
     is_configs = config is not None and make_algorithm(config, low, high).actor == policy.actor
     description = {
-        "format": FORMAT,
-        "env_id": policy.env_id,
-        "observation_size": policy.observation_size,
-        "low": [float(bound) for bound in low],
-        "high": [float(bound) for bound in high],
-        "agents": policy.agents,
+        "format": FORMAT, "env_id": policy.env_id, "observation_size": policy.observation_size,
+        "low": [*map(float, low)], "high": [*map(float, high)], "agents": policy.agents,
         "diverged_agents": [policy.agents[index] for index in policy.diverged_agents],
         "best_agent": None if policy.best_agent is None else policy.agents[policy.best_agent],
-        "network": "config" if is_configs else "custom",
-        "config": None if config is None else config.to_dict(),
-    }
+        "network": "config" if is_configs else "custom", "config": None if config is None else config.to_dict(),
+    }  # fmt: skip
     write_weights(folder / WEIGHTS, policy.variables)
     write_text(folder / "policy.json", json.dumps(description, indent=2) + "\n")
 
@@ -247,23 +227,19 @@ def read_policy(folder: Path, actor: Actor | None = None) -> Policy:
         known = _described(json.loads(file.read_bytes()), actor)
         example = jax.ShapeDtypeStruct((1, known["observation_size"]), jnp.float32)
         expected = jax.eval_shape(known["actor"].init, jax.random.key(0), example)
-    except KeyError as error:
-        raise ValueError(f"{file} cannot be read: it has no {error}") from error
-    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{file} cannot be read: {reason}") from error
     diverged = [known["agents"][index] for index in known["diverged_agents"]]
     return Policy(**known, variables=read_weights(folder / WEIGHTS, expected, known["agents"], diverged))
 
 
 def _described(description: Any, actor: Actor | None) -> dict[str, Any]:
-    """Returns the fields of the policy that `policy.json` describes, without the variables.
-
-    A damaged description makes it raise ValueError, KeyError, TypeError, AttributeError or OverflowError.
-    """
+    """Returns the fields of the policy that `policy.json` describes, without the variables."""
     if description["format"] > FORMAT:
         raise ValueError(f"its format is {description['format']}, newer than {FORMAT}: update ddpg_jax")
-    low, high = (tuple(float(bound) for bound in description[name]) for name in ("low", "high"))
-    size, agents = int(description["observation_size"]), tuple(int(agent) for agent in description["agents"])
+    low, high = (tuple(map(float, description[name])) for name in ("low", "high"))
+    size, agents = int(description["observation_size"]), tuple(map(int, description["agents"]))
     config = None if description["config"] is None else Config.from_dict(description["config"])
     best = description["best_agent"]
     if not (np.isfinite((low, high)).all() and low and size > 0):
@@ -273,14 +249,10 @@ def _described(description: Any, actor: Actor | None) -> dict[str, Any]:
             raise ValueError("its network is not one that Config describes: pass it, as load_policy(folder, actor=...)")
         actor = make_algorithm(config, low, high).actor
     return {
-        "env_id": str(description["env_id"]),
-        "observation_size": size,
-        "actor": actor,
+        "env_id": str(description["env_id"]), "observation_size": size, "actor": actor, "agents": agents,
         "diverged_agents": tuple(agents.index(agent) for agent in description["diverged_agents"]),
-        "best_agent": None if best is None else agents.index(best),
-        "agents": agents,
-        "config": config,
-    }
+        "best_agent": None if best is None else agents.index(best), "config": config,
+    }  # fmt: skip
 
 
 def write_weights(file: Path, tree: Any) -> None:
@@ -290,23 +262,16 @@ def write_weights(file: Path, tree: Any) -> None:
 
 
 def read_weights(file: Path, expected: Any, agents: Sequence[int], diverged: Iterable[int]) -> Any:
-    """Reads what `write_weights` wrote.
+    """Reads what `write_weights` wrote; raises ValueError if it is missing, damaged, not finite, or another network's.
 
-    Args:
-        file: of N agents.
-        expected: nested dictionaries with the shapes and dtypes of one agent's arrays.
-        agents: [N] their numbers.
-        diverged: the numbers of those whose arrays need not be finite.
-
-    Raises:
-        ValueError: if the file is missing or damaged, has other arrays, or numbers that are not finite.
+    `expected` has the shapes and dtypes of one of the N agents' arrays; those of the diverged ones need not be finite.
     """
     try:
         found = safetensors.numpy.load_file(file)
-    except FileNotFoundError as error:
-        raise ValueError(f"{file} is missing: the folder has no weights") from error
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+        is_missing = isinstance(error, FileNotFoundError)
+        reason = "missing: the folder has no weights" if is_missing else f"damaged: {error}"
+        raise ValueError(f"{file} is {reason}") from error
     like = flatten_dict(expected, sep="/")
     for name in sorted({*like, *found}):
         here = f"{found[name].dtype}{list(found[name].shape)}" if name in found else "missing"

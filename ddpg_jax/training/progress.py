@@ -12,7 +12,6 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 
 from ddpg_jax.results.history import Episodes
-from ddpg_jax.training.output import printable
 
 _RATE_SECONDS = 30.0  # the rate changes when updates begin, and from one setup to the next
 
@@ -29,6 +28,7 @@ class Progress:
         self._total, self._verbose = max(1, total_agent_steps), verbose
         self._done, self._line_due, self._returns = 0, False, ""
         self._samples: deque[tuple[float, int]] = deque()
+        self._encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +77,10 @@ class Progress:
 
     def message(self, text: str) -> None:
         """Shows a text."""
-        print(printable(text), flush=True)
+        print(self._printable(text), flush=True)
+
+    def _printable(self, text: str) -> str:
+        return text.encode(self._encoding, "replace").decode(self._encoding)
 
     def _show(self, text: str) -> None:
         self.message(text)
@@ -131,10 +134,10 @@ class BarProgress(Progress):
         self._bar.stop()
 
     def message(self, text: str) -> None:
-        self._bar.console.print(printable(text), soft_wrap=True)
+        self._bar.console.print(self._printable(text), soft_wrap=True)
 
     def _show(self, text: str) -> None:
-        self._bar.update(self._task, completed=self._done, description=printable(text))
+        self._bar.update(self._task, completed=self._done, description=self._printable(text))
 
 
 class NotebookProgress(Progress):

@@ -30,7 +30,7 @@ def path(tmp_path):
     return path
 
 
-def test_arrays_are_read_again_also_by_safetensors_itself(path):
+def test_arrays_or_some_of_their_rows_are_read_again_also_by_safetensors_itself(path):
     description, file = read_arrays(path)
     assert description == {"env_steps": 7, "name": "größer"}
     independent = safetensors.numpy.load_file(path)
@@ -40,20 +40,8 @@ def test_arrays_are_read_again_also_by_safetensors_itself(path):
         np.testing.assert_array_equal(file.read(name), array)
         np.testing.assert_array_equal(independent[name], array)
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_some_rows_are_read(path):
-    _, file = read_arrays(path)
     np.testing.assert_array_equal(file.read("losses", slice(1, 3)), ARRAYS["losses"][1:3])
-    np.testing.assert_array_equal(file.read("done", slice(2, 3)), [True])
     assert file.read("no columns", slice(0, 2)).shape == (2, 0)
-
-
-def test_pieces_are_joined_along_the_first_axis(tmp_path):
-    array = np.arange(20, dtype=np.float32).reshape(5, 2, 2)
-    pieces = iter([array[:2], array[2:2], array[2:]])
-    write_arrays(tmp_path / "a", None, [ArrayPieces("x", np.float32, (5, 2, 2), pieces)])
-    np.testing.assert_array_equal(read_arrays(tmp_path / "a")[1].read("x"), array)
 
 
 def test_neither_writing_nor_reading_holds_a_large_array(tmp_path):
@@ -62,7 +50,7 @@ def test_neither_writing_nor_reading_holds_a_large_array(tmp_path):
     try:
         write_arrays(tmp_path / "a", None, [ArrayPieces("x", np.float32, (64 * 64, 4096), pieces)])
         _, file = read_arrays(tmp_path / "a")
-        assert file.read("x", slice(640, 641))[0, 0] == 10
+        assert file.read("x", slice(639, 641))[:, 0].tolist() == [9, 10]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -70,14 +58,10 @@ def test_neither_writing_nor_reading_holds_a_large_array(tmp_path):
     assert peak < 12 * 2**20
 
 
-def flipped(data, bit):
-    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
-
-
 def test_each_of_forty_flipped_bits_is_found(path):
     data = path.read_bytes()
     for bit in np.random.default_rng(0).choice(8 * len(data), 40, replace=False).tolist():
-        path.write_bytes(flipped(data, bit))
+        path.write_bytes(data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :])
         with pytest.raises(ValueError, match=r"7\.safetensors is damaged: "):
             read_arrays(path)
 
@@ -86,7 +70,6 @@ def test_each_of_forty_flipped_bits_is_found(path):
     "content",
     [
         lambda data: data[:-1],
-        lambda data: data + b"\0",
         lambda data: b"",
         lambda data: bytes(4),  # the CRC-32 of nothing
         lambda data: safetensors.numpy.save({"x": np.zeros(3)}),
@@ -96,11 +79,6 @@ def test_cut_and_foreign_files_are_found(path, content):
     path.write_bytes(content(path.read_bytes()))
     with pytest.raises(ValueError, match=r"7\.safetensors is damaged: "):
         read_arrays(path)
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(OSError, match=r"a\.safetensors could not be read: No such file"):
-        read_arrays(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,6 @@ def test_memory_is_what_the_machine_and_the_control_groups_leave(tmp_path, used,
     assert usable_memory(machine(tmp_path, JOB | files)) == free
 
 
-def test_memory_is_known_on_systems_without_linuxs_files(tmp_path):
-    assert usable_memory(tmp_path) == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
 @pytest.mark.parametrize(
     ("folder", "limit", "cores"),
     [("", "max 100000", 64), ("", "350000 100000", 3), ("", "50000 100000", 1), ("job", "200000 100000", 2)],
@@ -53,7 +49,7 @@ def test_cores_are_those_of_the_affinity_and_the_quota(tmp_path, monkeypatch, fo
 
 @pytest.mark.parametrize(
     ("stats", "free"),
-    [(None, 4 * 2**30), ({}, 4 * 2**30), ({"bytes_limit": 100}, 100), ({"bytes_limit": 100, "bytes_in_use": 30}, 70)],
+    [(None, 4 * 2**30), ({"bytes_limit": 100}, 100), ({"bytes_limit": 100, "bytes_in_use": 30}, 70)],
 )
 def test_accelerator_that_does_not_report_its_memory_is_assumed_to_have_some(stats, free):
     assert free_memory(mock.Mock(memory_stats=lambda: stats)) == free
@@ -61,12 +57,7 @@ def test_accelerator_that_does_not_report_its_memory_is_assumed_to_have_some(sta
 
 @pytest.mark.parametrize(
     ("platform", "variable", "device", "noted"),
-    [
-        ("cpu", "", "nvidia0", True),
-        ("cpu", "cpu", "nvidia0", False),
-        ("gpu", "", "nvidia0", False),
-        ("cpu", "", "null", False),
-    ],
+    [("cpu", "", "nvidia0", 1), ("cpu", "cpu", "nvidia0", 0), ("gpu", "", "nvidia0", 0), ("cpu", "", "null", 0)],
 )
 def test_gpu_that_is_not_used_is_noted(tmp_path, monkeypatch, platform, variable, device, noted):
     monkeypatch.setenv("JAX_PLATFORMS", variable)
@@ -97,13 +88,10 @@ def test_users_settings_of_jax_change_no_number_and_are_restored():
 
     expected = numbers()
     settings = {
-        "jax_enable_x64": True,
-        "jax_default_prng_impl": "rbg",
-        "jax_threefry_partitionable": False,
-        "jax_numpy_rank_promotion": "raise",
-        "jax_numpy_dtype_promotion": "strict",
+        "jax_enable_x64": True, "jax_default_prng_impl": "rbg", "jax_threefry_partitionable": False,
+        "jax_numpy_rank_promotion": "raise", "jax_numpy_dtype_promotion": "strict",
         "jax_default_matmul_precision": "bfloat16",
-    }
+    }  # fmt: skip
     before = {name: getattr(jax.config, name) for name in settings}
     try:
         for name, value in settings.items():

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from ddpg_jax.training.files import error_that_names, whole_file, write_text
+from ddpg_jax.training.arrays import read_arrays
+from ddpg_jax.training.files import whole_file, write_text
 from ddpg_jax.training.folder_lock import FolderLock
 
 
@@ -36,16 +37,11 @@ def test_text_is_in_utf8_in_a_new_folder_and_replaces_the_earlier_one_when_it_is
     assert os.listdir(path.parent) == ["table.csv"]
 
 
-def test_file_that_is_a_folder_is_named(tmp_path):
-    (tmp_path / "run").mkdir()
-    with pytest.raises(OSError, match="run could not be written: Is a directory"):
-        write_text(tmp_path / "run", "text")
-    assert os.listdir(tmp_path) == ["run"]
-
-
-def test_error_without_a_reason_of_the_system_keeps_its_own():
-    with pytest.raises(OSError, match="x could not be read: no reason"), error_that_names("x", "read"):
-        raise OSError("no reason")
+def test_file_that_is_missing_or_a_folder_is_named(tmp_path):
+    with pytest.raises(OSError, match=f"{tmp_path} could not be written: Is a directory"):
+        write_text(tmp_path, "text")
+    with pytest.raises(OSError, match="a could not be read: No such file"):
+        read_arrays(tmp_path / "a")
 
 
 HOLD = """

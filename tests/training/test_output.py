@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -51,6 +52,7 @@ def test_pipe_that_another_program_has_made_non_blocking_gets_everything():
     os.set_blocking(writer, False)
     with subprocess.Popen([sys.executable, "-c", PRINT, "2"], stdout=writer, stderr=subprocess.DEVNULL) as process:
         os.close(writer)
+        time.sleep(1)  # the pipe fills up
         with os.fdopen(reader) as stream:
             assert stream.read().splitlines() == [f"line {number}" for number in range(20_000)]
     assert process.returncode == 0

@@ -73,13 +73,10 @@ def test_policy_is_the_network_of_its_weights(saved, policy):
         np.testing.assert_allclose(actions, 2 * np.tanh(last), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("observations", [[1, 2], np.zeros((5, 2)), 3, "abc", [[1, 2, 3], [1]], {"a": 1}, None])
+@pytest.mark.parametrize("observations", [[1, 2], np.zeros((5, 2)), 3, "abc", [[1, 2, 3], [1]], {"a": 1}])
 def test_observations_that_are_not_the_trained_ones_are_refused(policy, observations):
     with pytest.raises(ValueError, match=r"but must be (\[3\] or \[\.\.\., 3\]|numbers)"):
         policy(observations)
-
-
-def test_observations_of_each_agent_must_be_one_per_agent(policy):
     with pytest.raises(ValueError, match=r"have shape \(3, 3\), but must be \[4, ..., 3\]"):
         policy.each(np.zeros((3, 3)))
 
@@ -109,8 +106,8 @@ def test_predicted_actions_are_inside_float64_bounds_that_float32_cannot_hold():
 
 @pytest.mark.parametrize(
     ("index", "agents"),
-    [(1, [1]), (-1, [3]), (slice(1, 3), [1, 2]), (np.argmax([0, 5, 1]), [1]), (np.array([3, 1]), [3, 1]),
-     ([0, 2], [0, 2]), (np.array([True, False, False, True]), [0, 3]), (np.uint8(2), [2])],
+    [(-1, [3]), (slice(1, 3), [1, 2]), (np.argmax([0, 5, 1]), [1]), (np.array([3, 1]), [3, 1]), ([0, 2], [0, 2]),
+     (np.array([True, False, False, True]), [0, 3])],
 )  # fmt: skip
 def test_agents_are_chosen_as_numpy_chooses_rows(policy, index, agents):
     chosen = policy[index]
@@ -120,6 +117,7 @@ def test_agents_are_chosen_as_numpy_chooses_rows(policy, index, agents):
 
 
 def test_chosen_agents_keep_what_is_known_of_them():
+    assert repr(new_policy(1)) == "Policy(1 agent, Pendulum-v1, 3 -> 1)"
     policy = new_policy(diverged_agents=(0, 3), best_agent=1, agents=(20, 21, 22, 23))
     some = policy[[3, 1]]
     assert (some.agents, some.diverged_agents, some.best_agent) == ((23, 21), (0,), 1)
@@ -127,14 +125,9 @@ def test_chosen_agents_keep_what_is_known_of_them():
     assert [each.agents for each in policy] == [(20,), (21,), (22,), (23,)]
 
 
-def test_numbers_of_numpy_choose_agents(policy):
-    assert policy.select(np.argmax([1, 3, 2])).agents == (1,)
-    assert policy.select(np.array([3, 0])).agents == (3, 0)
-    assert policy.select(2.0).agents == (2,)
-
-
 @pytest.mark.parametrize("agents", [4, -1, [0, 4], [], 0.5, "x"])
 def test_agents_that_are_not_there_are_refused(policy, agents):
+    assert policy.select(np.array([3, 0])).agents == (3, 0)
     with pytest.raises(ValueError, match=r"agents is .*, but must be numbers of 0 to 3"):
         policy.select(agents)
     if agents not in (-1, 0.5):
@@ -142,15 +135,12 @@ def test_agents_that_are_not_there_are_refused(policy, agents):
             policy[agents]
 
 
-def test_representation_is_a_line():
-    assert repr(new_policy()) == "Policy(4 agents, Pendulum-v1, 3 -> 1)"
-    assert repr(new_policy(1)) == "Policy(1 agent, Pendulum-v1, 3 -> 1)"
-
-
 # Files
 
 
 def test_saved_policies_are_loaded_with_the_same_bits(saved, policy):
+    policy.save(saved / "again")
+    assert (saved / "again/policy.json").read_bytes() == (saved / "policy/policy.json").read_bytes()
     for loaded in (load_policy(saved), load_policy(str(saved / "policy")), pickle.loads(pickle.dumps(policy))):
         np.testing.assert_array_equal(loaded(OBSERVATIONS), policy(OBSERVATIONS))
         assert (loaded.env_id, loaded.config, loaded.best_agent) == ("Pendulum-v1", CONFIG, 2)
@@ -164,17 +154,8 @@ def test_agents_are_loaded_by_the_numbers_that_they_have_in_the_run(tmp_path):
     assert load_policy(tmp_path).diverged_agents == (3,)
     assert load_policy(tmp_path, "best").agents == load_policy(tmp_path, np.int64(513)).agents == (513,)
     assert load_policy(tmp_path, [514, 512]).agents == (514, 512)
-    with pytest.raises(ValueError, match="agents is 3, but must be numbers of 512 to 515"):
-        load_policy(tmp_path, 3)
-    with pytest.raises(ValueError, match="agents is 'worst', but must be all, best or the numbers of agents"):
-        load_policy(tmp_path, "worst")
-
-
-def test_equal_policies_have_equal_bytes(saved, policy, tmp_path):
-    """The files hold no time, host or path."""
-    policy.save(tmp_path / "again")
-    for file in (saved / "policy").iterdir():
-        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
+    assert "agents is 3, but must be numbers of 512 to 515" in refused(tmp_path, agents=3)
+    assert "agents is 'worst', but must be all, best or the numbers of agents" in refused(tmp_path, agents="worst")
 
 
 def test_network_of_the_users_own_is_loaded_with_it(tmp_path):
@@ -210,12 +191,10 @@ def edit(folder, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_policy_of_a_newer_format_is_refused(saved):
+def test_policy_that_is_missing_or_newer_is_refused(saved, tmp_path):
     edit(saved, format=2)
     assert "format is 2, newer than 1: update ddpg_jax" in refused(saved)
-
-
-def test_missing_policy_is_refused(saved, tmp_path):
+    edit(saved, format=1)
     assert "but must be the folder of a finished run" in refused(tmp_path / "nowhere")
     (saved / "policy/actors.safetensors").unlink()
     assert "actors.safetensors is missing" in refused(saved)
@@ -224,11 +203,9 @@ def test_missing_policy_is_refused(saved, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"config": []}, {"config": {"env_idd": 3}}, {"config": {"hidden_sizes": "x"}}, {"low": 3}, {"low": []},
-        {"low": ["x"]}, {"high": [None]}, {"high": [math.nan]}, {"high": [1, 2]}, {"observation_size": 0},
-        {"observation_size": "many"}, {"observation_size": 10**9}, {"observation_size": 10**30}, {"format": "1"},
-        {"diverged_agents": 3}, {"diverged_agents": ["x"]}, {"agents": [0, 1]}, {"agents": None}, {"best_agent": 9},
-        {"network": "other"},
+        {"config": []}, {"config": {"env_idd": 3}}, {"low": []}, {"low": ["x"]}, {"high": [math.nan]}, {"high": [1, 2]},
+        {"observation_size": 0}, {"observation_size": 10**30}, {"format": "1"}, {"diverged_agents": ["x"]},
+        {"agents": [0, 1]}, {"agents": None}, {"best_agent": 9}, {"network": "other"},
     ],
 )  # fmt: skip
 def test_damaged_description_is_refused(saved, change):
@@ -236,7 +213,7 @@ def test_damaged_description_is_refused(saved, change):
     assert f"{saved / 'policy'}" in refused(saved)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"x"', '{"format": 1}', "[" * 100_000, "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"format": 1}', "[" * 100_000, "\x00\xff"])
 def test_file_that_is_not_a_description_is_refused(saved, text):
     (saved / "policy/policy.json").write_text(text, encoding="latin-1")
     assert "policy.json cannot be read" in refused(saved)
@@ -244,14 +221,10 @@ def test_file_that_is_not_a_description_is_refused(saved, text):
 
 CHANGES = {
     "cut": lambda weights, name: weights.update({name: weights[name][..., :-1]}),
-    "an agent less": lambda weights, name: weights.update({k: v[:-1] for k, v in weights.items()}),
-    "an agent less in one": lambda weights, name: weights.update({name: weights[name][:-1]}),
-    "flat": lambda weights, name: weights.update({name: np.array(3, np.float32)}),
+    "an agent less": lambda weights, name: weights.update({name: weights[name][:-1]}),
     "missing": lambda weights, name: weights.pop(name),
-    "more": lambda weights, name: weights.update({"params/more": np.zeros(4, np.float32)}),
-    "colliding": lambda weights, name: weights.update({"params": np.zeros(4, np.float32)}),
+    "more": lambda weights, name: weights.update({"params": np.zeros(4, np.float32)}),
     "float64": lambda weights, name: weights.update({name: weights[name].astype(np.float64)}),
-    "empty": lambda weights, name: weights.clear(),
 }
 
 
@@ -264,31 +237,18 @@ def test_weights_of_another_network_are_refused(saved, change):
     assert f"{file}: weights " in refused(saved)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_weights_that_are_not_finite_are_refused_unless_the_agent_is_known_to_have_diverged(saved, value):
+def test_weights_that_are_not_finite_are_refused_unless_the_agent_is_known_to_have_diverged(saved):
     file = saved / "policy/actors.safetensors"
     weights = dict(safetensors.numpy.load_file(file))
-    weights[min(weights)][1] = value
+    weights[min(weights)][1] = math.inf
     safetensors.numpy.save_file(weights, file)
     assert "are not finite in agents [1]" in refused(saved)
     edit(saved, diverged_agents=[1])
     assert load_policy(saved).diverged_agents == (1,)
 
 
-@pytest.mark.parametrize("size", [0, 5, 8, 100, -1])
+@pytest.mark.parametrize("size", [0, 100, -1])
 def test_truncated_weights_are_refused(saved, size):
     file = saved / "policy/actors.safetensors"
     file.write_bytes(file.read_bytes()[:size])
     assert "is damaged" in refused(saved)
-
-
-def test_pickled_weights_are_not_read(saved, tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    with open(saved / "policy/actors.safetensors", "wb") as file:
-        np.save(file, np.array([Bomb()], object), allow_pickle=True)
-    (tmp_path / "ran").unlink(missing_ok=True)
-    assert "is damaged" in refused(saved)
-    assert not (tmp_path / "ran").exists()

@@ -28,15 +28,12 @@ with StopSignals(ends_process=True) as stop:
 """
 
 
-def start(*words):
-    command = [sys.executable, "-c", SCRIPT, *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+COMMAND = [sys.executable, "-c", SCRIPT]
 
 
 def result(*words):
-    process = start(*words)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR1", "USR2", "XCPU"])
@@ -61,13 +58,15 @@ def test_second_sigint_ends_a_command_at_once(first):
 
 
 def test_command_listens_while_a_compiled_program_keeps_python_waiting():
-    process = start("defer")
-    assert process.stdout.readline() == "busy\n"
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline().startswith("SIGINT: stopping after the current chunk")
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
-    assert (process.returncode, err) == (130, "ended by SIGINT; resume with: go\n")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*COMMAND, "defer"], text=True, **pipes) as process:
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("SIGINT: stopping after the current chunk")
+        process.stdout.close()  # nobody reads the output any more
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 130
+        assert process.stderr.read() == "ended by SIGINT; resume with: go\n"
 
 
 def test_signals_that_the_program_handles_or_ignores_do_not_stop_a_command():
@@ -77,14 +76,6 @@ def test_signals_that_the_program_handles_or_ignores_do_not_stop_a_command():
         assert result("now", "HUP") == (0, "ends with None False\n", "")
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-def test_last_words_are_said_though_nobody_reads_the_output():
-    process = start("defer", "INT", "INT")
-    process.stdout.close()
-    assert process.wait(timeout=60) == 130
-    assert process.stderr.read().endswith("ended by SIGINT; resume with: go\n")
-    process.stderr.close()
 
 
 def handlers():
