@@ -66,12 +66,9 @@ class HostEnv(Protocol):
 
 @dataclass(frozen=True)
 class Environment:
-    """One agent's environment, made of any functions with these signatures.
+    """One agent's environment; equal ones, with the same functions, share a compiled program.
 
-    Environments are compared by value: equal ones, with the same functions, share a compiled program.
-
-    Raises:
-        ValueError: names the field, its value and the rule it breaks.
+    A wrong field raises a ValueError, which names the field, its value and the rule that it breaks.
     """
 
     env_id: str
@@ -85,13 +82,11 @@ class Environment:
     max_steps: int
     """Time limit: the number of steps after which an episode is cut off."""
     reset: Callable[[PRNGKey], tuple[State, jax.Array]]
-    """(key) -> a start state and its observation [O]; consumes the key. (`environments.adapt` flattens observations
-    that are trees of arrays.)"""
+    """(key) -> a start state and its observation [O]; consumes the key."""
     step: Callable[[PRNGKey, State, jax.Array], tuple[State, Step]]
     """(key, state, action [A]) -> the next state and the result; consumes the key. The action is within the bounds."""
     host_env: HostEnv | None = None
-    """Makes the environments if they step on the host; then `step` is not used, and `reset` returns a
-    `host_env.PendingAction`. None: `reset` and `step` are the task."""
+    """Makes environments on the host, and then `reset` is `host_env.reset`; None: `reset` and `step` are the task."""
     cacheable: bool = False
     """Whether `reset` and `step` never change, so that compiled programs may be kept between calls."""
 
@@ -101,12 +96,6 @@ class Environment:
             object.__setattr__(self, name, bounds)
             if not bounds or not np.isfinite(_to_float32(bounds)).all():
                 raise ValueError(f"{name} is {bounds}, but must be finite numbers (as float32), one per action")
-        self._check_range()
-        for name in ("observation_size", "max_steps"):
-            object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
-
-    def _check_range(self) -> None:
-        """Refuses bounds whose range is not a positive float32."""
         if len(self.low) != len(self.high):
             raise ValueError(f"high is {self.high}, but must be {len(self.low)} numbers, like low")
         low, high = _to_float32(self.low), _to_float32(self.high)
@@ -114,6 +103,8 @@ class Environment:
             raise ValueError(f"high is {self.high}, but must be above low, {self.low}, in each action (as float32)")
         if not np.all(high / 2 - low / 2 < np.finfo(np.float32).max / 2):
             raise ValueError(f"high is {self.high}, but must be at most 3.4e38 above low, {self.low}, in each action")
+        for name in ("observation_size", "max_steps"):
+            object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
 
     @property
     def action_size(self) -> int:

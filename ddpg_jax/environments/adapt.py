@@ -157,12 +157,9 @@ def flat(observation: Any) -> jax.Array:
 
 def _strong_types(state: State) -> State:
     """Returns the state as arrays whose dtypes do not change in a loop."""
-
-    def strong(x: Any) -> jax.Array:
-        x = jnp.asarray(x)
-        return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) else jax.lax.convert_element_type(x, x.dtype)
-
-    return jax.tree.map(strong, state)
+    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)  # noqa: E731
+    state = jax.tree.map(jnp.asarray, state)
+    return jax.tree.map(lambda x: x if is_key(x) else jax.lax.convert_element_type(x, x.dtype), state)
 
 
 def with_default_settings(function: Callable) -> Callable:
@@ -198,15 +195,15 @@ def _observation_parts(observation: Any, name: str, environment: Environment) ->
 
 def _require_same_state(before: State, after: State, environment: Environment, when: str) -> None:
     """Refuses a change of the structure, a shape or a dtype of the state: a loop carries one type."""
-    expected, found = (
-        {"": str(jax.tree.structure(state))}
+    shapes: list[dict[str, Any]] = [
+        {"": jax.tree.structure(state)}
         | {jax.tree_util.keystr(path): _shape_of(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
         for state in (before, after)
-    )
-    for path in expected:
-        if found[path] != expected[path]:
-            rule = f"be {expected[path]}, as after a reset"
-            raise _fault(environment, f"state{path}", f"is {found[path]} {when}", rule)
+    ]
+    for path, expected in shapes[0].items():
+        found = shapes[1][path]
+        if found != expected:
+            raise _fault(environment, f"state{path}", f"is {found} {when}", f"be {expected}, as after a reset")
 
 
 def _shape_of(leaf: Any) -> str:

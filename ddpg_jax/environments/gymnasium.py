@@ -109,14 +109,10 @@ class GymnasiumEnv:
     """An environment of Gymnasium by what `gymnasium.make` is given (a `HostEnv`)."""
 
     env_id: str
-    """The name in messages."""
-    name: str
-    """Gymnasium's own."""
-    env_args: tuple[str, ...]
-    """Arguments as words. They are parsed anew for each environment, because a list would be shared."""
+    name: str  # Gymnasium's own
+    env_args: tuple[str, ...]  # words, which are parsed anew for each environment, because a list would be shared
     action_repeat: int = 1
-    is_drawn: bool = False
-    """Whether `render` returns frames."""
+    is_drawn: bool = False  # whether `render` returns frames
 
     def repeating(self, times: int) -> "GymnasiumEnv":
         """Returns the environment in which every action is executed `times` times and the rewards are added up."""
@@ -168,7 +164,10 @@ class GymnasiumEnvs:
             env: Any = self._envs[index]
             start: Any = None if starts is None else starts[position]
             options = {} if start is None else {"seed": int(start) if np.ndim(start) == 0 else 0}
-            observation, _ = self._call("reset", "(observation, info)", env.reset, **options)
+            result = self._call("reset", env.reset, **options)
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise self._failure("reset", f"returns {type(result).__name__}, but must return (observation, info)")
+            observation = result[0]
             if np.ndim(start):
                 env.unwrapped.state = np.asarray(start, np.float64)
                 observation = np.array([np.cos(start[0]), np.sin(start[0]), start[1]])
@@ -177,17 +176,20 @@ class GymnasiumEnvs:
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> Step:
         """Executes the actions [n, A] where `active` [n]; returns NumPy arrays [n, ...]."""
-        num, space, rule = len(self._envs), self._actions, "(observation, reward, terminated, truncated, info)"
+        num, space = len(self._envs), self._actions
         # An agent that has diverged may have no numbers as actions; and a float64's bounds may lie inside a float32's.
         inside = np.nan_to_num(actions).astype(np.float64).reshape(num, *space.shape).clip(space.low, space.high)
         shaped = inside.astype(space.dtype)
         rewards, ends = np.zeros(num), np.zeros((2, num), bool)
         for index in np.flatnonzero(active).tolist():
             for _ in range(self._action_repeat):
-                result = self._call("step", rule, self._envs[index].step, shaped[index])
-                self._keep(index, result[0], "a step")
-                rewards[index] += self._number("reward", result[1])
-                ends[:, index] = self._number("terminated", result[2]), self._number("truncated", result[3])
+                # Gymnasium's wrapper for the time limit returns five values, or raises an error.
+                observation, reward, terminated, truncated, _ = self._call(
+                    "step", self._envs[index].step, shaped[index]
+                )
+                self._keep(index, observation, "a step")
+                rewards[index] += self._number("reward", reward)
+                ends[:, index] = self._number("terminated", terminated), self._number("truncated", truncated)
                 if ends[:, index].any():
                     break
         results: list[Any] = [self._observations.copy(), rewards, *ends]
@@ -195,9 +197,9 @@ class GymnasiumEnvs:
 
     def render(self, index: int) -> np.ndarray:
         """Draws one environment as a frame [H, W, 3] of 8-bit colours. They must come from a task's `film_env`."""
-        frame = np.array(self._call("render", "", self._envs[index].render))
+        frame = np.array(self._call("render", self._envs[index].render))
         if frame.ndim != 3:
-            raise self._failure(f"render of {self._env_id!r} returns no frame [H, W, 3]: use the task's film_env")
+            raise self._failure("render", "returns no frame [H, W, 3]: use the task's film_env")
         return frame
 
     def close(self) -> None:
@@ -211,8 +213,7 @@ class GymnasiumEnvs:
                 observation = spaces.flatten(self._space, observation)
             self._observations[index] = np.reshape(observation, self._observations.shape[1])
         except Exception as error:  # numbers or names are missing, or they are not numbers
-            place = f"observation of {self._env_id!r} after {after}"
-            raise self._failure(f"{place} does not fit {self._space}: {one_line(error)}") from None
+            raise self._failure("observation", f"after {after} does not fit {self._space}: {one_line(error)}") from None
 
     def _number(self, name: str, value: Any) -> float:
         """Returns a reward or a flag as a number; arrays of any library with one number are numbers."""
@@ -221,22 +222,17 @@ class GymnasiumEnvs:
         except Exception:  # an array of several numbers
             number = None
         if not isinstance(number, int | float):
-            raise self._failure(f"{name} of {self._env_id!r} is {value!r}, but must be a number")
+            raise self._failure(name, f"is {value!r}, but must be a number")
         return number
 
-    def _call(self, name: str, rule: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Returns what a function of an environment returns: a tuple of the rule's length, or anything."""
+    def _call(self, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
-            result = function(*arguments, **options)
+            return function(*arguments, **options)
         except Exception as error:
-            raise self._failure(f"{name} of {self._env_id!r} raises {one_line(error)}") from error
-        if rule and (not isinstance(result, tuple) or len(result) != rule.count(",") + 1):
-            shown = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
-            raise self._failure(f"{name} of {self._env_id!r} returns {shown}, but must return {rule}")
-        return result
+            raise self._failure(name, f"raises {one_line(error)}") from error
 
-    def _failure(self, message: str) -> HostEnvFailure:
-        return HostEnvFailure(self._env_id, message)
+    def _failure(self, name: str, fault: str) -> HostEnvFailure:
+        return HostEnvFailure(self._env_id, f"{name} of {self._env_id!r} {fault}")
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ def check(environment: Environment) -> None:
                 step = envs.step(middle, active)
                 seen.append(np.asarray(step.observation))
                 if step.terminated[0] or step.truncated[0]:
-                    break
+                    envs.begin(first, None)
             seen.append(envs.begin(first, None))
     except HostEnvFailure as failure:
         raise ValueError(f"{failure}, but {INTERFACE}" if failure.__cause__ else str(failure)) from failure

@@ -21,17 +21,10 @@ _kept: dict[tuple[str, tuple[str, ...], int], Task] = {}
 def make_task(env_id: str, env_args: Sequence[str] = (), action_repeat: int = 1) -> Task:
     """Returns the task of that name, checked and adapted; each action is executed `action_repeat` times.
 
+    `env_id` is a name of gymnax, such as "Pendulum-v1"; one of another library behind its own and a colon, such as
+    "playground:CartpoleSwingup"; or "package.module:function", which returns an `Environment` or a `Task`. `env_args`
+    are words NAME=VALUE. Raises ValueError for what cannot be found or made here, or does not return what it must.
     Tasks of libraries whose functions never change are made once, so that programs compiled for them can be used again.
-    Tasks of your own are made in every call.
-
-    Args:
-        env_id: a name of gymnax, such as "Pendulum-v1"; one of another library behind its own and a colon, such as
-            "playground:CartpoleSwingup"; or "package.module:function", which returns an `Environment` or a `Task`.
-        env_args: arguments of the environment, each NAME=VALUE.
-        action_repeat: a whole number.
-
-    Raises:
-        ValueError: names what cannot be found or made here, or what the environment does not return as it must.
     """
     name = (env_id, tuple(env_args), action_repeat)
     if name in _kept:

@@ -228,16 +228,6 @@ def test_expensive_reset_is_not_moved_out_of_its_loop(num_agents):
     assert seconds(train, states, hyperparameters, 40) < 10 * seconds(reset, jax.random.key(0))
 
 
-def test_nan_in_an_observation_reaches_the_agent_unless_it_is_terminal():
-    nan, sound = jnp.array([jnp.nan, 1.0]), environment().reset
-    dying = environment(observation=nan, reward=jnp.float32(1), ends=(jnp.bool_(True), False), reset=sound)
-    assert explored(small_config(), dying, 3)[0].next_observation.tolist() == [[0.0, 1.0]] * 3
-    _, agent = trained(small_config(), dying, 20)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(agent.actor))
-    broken = environment(observation=nan)
-    assert np.isnan(explored(small_config(), broken, 3)[0].next_observation[:, 0]).all()
-
-
 def test_evaluations_end_when_no_episode_is_alive():
     steps = []
 

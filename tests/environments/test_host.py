@@ -15,7 +15,7 @@ from ddpg_jax.environments.host import HostEnvFailure, film, host_greedy_episode
 class Clocks:
     """Observe (seed, steps so far). Reward: seed + action. An episode from seed s terminates after s + 1 steps."""
 
-    def __init__(self, num: int) -> None:
+    def __init__(self, num):
         self.seed, self.steps, self.closed, self.log = np.zeros(num), np.zeros(num), False, []
 
     def __len__(self):
@@ -87,12 +87,9 @@ def test_greedy_episodes_do_not_depend_on_how_many_run_at_a_time(width):
     assert sum(active.sum() for active in envs.log) == 2 * steps.sum()  # no step is wasted
 
 
-def test_greedy_episodes_end_at_the_time_limit():
+def test_greedy_episodes_end_at_the_time_limit_and_with_actions_that_are_no_numbers():
     episodes = host_greedy_episodes(act, Clocks(1), starts_at(50, 2), 1, clock(max_steps=5))
     assert episodes.returns.tolist() == [[5 * 50 + 1, 3 * 2 + 1]]
-
-
-def test_actions_that_are_no_numbers_end_no_evaluation():
     episodes = host_greedy_episodes(lambda seen: act(seen) * np.nan, Clocks(1), starts_at(2), 1, clock())
     assert episodes.returns.tolist() == [[6.0]]
 
@@ -112,25 +109,25 @@ def test_check_makes_two_steps_and_closes():
     assert (len(envs.log), envs.closed) == (2, True)
 
 
-def test_observations_of_another_size_are_refused():
-    class Wide(Clocks):
-        def see(self):
-            return np.zeros((len(self), 3), np.float32)
-
-    environment = clock(kind=Wide)
-    with pytest.raises(ValueError, match=r"observation of 'clock' has 3 numbers, but must have 2"):
-        adapt(environment)
-    assert environment.host_env.made[0].closed
+class Wide(Clocks):
+    def see(self):
+        return np.zeros((len(self), 3), np.float32)
 
 
-def test_failure_during_the_check_is_one_line_with_the_interface():
-    class Broken(Clocks):
-        def step(self, actions, active):
-            raise HostEnvFailure("clock", "step of 'clock' raises OSError: no port") from OSError("no port")
+class Broken(Clocks):
+    def step(self, actions, active):
+        raise HostEnvFailure("clock", "step of 'clock' raises OSError: no port") from OSError("no port")
 
-    environment = clock(kind=Broken)
-    with pytest.raises(
-        ValueError, match=r"^step of 'clock' raises OSError: no port, but reset\(seed=...\) must return"
-    ):
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Wide, r"observation of 'clock' has 3 numbers, but must have 2"),
+        (Broken, r"^step of 'clock' raises OSError: no port, but reset\(seed=...\) must return"),
+    ],
+)
+def test_environment_that_fails_its_check_is_refused_and_closed(kind, message):
+    environment = clock(kind=kind)
+    with pytest.raises(ValueError, match=message):
         adapt(environment)
     assert environment.host_env.made[0].closed

@@ -16,7 +16,6 @@ from ddpg_jax.environments import user_env
 from ddpg_jax.environments.registry import is_user_env, listed, make_task, providers_of, task_of
 
 CART = """
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,23 +24,17 @@ import ddpg_jax
 
 def make_cart(length=1.0, falls=True):
     def reset(key):
-        state = jax.random.uniform(key, (2,), minval=-0.5, maxval=0.5)  # position in m, velocity in m/s
-        return state, state
+        return jnp.array([0.0, 0.0]), jnp.array([0.0, 0.0])  # position in m, velocity in m/s
 
     def step(key, state, action):
-        velocity = state[1] + 0.1 * action[0]
-        position = state[0] + 0.1 * velocity
-        fallen = falls & (jnp.abs(position) > length)
-        state = jnp.stack([position, velocity])
-        return state, ddpg_jax.Step(state, -(position**2), terminated=fallen, truncated=jnp.bool_(False))
+        fallen = falls & (jnp.abs(state[0]) > length)
+        return state, ddpg_jax.Step(state, -(state[0] ** 2), terminated=fallen, truncated=jnp.bool_(False))
 
     return ddpg_jax.Environment("cart", 2, (-1.0,), (1.0,), 100, reset, step)
 
 
 def make_drawn_cart():
-    def draw(states):
-        return [np.full((10, 20, 3), int(100 + 100 * state[0]), np.uint8) for state in states]
-
+    draw = lambda states: [np.full((10, 20, 3), int(100 + 100 * state[0]), np.uint8) for state in states]
     return ddpg_jax.Task(make_cart(), optimal_returns=[0.0] * 8, solved_shortfall=1.0, draw=draw)
 """
 
@@ -79,8 +72,7 @@ def test_arguments_reach_the_function(cart):
         ("make_cart", ("size=2",), r"with env_args size=2, but must be MODULE:FUNCTION, .*TypeError: .*'size'"),
         ("make_cart", ("length=x",), r"step of 'cart' raises .*, but must return \(state, Step\)"),
         ("make_car", (), r"AttributeError: module '.*' has no attribute 'make_car'"),
-        ("CART", (), r"AttributeError"),
-        ("np.array", (), r"AttributeError"),
+        ("np", (), r"MODULE:FUNCTION, which can be called here .*: TypeError"),
     ],
 )
 def test_functions_that_make_nothing_are_refused(cart, name, words, message):
@@ -106,10 +98,6 @@ def test_module_is_found_in_the_current_folder_and_in_that_of_the_run(env_id, tm
         assert found.stdout.splitlines()[1] == str(tmp_path / "own")
 
 
-def test_environments_of_libraries_are_not_the_users():
-    assert [is_user_env(name) for name in ("gymnasium:Pendulum-v1", "Pendulum-v1", "brax:ant")] == [False] * 3
-
-
 def test_folder_of_a_module_is_the_one_that_python_looks_in(tmp_path, monkeypatch):
     (tmp_path / "package_of_test" / "inner").mkdir(parents=True)
     for file in ("__init__.py", "inner/__init__.py", "inner/module.py"):
@@ -118,6 +106,7 @@ def test_folder_of_a_module_is_the_one_that_python_looks_in(tmp_path, monkeypatc
     for module in ("package_of_test", "package_of_test.inner", "package_of_test.inner.module"):
         assert user_env.folder_of(f"{module}:make") == str(tmp_path)
     assert user_env.folder_of("sys:exit") is None  # not made from a file
+    assert [is_user_env(name) for name in ("gymnasium:Pendulum-v1", "Pendulum-v1", "brax:ant")] == [False] * 3
 
 
 # Libraries
@@ -126,12 +115,12 @@ def test_folder_of_a_module_is_the_one_that_python_looks_in(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("env_id", "message"),
     [
-        ("nowhere_to_be_found:make", r"must be MODULE:FUNCTION, which can be imported and called here: ModuleNotFound"),
-        ("os:getpid", r"returns a ddpg_jax.Environment or a ddpg_jax.Task; it returns int"),
+        ("nowhere_to_be_found:make", r"must be MODULE:FUNCTION, .*: ModuleNotFoundError: No module named 'nowhere"),
+        ("os:getpid", r"which can be called here and returns a ddpg_jax.Environment .*: TypeError: it returns int"),
         ("Pendulum-v9", r"^env_id is 'Pendulum-v9', which gymnax does not have, but must be one of Pendulum-v1, Mount"),
-        ("gymnax:Pendulum-v9", r"^env_id is 'gymnax:Pendulum-v9', but must be gymnax: and one of Pendulum-v1"),
+        ("gymnax:Pendulum-v9", r"^env_id is 'gymnax:Pendulum-v9', which gymnax does not have, but must be one of Pend"),
         ("CartPole-v1", r"^env_id is 'CartPole-v1', but must have continuous actions; its actions are Discrete"),
-        ("MountainCar-v0", r"^env_id is 'MountainCar-v0', but must have continuous actions"),
+        ("HalfCheetah-v5", r"'HalfCheetah-v5', which gymnax .*, but must be gymnasium:HalfCheetah-v5$"),
     ],
 )
 def test_unknown_environments_are_refused(env_id, message):
@@ -139,12 +128,10 @@ def test_unknown_environments_are_refused(env_id, message):
         make_task(env_id)
 
 
-def test_bare_name_of_another_library_is_answered_with_its_provider():
+def test_providers_of_a_bare_name():
     assert providers_of("HalfCheetah-v5") == ["gymnasium:HalfCheetah-v5"]
     assert providers_of("Pendulum-v1") == ["gymnax:Pendulum-v1", "gymnasium:Pendulum-v1"]
     assert providers_of("Nowhere") == []
-    with pytest.raises(ValueError, match=r"'HalfCheetah-v5', which gymnax .*, but must be gymnasium:HalfCheetah-v5$"):
-        make_task("HalfCheetah-v5")
 
 
 def test_missing_library_is_named_with_its_extra(monkeypatch):
@@ -165,9 +152,9 @@ def test_arguments_reach_gymnax():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("mass=2", r"env_args has mass, but must have parameters of Pendulum-v1: .*max_torque"),
-        ("g=heavy", r"env_args has g=heavy, but must have a number for g"),
-        ("g=none", r"env_args has g=None, but must have a number for g"),
+        ("mass=2", r"env_args has mass=2, but must have numbers for parameters of Pendulum-v1: .*max_torque"),
+        ("g=heavy", r"env_args has g=heavy, but must have numbers for parameters"),
+        ("g=none", r"env_args has g=None, but must have numbers for parameters"),
         ("max_steps_in_episode=0", r"max_steps is 0, but must be a whole number >= 1"),
         ("max_torque=1e31", r"bounds of the actions of 'Pendulum-v1' are"),
     ],
@@ -181,10 +168,7 @@ def test_environment_that_a_program_registers_with_gymnax_may_change():
     import gymnax
     from gymnax.environments.classic_control.pendulum import Pendulum
 
-    class Longer(Pendulum):
-        pass
-
-    gymnax.register("Longer-v0", Longer)
+    gymnax.register("Longer-v0", type("Longer", (Pendulum,), {}))
     task = make_task("Longer-v0")
     assert (task.environment.observation_size, task.environment.cacheable) == (3, False)
     assert make_task("Longer-v0") is not task
@@ -193,7 +177,6 @@ def test_environment_that_a_program_registers_with_gymnax_may_change():
 def test_task_of_a_configuration_is_the_one_that_its_agents_train_in():
     config = Config(env_id="Pendulum-v1", env_args=("g=1.0",), action_repeat=2)
     assert task_of(config) is make_task("Pendulum-v1", ["g=1.0"], 2)
-    assert task_of(config).environment.max_steps == 100
 
 
 def test_unknown_backend_of_matplotlib_ends_no_import():
@@ -233,5 +216,5 @@ def test_environment_of_a_library_with_braxs_interface(module, env_id):
     for word in ("no_such_argument=1", "episode_length=0", "episode_length=long"):
         with pytest.raises(ValueError, match=rf"env_id is '{env_id}' with env_args {word}, but must be"):
             make_task(env_id, [word])
-    with pytest.raises(ValueError, match=rf"env_id is '{env_id}0', but must be {env_id.partition(':')[0]}: and one of"):
+    with pytest.raises(ValueError, match=rf"env_id is '{env_id}0', which .* does not have, but must be one of"):
         make_task(f"{env_id}0")
