@@ -1,11 +1,12 @@
 """Simulates how often the 95% intervals of `ddpg_jax.results.statistics` contain the true value.
 
-    python benchmarks/interval_coverage.py      # writes results/interval_coverage.json; about 15 minutes on one core
+    python benchmarks/interval_coverage.py      # writes results/interval_coverage.json; about 20 minutes on one core
 
 Samples of 5 to 32 agents are drawn from known distributions: normal, exponential, lognormal, and a mixture in which
 each agent fails with a probability of 10% or 25%; with 30%, failed agents reach into the middle half that the
-interquartile mean averages, and no method here covers it with few agents. The package uses the methods marked with
-`*`: they cover the true value in at least 93% of the samples of each of the other distributions, for each size.
+interquartile mean averages, and no method here covers it with few agents and a useful width. The package uses the
+methods marked with `*`: they cover the true value in at least 93% of the samples of each of the other distributions,
+for each size.
 """
 
 import argparse

@@ -22,7 +22,6 @@ from ddpg_jax.merge import merge_folders
 from ddpg_jax.training.output import ignore_broken_pipe
 
 PROGRAM = "python -m ddpg_jax.cluster"
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +44,11 @@ class Options(run.Options):
 def _end_with_parent() -> None:
     """Lets this process be killed when its parent ends; otherwise it would keep its run folder locked."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def train_seeds(folder: Path, words: list[str], directory: Path) -> None:
-    """Runs a task in a process of its own, which ends with this one.
-
-    Raises:
-        ChildProcessError: if it was killed or stopped, so that it can be continued.
-    """
+    """Runs a task in a process of its own, which ends with this one; if it was killed, raises ChildProcessError."""
     is_begun = (folder / "config.json").exists()
     if not is_begun:
         shutil.rmtree(folder, ignore_errors=True)
@@ -74,7 +69,7 @@ def train_tasks(options: Options, folders: dict[Path, range], words: list[str]) 
         **{"num_cpus": 0, kind: options.devices or 1}, max_retries=options.retries, retry_exceptions=[ChildProcessError]
     )
     pending = [
-        task.remote(folder, [*words, *to_words({"seeds": seeds})], Path.cwd()) for folder, seeds in folders.items()
+        task.remote(folder, [*words, *to_words({"seeds": each})], Path.cwd()) for folder, each in folders.items()
     ]
     config = options.swept[0].config
     num_rows = -(-config.total_steps // config.eval_every) * len(options.swept) * len(options.seeds)
@@ -99,8 +94,8 @@ def _run(options: Options, words: list[str]) -> int:
         raise ValueError("ray is not installed, but must be: pip install 'ddpg_jax[ray]'")
     from ddpg_jax.training.run_folder import fresh_folder
 
-    starts = options.seeds[:: options.per_task]
-    ranges = [range(start, min(start + options.per_task, options.seeds.stop)) for start in starts]
+    num = options.per_task
+    ranges = [options.seeds[i : i + num] for i in range(0, len(options.seeds), num)]
     if options.plan or options.list_environments:
         return run.main([*words, *to_words({"seeds": ranges[0]})])
     out = (options.out or fresh_folder(options)).absolute()
@@ -110,12 +105,11 @@ def _run(options: Options, words: list[str]) -> int:
     tasks.mkdir(parents=True, exist_ok=True)
     folders = {tasks / f"{seeds.start}-{seeds.stop}": seeds for seeds in ranges}
     train_tasks(options, folders, words)
-    unfinished = [folder for folder in folders if not (folder / "summary.json").exists()]
-    for folder in unfinished:
-        log = folder.with_suffix(".log")
-        last = log.read_text().splitlines()[-1:] if log.exists() else ["it was not started"]
-        print(f"error: {folder} is not finished: {''.join(last)}", file=sys.stderr)
-    if unfinished:
+    if unfinished := [folder for folder in folders if not (folder / "summary.json").exists()]:
+        for folder in unfinished:
+            log = folder.with_suffix(".log")
+            last = log.read_text().splitlines()[-1:] if log.exists() else ["it was not started"]
+            print(f"error: {folder} is not finished: {''.join(last)}", file=sys.stderr)
         return 1
     merged = merge_folders([*folders], out)
     return int(options.fail_on_divergence and bool(merged.summary.diverged))

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
-from typing import Annotated, Any, NamedTuple, NoReturn, NotRequired, Required, TypedDict, TypeVar
+from typing import Annotated, Any, NamedTuple, NoReturn, NotRequired, Required, TypedDict, TypeVar, get_args
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -59,16 +59,13 @@ class Flag(NamedTuple):
     @property
     def is_positional(self) -> bool:
         """Whether the value is given without the field's name."""
-        return POSITIONAL in getattr(self.annotation, "__metadata__", ())
+        return POSITIONAL in get_args(self.annotation)
 
 
 def flags_of(cls: type, sections: Mapping[str, str] | None = None, default: Any = None) -> list[Flag]:
     """Returns the flags of a dataclass: its fields that have a description.
 
-    Args:
-        cls: the dataclass.
-        sections: names of sections of the help by their first fields.
-        default: an instance whose values are shown as defaults.
+    `sections` names sections of the help by their first fields; `default` is an instance with the defaults to show.
     """
     found, section, texts = [], "options", descriptions(cls)
     for field in dataclasses.fields(cls):
@@ -88,17 +85,13 @@ def read(flags: Sequence[Flag], arguments: Sequence[str], program: str, descript
     sections: dict[str, dict[str, Any]] = {}
     for flag in flags:
         sections.setdefault(flag.section, {})[flag.name] = _for_tyro(flag)
-    boxes = {name: Annotated[_typed_dict(name, hints), tyro.conf.OmitArgPrefixes] for name, hints in sections.items()}
+    typed_dict: Any = TypedDict  # whose fields are known only here
+    boxes = {name: Annotated[typed_dict(name, hints), tyro.conf.OmitArgPrefixes] for name, hints in sections.items()}
     single = [*boxes] == ["options"]  # whose flags stand beside --help, in the box that has no name
-    command: Any = boxes["options"] if single else _typed_dict("CommandLine", boxes)
-    found, rest = tyro.cli(
-        command,
-        args=[*_with_values(arguments, flags)],
-        prog=program,
-        description=description,
-        return_unknown_args=True,
-        config=(tyro.conf.HelptextFromCommentsOff,),  # which saves the search for them in all sources
-    )
+    command: Any = boxes["options"] if single else typed_dict("CommandLine", boxes)
+    found, rest = tyro.cli(command, args=[*_with_values(arguments, flags)], prog=program, description=description,
+                           return_unknown_args=True,  # the search for comments in all sources would take long
+                           config=(tyro.conf.HelptextFromCommentsOff,))  # fmt: skip
     given = found if single else dict(chain(*(box.items() for box in found.values())))
     for flag in flags:
         if flag.is_positional and flag.kind.is_tuple and not any(word.startswith("-") for word in rest):
@@ -106,13 +99,12 @@ def read(flags: Sequence[Flag], arguments: Sequence[str], program: str, descript
             given[flag.name], rest = [words] if words else [], []
     if rest:
         raise ValueError(_refusal_of(rest[0], [flag.name for flag in flags]))
-    return {flag.name: _value(flag, given[flag.name]) for flag in flags if given.get(flag.name, []) != []}
-
-
-def _value(flag: Flag, words: Any) -> Any:
-    if flag.kind.type is bool:
-        return words
-    return from_text([*chain(*words)] if flag.kind.is_tuple else words, flag.annotation)
+    values = {}
+    for flag in flags:
+        if (words := given.get(flag.name, [])) != []:
+            several = [*chain(*words)] if flag.kind.is_tuple else words
+            values[flag.name] = words if flag.kind.type is bool else from_text(several, flag.annotation)
+    return values
 
 
 def to_words(values: Mapping[str, Any]) -> list[str]:
@@ -128,22 +120,14 @@ def to_words(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-_typed_dict: Any = TypedDict  # whose fields are known only here
-
-
 def _for_tyro(flag: Flag) -> Any:
-    """Returns the type from which tyro reads the words of a flag and describes it; it is absent where it is not given.
-
-    A flag that takes several words may be repeated; it is a list with the words of each time.
-    """
-    kind = flag.kind
-    rule = kind.rule.text if kind.type in (int, float) or kind.choices else ""
+    """Returns the type with which tyro reads and describes a flag: of several words, a list with those of each time."""
+    kind, rule = flag.kind, flag.kind.rule.text
     hint = "(required)" if flag.default is dataclasses.MISSING else f"(default: {format_value(flag.default)})"
     if flag.is_positional or (flag.default is None and "(default: " in flag.description):
         hint = ""
-    text = tyro.conf.arg(
-        help=" ".join([flag.description, *([f"{rule[0].upper()}{rule[1:]}."] if rule else [])]), help_behavior_hint=hint
-    )
+    shown = f" {rule[0].upper()}{rule[1:]}." if kind.type in (int, float) or kind.choices else ""
+    text = tyro.conf.arg(help=flag.description + shown, help_behavior_hint=hint)
     if kind.type is bool:
         return NotRequired[Annotated[bool, text]]
     words: Any = PrimitiveConstructorSpec(
@@ -159,11 +143,7 @@ def _for_tyro(flag: Flag) -> Any:
 
 
 def _with_values(arguments: Sequence[str], flags: Sequence[Flag]) -> Iterator[str]:
-    """Yields the words, with `--seeds=` for `--seeds` where no value follows, which the field's own check refuses.
-
-    Raises:
-        ValueError: if a switch is given a value.
-    """
+    """Yields the words, with `--seeds=` for `--seeds` where no value follows, which the field's own check refuses."""
     switches = {flag.name for flag in flags if flag.kind.type is bool}
     scalars = {flag.name for flag in flags if not flag.kind.is_tuple} - switches
     for word, after in zip_longest(arguments, arguments[1:], fillvalue="--"):

@@ -26,8 +26,6 @@ from ddpg_jax.training.policy import Policy, policy_folders, read_policy
 from ddpg_jax.training.run_folder import read_config
 from ddpg_jax.training.setup_factory import make_algorithm
 
-USUAL_EPISODES, USUAL_EPISODES_ON_HOST = 512, 32
-
 
 @dataclass(frozen=True)
 class Options:
@@ -66,11 +64,11 @@ def evaluate(options: Options) -> list[str]:
         read_config(folder)  # so that a user's own environment is found
     policies = [read_policy(path) for path in policy_folders(folder)]
     task = evaluation_task(policies[0], options.gymnasium, options.env_args)
-    num = options.episodes or (USUAL_EPISODES if task.environment.host_env is None else USUAL_EPISODES_ON_HOST)
+    num = options.episodes or (512 if task.environment.host_env is None else 32)
     has_table = task.optimal_returns is not None and task.environment.env_id != policies[0].env_id
     starts = task.evaluation_starts(num) if has_table else task.starts_of(options.seed, num)
-    masks = [~np.isin(np.arange(len(policy)), policy.diverged_agents) for policy in policies]
-    finite = [policy[mask] for policy, mask in zip(policies, masks, strict=True) if mask.any()]
+    known = [([i for i in range(len(policy)) if i not in policy.diverged_agents], policy) for policy in policies]
+    finite = [policy[indices] for indices, policy in known if indices]
     if not finite:
         raise ValueError(f"run_folder is {folder}, but must have agents that have not diverged")
     returns = np.concatenate([greedy_returns(policy, task, starts) for policy in finite])
@@ -82,11 +80,7 @@ def evaluate(options: Options) -> list[str]:
 
 
 def evaluation_task(policy: Policy, gymnasium: str | None, env_args: tuple[str, ...]) -> Task:
-    """Returns the task in which a policy is evaluated.
-
-    Raises:
-        ValueError: if there is no such environment, or its spaces differ from the policy's.
-    """
+    """Returns the task in which a policy is evaluated; raises ValueError if there is none, or its spaces differ."""
     if policy.config is None:
         raise ValueError("config is null in policy.json, but must say on which task the policy was trained")
     trained_on = task_of(policy.config)
@@ -97,11 +91,13 @@ def evaluation_task(policy: Policy, gymnasium: str | None, env_args: tuple[str, 
     if gymnasium is None:
         return trained_on
     task = make_task(f"gymnasium:{gymnasium}", env_args, policy.config.action_repeat)
-    ours, theirs = ((env.observation_size, env.low, env.high) for env in (trained_on.environment, task.environment))
-    if ours[0] != theirs[0] or len(ours[1]) != len(theirs[1]) or not np.allclose(ours[1:], theirs[1:]):
+    here, there = trained_on.environment, task.environment
+    sizes = [(env.observation_size, len(env.low)) for env in (here, there)]
+    if sizes[0] != sizes[1] or not np.allclose((here.low, here.high), (there.low, there.high)):
         raise ValueError(
-            f"gymnasium is {gymnasium!r}, with {theirs[0]} observations and actions from {theirs[1]} to {theirs[2]}, "
-            f"but must have the policies' {ours[0]} observations, and actions from {ours[1]} to {ours[2]}"
+            f"gymnasium is {gymnasium!r}, with {there.observation_size} observations and actions from {there.low} to "
+            f"{there.high}, but must have the policies' {here.observation_size} observations, and actions from "
+            f"{here.low} to {here.high}"
         )
     return task
 
@@ -138,10 +134,9 @@ def describe(returns: np.ndarray, task: Task, optimum: np.ndarray | None) -> lis
     ]
     if optimum is not None:
         short = statistics.describe_shortfall(statistics.shortfall(returns, optimum), task.solved_shortfall)
-        lines.append(
-            f"shortfall to the optimum: mean {short.mean:.2f}, IQM {short.iqm:.2f}, worst {short.largest:.2f}; "
-            f"solved: {short.num_solved} of {len(returns)} agents"
-        )
+        solved = f"solved: {short.num_solved} of {len(returns)} agents"
+        numbers = f"mean {short.mean:.2f}, IQM {short.iqm:.2f}, worst {short.largest:.2f}"
+        lines.append(f"shortfall to the optimum: {numbers}; {solved}")
     return lines
 
 
@@ -149,11 +144,8 @@ def _notes(folder: Path, policy: Policy) -> Iterator[str]:
     """Yields what to know about the results: the returns in the run's own summary, and if an average has acted."""
     if (folder / "summary.json").is_file():
         summary = json.loads((folder / "summary.json").read_bytes())
-        mean, iqm = (summary["final_return"][name] for name in ("mean", "iqm"))
-        yield (
-            f"the run's own summary, {summary['final_episodes']} episodes in {summary['env_id']}: "
-            f"mean {mean:.2f}, IQM {iqm:.2f}"
-        )
+        run, returns = f"{summary['final_episodes']} episodes in {summary['env_id']}", summary["final_return"]
+        yield f"the run's own summary, {run}: mean {returns['mean']:.2f}, IQM {returns['iqm']:.2f}"
     if policy.config is not None and policy.config.ema_tau < 1:
         yield f"each agent was evaluated with an average of its actor's weights (ema_tau {policy.config.ema_tau:g})"
 

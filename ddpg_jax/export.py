@@ -15,9 +15,6 @@ from ddpg_jax.training.files import write_whole
 from ddpg_jax.training.output import ignore_broken_pipe
 from ddpg_jax.training.policy import Policy, load_policy
 
-PLATFORMS = ("cpu", "cuda")
-"""The platforms on which an exported policy runs."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -39,8 +36,8 @@ def export_policy(policy: Policy) -> bytes:
     """Returns the policies for `jax.export.deserialize`: observations [B, O] float32 to actions [N, B, A]; any B."""
     (num_observations,) = jax.export.symbolic_shape("B")
     example = jax.ShapeDtypeStruct((num_observations, policy.observation_size), jnp.float32)
-    exported = jax.export.export(jax.jit(lambda observations: policy(observations)), platforms=PLATFORMS)(example)
-    return bytes(exported.serialize())
+    export = jax.export.export(jax.jit(lambda observations: policy(observations)), platforms=("cpu", "cuda"))
+    return bytes(export(example).serialize())
 
 
 @pinned_jax_config()
@@ -52,11 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         agents = int(options.agents) if options.agents.isdecimal() else options.agents
         policy = load_policy(options.run_folder, agents)  # type: ignore[arg-type]  # which checks it
         write_whole(out, export_policy(policy))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ImportError:
-        print("error: flatbuffers is not installed: pip install 'ddpg_jax[export]'", file=sys.stderr)
+    except (ValueError, OSError, ImportError) as error:
+        missing = "flatbuffers is not installed: pip install 'ddpg_jax[export]'"
+        print(f"error: {missing if isinstance(error, ImportError) else error}", file=sys.stderr)
         return 2
     agents_word = f"{policy.num_agents} agent{'s' * (policy.num_agents != 1)}"
     print(f"{out}: {agents_word}, observations [B, {policy.observation_size}] to actions")

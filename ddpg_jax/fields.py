@@ -47,8 +47,10 @@ SECONDS = Rule("a number of seconds > 0 (at most 1e9)", lambda v: 0 < v <= 1e9)
 COUNT, COUNT_OR_ZERO = count(), count(0)
 SIZES = Rule("whole numbers >= 1 (at most 65536), at most 64 of them",
              lambda v: len(v) <= 64 and all(1 <= size <= 65536 for size in v))  # fmt: skip
-ARGUMENTS = Rule("words of the form NAME=VALUE, each name once",
-                 lambda v: all("=" in word[1:] for word in v) and _differ([word.split("=")[0] for word in v]))  # fmt: skip
+ARGUMENTS = Rule(
+    "words of the form NAME=VALUE, each name once",
+    lambda v: all(word.find("=") > 0 for word in v) and _differ([word.split("=")[0] for word in v]),
+)
 NAME = Rule("a name", lambda v: bool(v.strip()))
 FOLDER = Rule("a folder", lambda v: str(v) != "." and "\0" not in str(v))
 
@@ -101,7 +103,7 @@ def descriptions(cls: type) -> dict[str, str]:
         tree: Any = ast.parse(inspect.getsource(each))
         for statement, below in itertools.pairwise(tree.body[0].body):
             if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr):
-                found[statement.target.id] = " ".join(ast.literal_eval(below.value).split())
+                found[ast.unparse(statement.target)] = " ".join(ast.literal_eval(below.value).split())
     return found
 
 

@@ -27,12 +27,7 @@ class Options:
 
 
 def merge_folders(folders: Sequence[Path], out: Path) -> "Result":
-    """Joins the runs in some folders into a new one, and prints the main result.
-
-    Raises:
-        ValueError: names a folder that does not hold a finished run, or a field in which the runs differ.
-        OSError: if something cannot be written.
-    """
+    """Joins the runs in some folders into a new one, and prints the main result; raises ValueError or OSError."""
     from ddpg_jax.results.console import headline  # JAX is imported from here on
     from ddpg_jax.training.merging import merge, merge_snapshots
     from ddpg_jax.training.result import load

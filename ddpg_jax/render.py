@@ -22,8 +22,6 @@ from ddpg_jax.training.files import write_whole
 from ddpg_jax.training.output import ignore_broken_pipe
 from ddpg_jax.training.result import load
 
-USUAL_AGENTS, MAX_AGENTS, MAX_SNAPSHOTS = 16, 100, 5
-
 Picture = Literal["pendulums", "state_plane", "q_estimates", "film"]
 
 FILES: dict[Picture, tuple[str, Callable[[Scene], bytes]]] = {
@@ -48,7 +46,7 @@ class Options:
     """The pictures to draw; without this option all that the environment allows."""
     config: Annotated[int, count(0)] = 0
     """The configuration of a sweep whose agents are drawn, by its number in configs.csv."""
-    agents: Annotated[int | None, count(1, MAX_AGENTS)] = None
+    agents: Annotated[int | None, count(1, 100)] = None
     """Number of agents in the pictures, without diverged ones; the state plane shows the one of them with the median
     return. (default: 16, or all if there are fewer)"""
     first_agent: Annotated[int, count(0)] = 0
@@ -100,20 +98,15 @@ def draw_all(pictures: Sequence[Picture], scene: Scene, left_out: dict[Picture, 
 
 
 def make_scene(options: Options) -> tuple[Scene, Sequence[Picture], dict[Picture, str]]:
-    """Checks the options; returns what is drawn, in which pictures, and why others cannot be drawn.
-
-    Raises:
-        ValueError: names the field, its value and the rule.
-    """
+    """Checks the options; returns what is drawn, in which pictures, and why others cannot be drawn."""
     choose_renderer()
     trained = load_trained(load(options.run_folder), options.config)
     task = task_of(trained.config)
     left_out = _unavailable(task, trained.config.env_id)
     possible = [picture for picture in FILES if picture not in left_out]
-    for picture in options.only:
-        if picture in left_out:
-            rule = ", ".join(possible) or "a picture of another environment"
-            raise ValueError(f"only is {picture}, but must be {rule}: {left_out[picture]}")
+    for picture in (picture for picture in options.only if picture in left_out):
+        rule = ", ".join(possible) or "a picture of another environment"
+        raise ValueError(f"only is {picture}, but must be {rule}: {left_out[picture]}")
     pictures = options.only or possible
     agents = _chosen_agents(options, trained)[: 1 if set(pictures) == {"film"} else None]
     snapshots = tuple(trained.load(env_steps, agents) for env_steps in _chosen_snapshots(options, trained))
@@ -140,17 +133,16 @@ def _chosen_agents(options: Options, trained: Trained) -> tuple[int, ...]:
         raise ValueError(f"first_agent is {options.first_agent}, but must be at most {trained.agents[-1]}")
     if (options.agents or 1) > len(agents):
         raise ValueError(f"agents is {options.agents}, but must be at most {len(agents)}, all that there are")
-    return tuple(agents[: options.agents or USUAL_AGENTS])
+    return tuple(agents[: options.agents or 16])
 
 
 def _chosen_snapshots(options: Options, trained: Trained) -> Sequence[int]:
-    """Returns the environment steps of the snapshots to draw."""
     steps = list(trained.files)
     if not options.snapshots:
         return sorted({steps[0], steps[len(steps) // 2], steps[-1]})
-    if len(options.snapshots) > MAX_SNAPSHOTS or not set(options.snapshots) <= set(steps):
+    if len(options.snapshots) > 5 or not set(options.snapshots) <= set(steps):
         given, rule = " ".join(map(str, options.snapshots)), ", ".join(map(str, steps))
-        raise ValueError(f"snapshots is {given}, but must be at most {MAX_SNAPSHOTS} of {rule}")
+        raise ValueError(f"snapshots is {given}, but must be at most 5 of {rule}")
     return list(dict.fromkeys(options.snapshots))
 
 

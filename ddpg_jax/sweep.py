@@ -39,8 +39,8 @@ Configs = Config | str | Sequence[Config | str | SweptConfig]
 
 
 def _preset_of(config: Config) -> str | None:
-    common = {name: getattr(config, name) for name in COMMON}
-    return next((name for name, other in PRESETS.items() if other.replace(**common) == config), None)
+    same = (name for name, other in PRESETS.items() if all(getattr(other, f) == getattr(config, f) for f in _AGENT))
+    return next(same, None)
 
 
 def preset_of(configs: Configs) -> str:
@@ -61,7 +61,7 @@ def as_swept(configs: Configs | SweptConfig) -> tuple[SweptConfig, ...]:
     given = [*configs] if isinstance(configs, list | tuple) and not isinstance(configs, SweptConfig) else [configs]
     found = [_config_of(each) for each in given]
     if not found:
-        raise ValueError("config is an empty list, but must have at least one configuration")
+        raise ValueError("config is [], but must be a list of at least one configuration")
     for name in COMMON:
         different = list(dict.fromkeys(getattr(config, name) for config in found))
         if len(different) > 1:
@@ -149,14 +149,14 @@ def _draw(axes: dict[str, Any], samples: int, seed: int) -> list[tuple[Any, ...]
 
 def _axis(sweep: str) -> tuple[str, tuple[Any, ...] | _Range]:
     """Returns a field, and its values or the range from which they are drawn."""
-    name, equals, text = sweep.partition("=")
+    name, _, text = sweep.partition("=")
     name = name.strip().removeprefix("--").replace("-", "_")
 
     def require(holds: bool, rule: str) -> None:
         if not holds:
             raise ValueError(f"sweep is {sweep!r}, but must {rule}")
 
-    require(equals + text.strip() > "=", "be FIELD=VALUE,VALUE,… or FIELD=loguniform:LOW,HIGH")
+    require(bool(text.strip()), "be FIELD=VALUE,VALUE,… or FIELD=loguniform:LOW,HIGH")
     require(name not in COMMON, f"not be over {name}, which all configurations share")
     hint = "".join(f"; did you mean {near}?" for near in difflib.get_close_matches(name, _SWEPT, n=1))
     require(name in _SWEPT, f"name a field of the configuration or preset{hint}")

@@ -1,13 +1,14 @@
 """Tasks on a Ray cluster: the seeds that each trains, what is refused, and what a lost worker costs."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from command import wait_for
 
 from ddpg_jax import cluster, run
 from ddpg_jax.command_line import to_words
@@ -21,7 +22,6 @@ SMALL = ("--hidden-sizes", "8", "--batch-size", "8", "--replay-capacity", "500",
     ("line", "message"),
     [
         ("--per-task 0", "per_task is 0, but must be a whole number >= 1"),
-        ("--retries -1", "retries is -1, but must be a whole number >= 0"),
         ("--gamma 2", "gamma is 2, but must be a number in [0, 1]"),
         ("--resume here", "unknown option --resume"),
         ("--num-agents 3", "unknown option --num-agents; did you mean --seeds?"),
@@ -51,30 +51,15 @@ def test_options_reach_the_tasks_as_words():
     assert run.read(to_words(given)) == given
 
 
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def process_in(folder: Path) -> int | None:
     """The process that trains in a folder, once it has a checkpoint there."""
     if not any(folder.glob("checkpoints/*.safetensors")):
         return None
     for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (path / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if str(folder).encode() in words and b"ddpg_jax.run" in words:
-            return int(path.name)
+        with contextlib.suppress(OSError):
+            if {str(folder).encode(), b"ddpg_jax.run"} <= {*(path / "cmdline").read_bytes().split(b"\0")}:
+                return int(path.name)
     return None
-
-
-def wait_for(condition, seconds=300.0):
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)
-    return value
 
 
 @pytest.mark.slow
@@ -86,9 +71,10 @@ def test_killed_worker_is_replaced_and_the_merged_run_has_the_bytes_of_one_proce
         [sys.executable, "-m", "ddpg_jax.cluster", "--seeds", "4", "--per-task", "2", "--out", "all", *words],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    trained = wait_for(lambda: process_in(tmp_path / "all-tasks/2-4"))
-    worker = parent_of(trained)
-    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: process_in(tmp_path / "all-tasks/2-4"), 300)
+    trained = process_in(tmp_path / "all-tasks/2-4")
+    status = Path(f"/proc/{trained}/stat").read_text().rpartition(")")[2].split()
+    os.kill(int(status[1]), signal.SIGKILL)  # its parent, the worker
     wait_for(lambda: not Path(f"/proc/{trained}").exists(), 10)  # the training process ends with its worker
     out, err = command.communicate(timeout=500)
     assert command.returncode == 0, err

@@ -49,16 +49,12 @@ HERE = Path("here")
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("here", Options(HERE)),
         ("here --number 4 --sizes 8 16", Options(HERE, number=4, sizes=(8, 16))),
         ("--sizes=8x16 --number 4 here", Options(HERE, number=4, sizes=(8, 16))),
         ("here --number 1e0 --sizes 6.4e1", Options(HERE, number=1, sizes=(64,))),
-        ("--loud here", Options(HERE, loud=True)),
         ("here --shift -1e-3 --color blue --loud", Options(HERE, shift=-1e-3, color="blue", loud=True)),
         ("here --shift None --no-loud --sizes none", Options(HERE)),
-        ("here --shift none", Options(HERE)),
         ("here --number 4 --number 5", Options(HERE, number=5)),
-        ("here --times day --times night", Options(HERE, times=("day", "night"))),
         ("here --sizes 8 --loud --sizes=16x32 64", Options(HERE, sizes=(8, 16, 32, 64), loud=True)),
     ],
 )
@@ -79,15 +75,11 @@ def test_positional_words_may_stand_on_both_sides_of_options_and_keep_their_orde
     [
         ("", "folder is not given, but must be"),
         ("here --number 0", "number is 0, but must be a whole number >= 1 (at most 9)"),
-        ("here --number 2.5", "number is 2.5, but must be a whole number >= 1 (at most 9)"),
         ("here --number three", "number is 'three', but must be a whole number >= 1 (at most 9)"),
-        ("here --number", "number is '', but must be a whole number >= 1 (at most 9)"),
         ("--number --loud here", "number is '', but must be a whole number >= 1 (at most 9)"),
         ("here --shift nan", "shift is nan, but must be a finite number"),
         ("here --sizes 8 x", "sizes is [8, '', ''], but must be whole numbers"),
-        ("here --sizes", "sizes is '', but must be whole numbers"),
         ("here --color green", "color is 'green', but must be one of red, blue"),
-        ("here --times noon", "times is ['noon'], but must be some of day, night, each once"),
         ("here --times day --times day", "times is ['day', 'day'], but must be some of day, night, each once"),
         ("here --loud=no", "loud is 'no', but must be given as --loud or --no-loud"),
         ("here there", "unexpected argument 'there'"),

@@ -1,6 +1,5 @@
-"""Tests exported policies, one file that needs only JAX, and the best agent, which is exported by default."""
+"""Tests exported policies, one file that needs only JAX."""
 
-import json
 import subprocess
 import sys
 
@@ -9,10 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import ddpg_jax
 from ddpg_jax import export, load_policy
 from ddpg_jax.config import Config
-from ddpg_jax.presets import PRESETS
 from ddpg_jax.training.policy import Policy
 from ddpg_jax.training.setup_factory import make_algorithm
 
@@ -57,27 +54,10 @@ def test_exported_policy_runs_without_this_package_as_is_printed(folder, tmp_pat
         )
 
 
-def test_best_agent_is_chosen_on_other_states_than_those_reported_and_has_not_diverged(tmp_path):
-    config = PRESETS["pendulum"].replace(
-        hidden_sizes=(8,), batch_size=8, learning_starts=20, replay_capacity=100, max_episode_steps=25, eval_every=100,
-        eval_episodes=4, final_episodes=16, total_steps=200,
-    )  # fmt: skip
-    result = ddpg_jax.train([config.replace(critic_lr=1e30), config], seeds=2, out=tmp_path / "run", progress=False)
-    summary = json.loads((tmp_path / "run/summary.json").read_text())
-    assert summary["diverged_agents"] == [0, 1]
-    selection = summary["per_agent_selection_return"]
-    assert summary["best_agent"] == load_policy(tmp_path / "run").best_agent == 2 + int(np.argmax(selection[2:]))
-    assert not np.allclose(selection[2:], summary["per_agent_final_return"][2:])
-    assert load_policy(tmp_path / "run", "best").agents == (summary["best_agent"],)
-    with pytest.raises(ValueError, match="names no best agent"):
-        result.policy[:2].best  # noqa: B018
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["none"], "run_folder is none, but must be the folder of a finished run"),
-        (["RUN", "--agents", "first"], "agents is 'first', but must be all, best or the numbers of agents"),
         (["RUN", "--agents", "9"], "agents is 9, but must be numbers of 0 to 3"),
         (["RUN", "--out", "no/such/\0/file"], "null"),
     ],

@@ -2,18 +2,13 @@
 
 import math
 import re
-from collections import Counter
 
-import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-import ddpg_jax
 from ddpg_jax.config import Config
 from ddpg_jax.presets import KERAS, PENDULUM, PRESETS
-from ddpg_jax.sweep import COMMON, SweptConfig, as_swept, expand, label, preset_of
+from ddpg_jax.sweep import COMMON, SweptConfig, as_swept, expand, preset_of
 
 
 def values_of(*sweeps, samples=None, seed=0, base=None):
@@ -27,9 +22,6 @@ def test_grid_has_every_combination():
     assert values_of("actor_lr=3e-4,1e-3", "tau=0.005,0.01,0.02") == [
         {"actor_lr": lr, "tau": tau} for lr in (3e-4, 1e-3) for tau in (0.005, 0.01, 0.02)
     ]
-
-
-def test_no_sweep_is_one_configuration_without_values():
     assert values_of() == [{}]
 
 
@@ -38,10 +30,8 @@ def test_no_sweep_is_one_configuration_without_values():
     [
         ("batch_size=32,64", [32, 64]),
         ("batch_size=1e2", [100]),
-        ("gamma=0,1", [0.0, 1.0]),
         ("hidden-sizes=64x64,128,none", [(64, 64), (128,), ()]),
         ("critic_hidden_sizes=None,8x8", [None, (8, 8)]),
-        ("max_episode_steps=None,100", [None, 100]),
         ("actor_final_init=None,0.003", [None, 0.003]),
         ("noise=ou,gaussian", ["ou", "gaussian"]),
         ("noise_reset=true,False", [True, False]),
@@ -54,25 +44,18 @@ def test_values_have_the_types_of_their_fields(text, expected):
     assert [type(value) for value in found] == [type(value) for value in expected]
 
 
-@given(samples=st.integers(1, 30), seed=st.integers(0, 1000))
-def test_random_search_draws_different_configurations_within_their_bounds(samples, seed):
-    sweeps = (
-        "actor_lr=loguniform:1e-4,1e-2",
-        "noise_theta=uniform:0.1,0.5",
-        "batch_size=uniform:32,256",
-        "tau=0.01,0.1",
-    )
-    found = values_of(*sweeps, samples=samples, seed=seed)
-    assert len({tuple(values.items()) for values in found}) == samples
+def test_random_search_draws_different_configurations_within_their_bounds():
+    sweeps = ("actor_lr=loguniform:1e-4,1e-2", "batch_size=uniform:32,256", "tau=0.01,0.1")
+    found = values_of(*sweeps, samples=30)
+    assert len({tuple(values.items()) for values in found}) == 30
     for values in found:
         assert 1e-4 <= values["actor_lr"] <= 1e-2
         assert float(f"{values['actor_lr']:.4g}") == values["actor_lr"]  # short enough to be typed again
-        assert 0.1 <= values["noise_theta"] <= 0.5
         assert isinstance(values["batch_size"], int)
         assert 32 <= values["batch_size"] <= 256
         assert values["tau"] in (0.01, 0.1)
-    assert found == values_of(*sweeps, samples=samples, seed=seed)
-    assert found != values_of(*sweeps, samples=samples, seed=seed + 1)
+    assert found == values_of(*sweeps, samples=30)
+    assert found != values_of(*sweeps, samples=30, seed=1)
 
 
 def drawn(*sweeps, samples):
@@ -88,25 +71,23 @@ def assert_frequencies(counts, shares):
         assert abs(found - total * share) < 5 * math.sqrt(total * share * (1 - share))
 
 
-@pytest.mark.parametrize("bounds", ["1,5", "0.5,5.9"])
-def test_whole_numbers_are_drawn_alike(bounds):
-    found = drawn(f"n_step=uniform:{bounds}", "tau=uniform:0.1,1", samples=2000)
-    assert sorted(set(found)) == [1, 2, 3, 4, 5]
-    assert_frequencies([found.count(number) for number in range(1, 6)], [1 / 5] * 5)
-
-
-def test_whole_numbers_are_drawn_evenly_over_the_magnitudes():
-    """k takes the place of all of [k, k + 1) on the logarithmic scale."""
-    counts = Counter(drawn("n_step=loguniform:1,7", "tau=uniform:0.1,1", samples=2000))
-    assert_frequencies([counts[k] for k in range(1, 8)], [math.log((k + 1) / k) / math.log(8) for k in range(1, 8)])
+@pytest.mark.parametrize(
+    ("distribution", "shares"),
+    [
+        ("uniform:0.5,5.9", [1 / 5] * 5),
+        ("loguniform:1,7", [math.log((k + 1) / k) / math.log(8) for k in range(1, 8)]),  # k has all of [k, k + 1)
+    ],
+)
+def test_whole_numbers_are_drawn_alike_or_evenly_over_the_magnitudes(distribution, shares):
+    found = drawn(f"n_step={distribution}", "tau=uniform:0.1,1", samples=2000)
+    assert {*found} == {*range(1, len(shares) + 1)}
+    assert_frequencies([found.count(k) for k in range(1, len(shares) + 1)], shares)
 
 
 @pytest.mark.parametrize(
     ("sweep", "transform"),
     [
         ("gamma=uniform:0.99,0.9999", lambda gamma: (gamma - 0.99) / 0.0099),
-        ("gamma=loguniform:0.99,0.9999", lambda gamma: math.log(gamma / 0.99) / math.log(0.9999 / 0.99)),
-        ("noise_sigma=uniform:0,1000000", lambda sigma: sigma / 1e6),
         ("actor_lr=loguniform:1e-6,1", lambda lr: math.log10(lr) / 6 + 1),
     ],
 )
@@ -121,23 +102,17 @@ def test_ranges_are_drawn_evenly_and_finely(sweep, transform):
     ("sweeps", "samples", "message"),
     [
         (["tau"], None, "sweep is 'tau', but must be FIELD=VALUE,VALUE,… or FIELD=loguniform:LOW,HIGH"),
-        (["tau="], None, "sweep is 'tau=', but must be FIELD"),
         (["tua=0.1,0.2"], None, "must name a field of the configuration or preset; did you mean tau?"),
         (["total_steps=10,20"], None, "must not be over total_steps, which all configurations share"),
         (["tau=0.1,0.1"], None, "must give each value once"),
         (["tau=0.1,,0.2"], None, "must not have an empty value"),
         (["tau=0.1,x"], None, "sweep is 'tau=0.1,x': tau is 'x', but must be a number in (0, 1]"),
         (["tau=0.1", "tau=0.2"], None, "sweep is tau=0.1, tau=0.2, but must name each field once"),
-        (["tau=0.1,2"], None, "sweep is 'tau=0.1,2': tau is 2, but must be a number in (0, 1]"),
-        (["batch_size=8,1.5"], None, "batch_size is 1.5, but must be a whole number"),
         (["batch_size=8,1000"], None, "sweep has the configuration batch_size=1000: replay_capacity is 100, but must"),
         (["hidden_sizes=8xa"], None, "hidden_sizes is [8, 'a'], but must be whole numbers"),
-        (["noise=ou,pink"], None, "noise is 'pink', but must be one of"),
         (["noise=uniform:0,1"], 1, "must list the values of noise, which is not a number"),
-        (["noise_reset=1"], None, "noise_reset is '1', but must be True or False"),
         (["tau=normal:0,1"], 1, "must be tau=uniform:LOW,HIGH or tau=loguniform:LOW,HIGH with numbers LOW < HIGH"),
         (["tau=uniform:1,0"], 1, "LOW < HIGH"),
-        (["tau=uniform:0"], 1, "LOW < HIGH"),
         (["tau=uniform:a,b"], 1, "LOW < HIGH"),
         (["tau=loguniform:0,1"], 1, "must have LOW > 0 for loguniform"),
         (["n_step=uniform:1.2,1.8"], 1, "must have a whole number from LOW to HIGH"),
@@ -145,19 +120,11 @@ def test_ranges_are_drawn_evenly_and_finely(sweep, transform):
         (["tau=uniform:0.1,3"], 50, "sweep has the configuration tau="),
         (["tau=0.1,0.2"], 3, "samples is 3, but must be at most the number of different configurations; 2 were found"),
         (["tau=uniform:0.1,1"], 10_001, "sweep has 10,001 configurations, but must have at most 10,000"),
-        (["seed=1,2"], None, "must name a field of the configuration or preset"),
     ],
 )
 def test_bad_sweep_is_refused(sweeps, samples, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         values_of(*sweeps, samples=samples, base=Config(batch_size=8, replay_capacity=100))
-
-
-def test_label_is_what_the_command_line_takes():
-    assert label({"actor_lr": 1e-3, "hidden_sizes": (64, 64), "preset": "keras"}) == (
-        "actor_lr=0.001, hidden_sizes=64x64, preset=keras"
-    )
-    assert label({}) == ""
 
 
 # Configurations from Python
@@ -171,7 +138,7 @@ def test_configurations_are_known_by_the_fields_in_which_they_differ():
     assert as_swept(as_swept(configs)) == as_swept(tuple(configs)) == as_swept(configs)
 
 
-@pytest.mark.parametrize("configs", [PENDULUM, "pendulum", [PENDULUM], ["pendulum"], SweptConfig({}, PENDULUM)])
+@pytest.mark.parametrize("configs", [PENDULUM, "pendulum", [PENDULUM], SweptConfig({}, PENDULUM)])
 def test_one_configuration_is_not_a_sweep(configs):
     assert as_swept(configs) == (SweptConfig({}, PENDULUM),)
 
@@ -181,19 +148,8 @@ def test_presets_are_known_by_their_names():
     swept = as_swept(["pendulum", PRESETS["td3"].replace(**same), PRESETS["gist"].replace(**same)])
     assert [each.values for each in swept] == [{"preset": "pendulum"}, {"preset": "td3"}, {"preset": "gist"}]
     assert [each.values for each in as_swept([KERAS, KERAS.replace(tau=0.5)])] == [{"tau": KERAS.tau}, {"tau": 0.5}]
-
-
-@pytest.mark.parametrize(
-    ("configs", "name"),
-    [
-        ("keras", "keras"),
-        (KERAS.replace(total_steps=100, env_id="brax:ant"), "keras"),
-        (KERAS.replace(tau=0.5), "custom"),
-        ([KERAS, KERAS.replace(tau=0.5)], "custom"),
-    ],
-)
-def test_preset_of_a_configuration_does_not_depend_on_task_and_steps(configs, name):
-    assert preset_of(configs) == name
+    assert preset_of("keras") == preset_of(KERAS.replace(total_steps=100, env_id="brax:ant")) == "keras"
+    assert preset_of(KERAS.replace(tau=0.5)) == preset_of([KERAS, KERAS.replace(tau=0.5)]) == "custom"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +158,7 @@ def test_preset_of_a_configuration_does_not_depend_on_task_and_steps(configs, na
         (["pendulum", "keras"], "total_steps is 6000 and 20000, but must be the same in all configurations"),
         ([Config(), Config(env_args=("g=1",))], "env_args is () and ('g=1',), but must be the same"),
         ("kreas", "preset is 'kreas', but must be one of pendulum, keras"),
-        ([], "config is an empty list, but must have at least one configuration"),
+        ([], "config is [], but must be a list of at least one configuration"),
         (3, "config is 3, but must be a Config, the name of a preset, or a list of them"),
         ([KERAS, 3], "config is 3, but must be a Config, the name of a preset, or a list of them"),
         ([KERAS, "keras"], "config has equal configurations, but must have each of them once"),
@@ -211,43 +167,3 @@ def test_preset_of_a_configuration_does_not_depend_on_task_and_steps(configs, na
 def test_list_that_is_not_a_sweep_is_refused(configs, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         as_swept(configs)
-
-
-# The agents of a sweep
-
-
-@pytest.fixture(scope="module")
-def swept():
-    """Four configurations of two shapes, with three seeds each; those with the larger noise first."""
-    base = Config(batch_size=8, replay_capacity=100, learning_starts=20, max_episode_steps=25, total_steps=100,
-                  eval_every=50, eval_episodes=8, final_episodes=8)  # fmt: skip
-    sweeps = ["noise_scale=1,0.5", "hidden_sizes=8,4x4"]
-    configs = expand(sweeps, None, 0, lambda changes: base.replace(**changes))
-    return ddpg_jax.train(configs, seeds=range(5, 8), progress=False)
-
-
-@pytest.mark.parametrize("index", range(4))
-def test_each_configuration_is_trained_as_in_a_run_of_its_own(swept, index):
-    """Agent s of that run has the bits of seed s of the configuration."""
-    alone, among = ddpg_jax.train(swept.configs[index].config, seeds=range(5, 8), progress=False), swept[index]
-    assert among.configs == (swept.configs[index],)
-    assert among.history.agents.tolist() == [5 + 3 * index, 6 + 3 * index, 7 + 3 * index]
-    for name in ("eval_return", "train_return", "critic_loss", "actor_loss", "q_mean"):
-        np.testing.assert_array_equal(getattr(among.history.metrics, name), getattr(alone.history.metrics, name))
-    np.testing.assert_array_equal(among.finals.final_return, alone.finals.final_return)
-    assert_same_tree(among.policy.variables, alone.policy.variables)
-    row = swept.summary.configs[index]
-    assert (row.final_return, row.final_shortfall) == (alone.summary.final_return, alone.summary.final_shortfall)
-
-
-def assert_same_tree(tree, other):
-    assert jax.tree.structure(tree) == jax.tree.structure(other)
-    for leaf, same in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(leaf, same)
-
-
-def test_networks_of_one_shape_are_compiled_and_kept_together(swept):
-    assert [len(policy) for policy in swept.policies] == [6, 6]
-    assert [policy.agents for policy in swept.policies] == [(5, 6, 7, 11, 12, 13), (8, 9, 10, 14, 15, 16)]
-    with pytest.raises(ValueError, match="networks of 2 shapes"):
-        _ = swept.policy

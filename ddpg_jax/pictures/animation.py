@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ddpg_jax.results.plots import BLUE, ORANGE, own_style
 
 _SCALE = 3  # frames are drawn three times as large and then reduced, which smooths edges
 _PANEL, _GAP, _HEADER, _FOOTER = 300, 16, 58, 30  # pixels of the finished picture
+_FOOT = (_HEADER + _PANEL + _FOOTER / 2) * _SCALE  # of the drawn one
 _GREY, _BLACK, _WHITE = "#666666", "#222222", "#FFFFFF"
 _PAUSE = 1.5  # seconds for which the last frame is shown
-_BLENDS = 10  # shades between two colours of the palette
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,15 @@ class Panel:
 
 @own_style()
 def pendulums(panels: Sequence[Panel], *, step_seconds: float, max_torque: float) -> list[Image.Image]:
-    """Returns one frame per step, T in all, with the panels next to one another.
-
-    Args:
-        panels: of T steps each.
-        step_seconds: the time that a step takes.
-        max_torque: in N·m.
-    """
+    """Returns one frame per step, T in all, with the panels next to one another; `max_torque` is in N·m."""
     background = _background(panels, max_torque)
     return [_frame(background, panels, t, f"time {t * step_seconds:4.1f} s") for t in range(len(panels[0].angle))]
 
 
 def gif(frames: Sequence[Image.Image], frame_seconds: float, palette: Image.Image | None = None) -> bytes:
-    """Returns the bytes of a GIF; frames that share a palette store only the pixels that change.
+    """Returns the bytes of a GIF whose last frame is shown for longer.
 
-    Args:
-        frames: of one size.
-        frame_seconds: the time for which each is shown; the last one is shown for longer.
-        palette: of all frames; default: the 32 colours of each.
+    Frames that share a palette store only the pixels that change; without one, each has 32 colours of its own.
     """
     indexed = [frame.quantize(32, palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [round(1000 * seconds) for seconds in [frame_seconds] * (len(frames) - 1) + [_PAUSE]]
@@ -62,22 +53,15 @@ def gif(frames: Sequence[Image.Image], frame_seconds: float, palette: Image.Imag
 def palette() -> Image.Image:
     """Returns a palette with white, the colours in which pendulums are drawn, and their blends at smooth edges."""
     mixed = [(color, _WHITE) for color in (BLUE, ORANGE, _GREY, _BLACK)] + [(BLUE, ORANGE)]
-    colors = [
-        np.round(share * _rgb(color) + (1 - share) * _rgb(ground))
-        for color, ground in mixed
-        for share in np.linspace(0, 1, _BLENDS)
-    ]
+    rgb = ImageColor.getrgb
+    shades = [np.round(np.linspace(rgb(ground), rgb(color), 10)) for color, ground in mixed]
     image = Image.new("P", (1, 1))
-    image.putpalette(np.ravel(colors).astype(int).tolist())
+    image.putpalette(np.ravel(shades).astype(int).tolist())
     return image
 
 
-def _rgb(color: str) -> np.ndarray:
-    return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
-
-
 def _background(panels: Sequence[Panel], max_torque: float) -> Image.Image:
-    """Returns what is the same in all frames: titles and legend."""
+    """Returns the titles and the legend, which are the same in all frames."""
     width = len(panels) * (_PANEL + _GAP) + _GAP
     image = Image.new("RGB", (width * _SCALE, (_HEADER + _PANEL + _FOOTER) * _SCALE), _WHITE)
     pen = ImageDraw.Draw(image)
@@ -85,16 +69,12 @@ def _background(panels: Sequence[Panel], max_torque: float) -> Image.Image:
         middle = (_GAP + i * (_PANEL + _GAP) + _PANEL / 2) * _SCALE
         pen.text((middle, 20 * _SCALE), panel.title, _BLACK, _font(15, bold=True), anchor="mm")
         pen.text((middle, 42 * _SCALE), panel.subtitle, _BLACK, _font(14), anchor="mm")
-    right, y = (width - _GAP) * _SCALE, _foot()
+    right, y = (width - _GAP) * _SCALE, _FOOT
     text = f"torque (longest arc: {max_torque:g} N·m)"
     pen.text((right, y), text, _GREY, _font(13), anchor="rm")
     end = right - pen.textlength(text, _font(13)) - 8 * _SCALE
     pen.line([(end - 18 * _SCALE, y), (end, y)], fill=ORANGE, width=3 * _SCALE)
     return image
-
-
-def _foot() -> float:
-    return (_HEADER + _PANEL + _FOOTER / 2) * _SCALE
 
 
 def _frame(background: Image.Image, panels: Sequence[Panel], t: int, time: str) -> Image.Image:
@@ -109,7 +89,7 @@ def _frame(background: Image.Image, panels: Sequence[Panel], t: int, time: str) 
             x = _GAP + i * (_PANEL + _GAP) + (column + 0.5) * cell
             y = _HEADER + (_PANEL - rows * cell) / 2 + (row + 0.5) * cell
             _pendulum(pen, x, y, cell, float(panel.angle[t, agent]), float(panel.torque[t, agent]))
-    pen.text((_GAP * _SCALE, _foot()), time, _GREY, _font(13), anchor="lm")
+    pen.text((_GAP * _SCALE, _FOOT), time, _GREY, _font(13), anchor="lm")
     return image.resize((image.width // _SCALE, image.height // _SCALE), Image.Resampling.BOX)
 
 

@@ -16,11 +16,8 @@ from ddpg_jax.pictures import animation, trajectories, value_plots
 from ddpg_jax.pictures.snapshots import Snapshot, Trained
 from ddpg_jax.pictures.trajectories import Steps, Trajectories
 
-OPTIMUM_POINTS = (400, 401)
-"""Points in angle and velocity at which the optimum is computed."""
-
-PLANE_POINTS = (201, 161)
-"""Points in angle and velocity at which policies and values are drawn."""
+OPTIMUM_POINTS, PLANE_POINTS = (400, 401), (201, 161)
+"""Points in angle and velocity at which the optimum is computed, and at which policies and values are drawn."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,7 @@ class Scene:
         """Greedy episodes at each snapshot: E `episodes`; one that is shown; on Pendulum, one from hanging at rest."""
         environment, config = self.task.environment, self.trained.config
         is_pendulum = config.env_id == pendulum.ENV_ID
-        numbers = np.concatenate(
-            [np.tile(np.arange(self.episodes), (len(self.agents), 1)), self.shown[:, None]], axis=1
-        )
+        numbers = np.array([[*range(self.episodes), shown] for shown in self.shown])
         all_starts = self.task.evaluation_starts(int(numbers.max()) + 1)
         starts: Starts = jax.tree.map(lambda leaf: leaf[numbers], all_starts)
         beyond = 0 if config.time_limit_terminal or not self.episodes else trajectories.foresight(config.gamma)
@@ -100,14 +95,10 @@ def pendulum_panels(scene: Scene) -> list[animation.Panel]:
     panels = []
     for snapshot, played in zip(scene.snapshots, scene.played, strict=True):
         score = trajectories.returns(played.steps, num_steps)[:, scene.episodes].mean()
-        panels.append(
-            animation.Panel(
-                title=describe(snapshot),
-                subtitle=f"{'mean ' if len(scene.agents) > 1 else ''}return {_rounded(score)}{best}",
-                angle=_angle_and_velocity(played.observation[:num_steps, :, 0])[0],
-                torque=np.asarray(played.action)[:num_steps, :, 0, 0] / environment.high[0],
-            )
-        )
+        subtitle = f"{'mean ' if len(scene.agents) > 1 else ''}return {_rounded(score)}{best}"
+        angle = _angle_and_velocity(played.observation[:num_steps, :, 0])[0]
+        torque = np.asarray(played.action)[:num_steps, :, 0, 0] / environment.high[0]
+        panels.append(animation.Panel(describe(snapshot), subtitle, angle, torque))
     return panels
 
 
@@ -127,14 +118,7 @@ def _angle_and_velocity(observation: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_state_plane(scene: Scene) -> bytes:
-    """Draws torque and value of the median agent at the last snapshot, next to the optimum's if it is known.
-
-    Args:
-        scene: of gymnax's Pendulum-v1.
-
-    Returns:
-        The bytes of a PNG.
-    """
+    """Draws torque and value of Pendulum's median agent at the last snapshot, next to the known optimum's, as a PNG."""
     environment, discount = scene.task.environment, scene.trained.config.gamma
     scores = trajectories.returns(scene.tests(scene.played[-1]), environment.max_steps).mean(axis=1)
     index = int(np.argsort(scores)[len(scores) // 2])
@@ -193,24 +177,12 @@ def _plane(title: str, torque: jax.Array, value: jax.Array, path: tuple[np.ndarr
 
 
 def draw_q_estimates(scene: Scene) -> bytes:
-    """Draws what the critics expected in greedy episodes against the returns that followed, at each snapshot.
-
-    Returns:
-        The bytes of a PNG.
-    """
-    config, panels = scene.trained.config, []
+    """Draws what critics expected in greedy episodes against the returns that followed, at each snapshot, as a PNG."""
+    config, panels, agents, episodes = scene.trained.config, [], len(scene.agents), scene.episodes
+    limits: Any = {"max_steps": scene.training_limit, "time_limit_terminal": config.time_limit_terminal}
     for snapshot, played in zip(scene.snapshots, scene.played, strict=True):
-        estimate, observed = trajectories.estimates_and_returns(
-            scene.tests(played),
-            config.gamma,
-            max_steps=scene.training_limit,
-            time_limit_terminal=config.time_limit_terminal,
-        )
+        estimate, observed = trajectories.estimates_and_returns(scene.tests(played), config.gamma, **limits)
         panels.append(value_plots.Estimates(describe(snapshot), estimate / config.reward_scale, observed))
-    sample = f"{_count(len(scene.agents), 'agent')}, {_count(scene.episodes, 'greedy episode')} each"
+    sample = f"{agents:,} agent{'s' * (agents != 1)}, {episodes:,} greedy episode{'s' * (episodes != 1)} each"
     title = f"{scene.trained.title}: what critics expect and what follows ({sample})"
     return value_plots.q_estimates(title, f"discounted return that followed (γ = {config.gamma:g})", panels)
-
-
-def _count(num: int, noun: str) -> str:
-    return f"{num:,} {noun}{'s' * (num != 1)}"

@@ -19,9 +19,6 @@ MAX_FRAMES = 100
 
 FRAMES_PER_SECOND = 20
 
-WITHOUT_SCREEN = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
-"""Variables by which MuJoCo and pygame learn that there is no screen."""
-
 MUJOCO_HINT = "MuJoCo draws with MUJOCO_GL=egl or osmesa, and the library of that name (on Debian libegl1, libosmesa6)"
 
 MIN_WIDTH, MAX_WIDTH = 160, 256
@@ -33,7 +30,7 @@ _HEADER = 22  # pixels
 def choose_renderer() -> None:
     """Lets MuJoCo and pygame draw without a screen where there is none, unless the user says how they draw."""
     if not os.environ.get("DISPLAY"):
-        for name, value in WITHOUT_SCREEN.items():
+        for name, value in ("MUJOCO_GL", "egl"), ("SDL_VIDEODRIVER", "dummy"), ("SDL_AUDIODRIVER", "dummy"):
             os.environ.setdefault(name, value)
 
 
@@ -51,10 +48,8 @@ def draw_film(scene: Scene) -> bytes:
             hint = f". {MUJOCO_HINT}" if re.search("mujoco|gl|mesa", str(error), re.IGNORECASE) else ""
             env_id = scene.task.environment.env_id
             raise ValueError(f"{env_id} cannot be drawn here: {one_line(error)}{hint}") from error
-    images = [
-        _joined([frames[min(i, len(frames) - 1)] for frames in episodes], steps) for i in range(max(map(len, episodes)))
-    ]
-    return animation.gif(images, 1 / FRAMES_PER_SECOND)
+    together = ([frames[min(i, len(frames) - 1)] for frames in episodes] for i in range(max(map(len, episodes))))
+    return animation.gif([_joined(images, steps) for images in together], 1 / FRAMES_PER_SECOND)
 
 
 def _frames(scene: Scene, index: int) -> Sequence[np.ndarray]:

@@ -63,27 +63,21 @@ def load_trained(result: Result, config: int) -> Trained:
     Raises:
         ValueError: if there are no snapshots, no such configuration, or no agent of it that has not diverged.
     """
-    folder, swept = result.folder, result.configs
-    if config >= len(swept):
-        raise ValueError(f"config is {config}, but must be at most {len(swept) - 1}")
-    first = result.seeds.start + config * len(result.seeds)
-    numbers = set(range(first, first + len(result.seeds)))
+    folder, seeds = result.folder, result.seeds
+    if config >= len(result.configs):
+        raise ValueError(f"config is {config}, but must be at most {len(result.configs) - 1}")
     if not result.policies:
         raise ValueError(f"run_folder is {folder}, but must be of networks that Config describes, to draw its agents")
+    first, swept = seeds.start + config * len(seeds), result.configs[config]
     shape, policy = next((i, policy) for i, policy in enumerate(result.policies) if first in policy.agents)
     name = f"shape-{shape}/weights.safetensors" if len(result.policies) > 1 else "weights.safetensors"
-    files = {int(path.name): path / name for path in (folder / "snapshots").glob("[0-9]*")} if folder else {}
+    files = {int(path.name): path / name for path in sorted(folder.glob("snapshots/[0-9]*"))} if folder else {}
     if not files:
         raise ValueError(f"run_folder is {folder}, but must have snapshots/<environment steps>: it has none")
-    values = label(swept[config].values)
     diverged = {policy.agents[index] for index in policy.diverged_agents}
-    if not numbers - diverged:
+    agents = tuple(sorted({*range(first, first + len(seeds))} - diverged))
+    if not agents:
         raise ValueError(f"config is {config}, but must be one with an agent that has not diverged")
-    return Trained(
-        title=f"{result.details['preset']} on {policy.env_id}{f' ({values})' if values else ''}",
-        config=swept[config].config,
-        policy=policy,
-        algorithm=make_algorithm(swept[config].config, policy.actor.low, policy.actor.high),
-        agents=tuple(sorted(numbers - diverged)),
-        files=dict(sorted(files.items())),
-    )
+    title = f"{result.details['preset']} on {policy.env_id}{f' ({label(swept.values)})' if swept.values else ''}"
+    algorithm = make_algorithm(swept.config, policy.actor.low, policy.actor.high)
+    return Trained(title, swept.config, policy, algorithm, agents, dict(sorted(files.items())))

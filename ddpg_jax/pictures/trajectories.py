@@ -15,9 +15,6 @@ from ddpg_jax.pictures.snapshots import Snapshot
 FORESIGHT = 0.01
 """Weight below which later rewards no longer count towards a discounted return."""
 
-MAX_FORESIGHT = 1000
-"""The most steps whose rewards count towards a discounted return."""
-
 
 class Steps(NamedTuple):
     """T steps of n agents from S start states each. They go on beyond the ends of episodes."""
@@ -55,16 +52,9 @@ def play(
     num_shown: int = 1,
     keep_state: bool = False,
 ) -> Trajectories:
-    """Plays greedy episodes for `num_steps`, also beyond their ends, with the random numbers of an evaluation.
+    """Plays greedy episodes for T = `num_steps`, also beyond their ends, with the random numbers of an evaluation.
 
-    Args:
-        snapshot: of n agents.
-        starts: start states with leading axes [n, S].
-        environment: the task.
-        algorithm: of the agents.
-        num_steps: T.
-        num_shown: K.
-        keep_state: whether to keep the states of one episode.
+    The `starts` have leading axes [n, S]; K is `num_shown`.
     """
     low, high = (jnp.asarray(bound, jnp.float32)[None, None] for bound in (environment.low, environment.high))
 
@@ -99,10 +89,10 @@ def returns(steps: Steps, max_steps: int) -> np.ndarray:
 
 
 def foresight(discount: float) -> int:
-    """Returns the steps after which a reward weighs less than `FORESIGHT`, at most `MAX_FORESIGHT`."""
+    """Returns the steps after which a reward weighs less than `FORESIGHT`, at most 1,000."""
     if discount in (0.0, 1.0):
-        return MAX_FORESIGHT if discount else 1
-    return int(min(MAX_FORESIGHT, np.ceil(np.log(FORESIGHT) / np.log(discount))))
+        return 1000 if discount else 1
+    return int(min(1000, np.ceil(np.log(FORESIGHT) / np.log(discount))))
 
 
 def estimates_and_returns(
@@ -111,13 +101,8 @@ def estimates_and_returns(
     """Returns Q(s, a) [P] at every step of the episodes, and the discounted returns [P] that followed.
 
     A critic that bootstraps at the time limit estimates a return without a limit, so rewards beyond the limit also
-    count, until their weight is `FORESIGHT`. If training stores a time limit as terminal, rewards count up to it.
-
-    Args:
-        steps: at least `max_steps` plus the discount's `foresight` long.
-        discount: gamma.
-        max_steps: the time limit.
-        time_limit_terminal: whether training stores the time limit as terminal.
+    count, until their weight is `FORESIGHT`; so T must be at least `max_steps` plus the discount's `foresight`. If
+    training stores a time limit as terminal, rewards count up to it.
     """
     reward, length = np.asarray(steps.reward, np.float64), lengths(steps, max_steps)
     number = np.arange(len(reward))[:, None, None]

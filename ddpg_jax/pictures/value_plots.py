@@ -38,9 +38,10 @@ def state_plane(title: str, value_label: str, planes: Sequence[Plane], max_torqu
     figure = Figure(figsize=(max(7.0, 4.2 * len(planes) + 1.2), 7.4), dpi=150, layout="constrained")
     grid = figure.subplots(2, len(planes), sharex=True, sharey=True, squeeze=False)
     values = [plane.value for plane in planes]
+    show = {"origin": "lower", "extent": (-np.pi, np.pi, -8, 8), "aspect": "auto"}
     for (top, bottom), plane in zip(grid.T, planes, strict=True):
-        torques = _show(top, plane.torque, torque_colors, -max_torque, max_torque)
-        returns = _show(bottom, plane.value, "viridis", np.min(values), np.max(values))
+        torques = top.imshow(plane.torque.T, cmap=torque_colors, vmin=-max_torque, vmax=max_torque, **show)
+        returns = bottom.imshow(plane.value.T, cmap="viridis", vmin=np.min(values), vmax=np.max(values), **show)
         for axes in (top, bottom):
             _draw_path(axes, plane)
         top.set_title(plane.title, fontsize=11)
@@ -52,12 +53,6 @@ def state_plane(title: str, value_label: str, planes: Sequence[Plane], max_torqu
     figure.colorbar(returns, ax=grid[1], label=value_label, pad=0.02)
     figure.suptitle(title, fontsize=12)
     return png(figure)
-
-
-def _show(axes: Any, values: np.ndarray, colors: Any, lowest: float, highest: float) -> Any:
-    return axes.imshow(
-        values.T, origin="lower", extent=(-np.pi, np.pi, -8, 8), aspect="auto", cmap=colors, vmin=lowest, vmax=highest
-    )
 
 
 def _draw_path(axes: Any, plane: Plane) -> None:
@@ -86,10 +81,7 @@ class Estimates:
 
 @own_style()
 def q_estimates(title: str, observed_label: str, panels: Sequence[Estimates]) -> bytes:
-    """Draws the density of estimated values against observed returns, in one panel per snapshot, as a PNG.
-
-    Figure 3 of Lillicrap et al. 2015.
-    """
+    """Draws estimated values against observed returns, as figure 3 of Lillicrap et al. 2015, as a PNG."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -98,7 +90,9 @@ def q_estimates(title: str, observed_label: str, panels: Sequence[Estimates]) ->
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     most = max(len(panel.estimate) for panel in panels)
     for axes, panel in zip(row, panels, strict=True):
-        low, high = _limits(panel)
+        both = np.concatenate([panel.estimate, panel.observed])
+        margin = 0.05 * float(both.max() - both.min()) or 1.0
+        low, high = float(both.min()) - margin, float(both.max()) + margin
         density = axes.hexbin(
             panel.observed, panel.estimate, gridsize=45, extent=(low, high, low, high), mincnt=1, cmap="viridis",
             norm=LogNorm(1, max(2, most / 10)), linewidths=0.1,
@@ -114,13 +108,6 @@ def q_estimates(title: str, observed_label: str, panels: Sequence[Estimates]) ->
     figure.colorbar(density, ax=row, label="pairs in a hexagon", pad=0.02)
     figure.suptitle(title, fontsize=12)
     return png(figure)
-
-
-def _limits(panel: Estimates) -> tuple[float, float]:
-    both = np.concatenate([panel.estimate, panel.observed])
-    low, high = float(both.min()), float(both.max())
-    margin = 0.05 * (high - low) or 1.0
-    return low - margin, high + margin
 
 
 def _accuracy(panel: Estimates) -> str:

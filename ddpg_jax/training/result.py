@@ -236,7 +236,7 @@ def load(folder: Path) -> Result:
             raise ValueError(f"{folder} is not the folder of a finished run: {reason}") from error
     try:
         summary = Summary.from_dict(json.loads(texts[0]))
-        history = History.from_tables(texts[1], texts[2], summary.diverged)
+        history = History.from_tables(texts[1], texts[2], summary.diverged, summary.per_agent_clipped_targets)
         finals = _finals_of(summary)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder} is not the folder of a finished run: {error}") from error

@@ -42,15 +42,6 @@ def test_torque_is_an_arc_on_its_side_as_long_as_it_is_strong():
     assert orange(0.0) == (0, 0)
 
 
-def test_pixels_that_do_not_move_are_stored_once():
-    def size(num_frames):
-        still = animation.Panel("t", "s", np.zeros((num_frames, 1)), np.zeros((num_frames, 1)))
-        frames = animation.pendulums([still], step_seconds=0.05, max_torque=2.0)
-        return len(animation.gif(frames, 0.05, animation.palette()))
-
-    assert size(50) < size(1) + 49 * 300  # of the 2,500 bytes of a whole frame: the time, and what a frame costs
-
-
 def test_frames_last_for_a_step_and_the_last_one_longer():
     panel = animation.Panel("t", "s", np.arange(3.0)[:, None], np.zeros((3, 1)))
     frames = animation.pendulums([panel], step_seconds=0.2, max_torque=2.0)

@@ -1,9 +1,9 @@
 """Tests `python -m ddpg_jax.render`: what the pictures show, which are drawn, and what is refused."""
 
 import contextlib
+import dataclasses
 import io
 import json
-import re
 import shutil
 
 import gymcases
@@ -59,10 +59,6 @@ def refused(capsys, *arguments) -> str:
     return line
 
 
-def files(folder):
-    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
 def edit_config(folder, **changes):
     content = json.loads((folder / "config.json").read_text())
     content["config"] |= changes
@@ -81,9 +77,6 @@ def test_pictures_go_into_the_run_folder(run_folder, capsys):
     assert capsys.readouterr().out.splitlines() == [
         str(run_folder / name) for name in ("pendulums.gif", "state_plane.png", "q_estimates.png")
     ]
-    for name in ("state_plane.png", "q_estimates.png"):
-        with Image.open(run_folder / name) as picture:
-            assert picture.format == "PNG"
     with Image.open(run_folder / "pendulums.gif") as picture:
         assert picture.n_frames == 200
         assert picture.info["duration"] == 50  # ms, the pendulum's own step
@@ -91,62 +84,40 @@ def test_pictures_go_into_the_run_folder(run_folder, capsys):
 
 
 def test_only_named_pictures_are_drawn_where_they_are_to_go(finished, tmp_path):
-    before = files(finished)
     assert draw(finished, "--only", "q_estimates", "--out", tmp_path / "a" / "b", *FEW) == 0
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["q_estimates.png"]
-    assert files(finished) == before
+    assert not (finished / "q_estimates.png").exists()
 
 
 def test_returns_at_the_last_snapshot_are_those_of_the_summary(finished):
-    shown = scene(finished, episodes=4)
+    shown = scene(finished, episodes=4, snapshots=(150, 200))
+    assert [snapshot.env_steps for snapshot in shown.snapshots] == [150, 200]
     returns = trajectories.returns(shown.tests(shown.played[-1]), 200)
     assert returns.shape == (3, 4)
     summary = json.loads((finished / "summary.json").read_text())
     np.testing.assert_allclose(returns.mean(axis=1), summary["per_agent_final_return"], rtol=2e-5)
 
 
-def simulate(angle, velocity, torque, *, gravity=10.0, repeat=1):
-    """Returns the angles and the rewards [T, n] with the equations of Pendulum in Gymnasium's documentation."""
-    angles, rewards = [], []
-    for push in 2.0 * torque:
-        angles.append(angle)
-        rewards.append(0.0)
-        for _ in range(repeat):
-            wrapped = (angle + np.pi) % (2 * np.pi) - np.pi
-            rewards[-1] = rewards[-1] - (wrapped**2 + 0.1 * velocity**2 + 0.001 * push**2)
-            velocity = np.clip(velocity + 0.05 * (1.5 * gravity * np.sin(angle) + 3 * push), -8, 8)
-            angle = angle + 0.05 * velocity
-    return np.array(angles), np.array(rewards)
-
-
-def check_panels(shown, **physics):
-    """Checks that the drawn torques turn the pendulums to the drawn angles, for the return written above them."""
-    starts = shown.task.evaluation_starts(8).state
-    panels = drawing.pendulum_panels(shown)
-    for panel, title in zip(panels, ("before training", "after 100 env", "after 200 env"), strict=True):
-        assert panel.title.startswith(title)
-        start = (np.float64(np.asarray(each)[shown.shown]) for each in (starts.theta, starts.theta_dot))
-        angle, reward = simulate(*start, panel.torque, **physics)
-        np.testing.assert_allclose(np.exp(1j * panel.angle), np.exp(1j * angle), atol=0.02)
-        written = float(re.search(r"return −([\d,]+)", panel.subtitle).group(1).replace(",", ""))
-        assert written == pytest.approx(-reward.sum(axis=0).mean(), abs=2)
-    return panels
-
-
-def test_drawn_torques_turn_the_pendulums_and_bring_the_return_that_is_written_above_them(finished):
+def test_panels_show_angles_torques_and_the_return_next_to_the_optimum(finished):
     shown = scene(finished, first_agent=1, start=7)
     assert shown.agents == (1, 2)
-    panels = check_panels(shown)
-    optimum = make_task("Pendulum-v1").optimal_returns[7]
-    assert panels[0].angle.shape == (200, 2)
-    assert all(panel.subtitle.endswith(f"(optimum {optimum:.0f})".replace("-", "−")) for panel in panels)
+    starts, optimum = shown.task.evaluation_starts(8).state, make_task("Pendulum-v1").optimal_returns[7]
+    panels = drawing.pendulum_panels(shown)
+    for panel, played, title in zip(panels, shown.played, ("before tr", "after 100 env", "after 200 env"), strict=True):
+        assert panel.title.startswith(title)
+        np.testing.assert_allclose(np.exp(1j * panel.angle[0]), np.exp(1j * starts.theta[7]), atol=1e-4)
+        np.testing.assert_allclose(2 * panel.torque, played.action[:200, :, 0, 0])
+        score = trajectories.returns(played.steps, 200)[:, 2].mean()
+        assert panel.subtitle == f"mean return {score:,.0f} (optimum {optimum:.0f})".replace("-", "−")
 
 
 def test_task_with_other_arguments_is_drawn_as_it_is_without_an_optimum(tmp_path, capsys):
     folder = train(tmp_path / "run", SMALL.replace(env_args=("g=1.0",), action_repeat=4), seeds=2)
-    panels = check_panels(scene(folder), gravity=1.0, repeat=4)
-    assert panels[0].angle.shape == (50, 2)
-    assert "optimum" not in panels[0].subtitle
+    summary = json.loads((folder / "summary.json").read_text())
+    shown = scene(folder, episodes=4)
+    returns = trajectories.returns(shown.tests(shown.played[-1]), 50).mean(axis=1)
+    np.testing.assert_allclose(returns, summary["per_agent_final_return"], rtol=2e-5)
+    assert "optimum" not in drawing.pendulum_panels(shown)[0].subtitle
     assert draw(folder, *FEW) == 0
     with Image.open(folder / "pendulums.gif") as picture:
         assert (picture.n_frames, picture.info["duration"]) == (50, 200)
@@ -168,12 +139,9 @@ def test_learned_plane_is_actor_and_critic_and_a_path_in_the_task(finished):
     assert (len(plane.angle), plane.velocity[0]) == (200, 0)
     assert abs(plane.angle[0]) == pytest.approx(np.pi)
     np.testing.assert_allclose(np.diff(plane.angle), 0.05 * plane.velocity[1:], atol=1e-4)
-
-
-def test_values_are_in_units_of_return_whatever_the_reward_scale(run_folder):
-    before = drawing.learned_plane(scene(run_folder), 0).value
-    edit_config(run_folder, reward_scale=0.1)
-    np.testing.assert_allclose(drawing.learned_plane(scene(run_folder), 0).value, 10 * before, rtol=1e-5)
+    scaled = dataclasses.replace(shown.trained, config=shown.trained.config.replace(reward_scale=0.1))
+    same = drawing.learned_plane(dataclasses.replace(shown, trained=scaled), 1)
+    np.testing.assert_allclose(same.value, 10 * plane.value, rtol=1e-5)
 
 
 def test_optimum_is_symmetric_and_highest_upright_at_rest():
@@ -235,8 +203,7 @@ def test_films_of_environments_on_the_host(tmp_path, capsys):
     assert out == ""
     assert "left out: film, because gymnasium:NoPicture-v0 cannot draw itself" in err.splitlines()
     assert "left out: q_estimates, because gymnasium:NoPicture-v0 steps on the host" in err.splitlines()
-    line = refused(capsys, folder, "--only", "pendulums")
-    assert "but must be a picture of another environment: gymnasium:NoPicture-v0 is not gymnax's Pendulum-v1" in line
+    assert "but must be a picture of another environment" in refused(capsys, folder, "--only", "pendulums")
 
 
 def test_picture_that_cannot_be_drawn_leaves_the_others_and_a_line(tmp_path, capsys):
@@ -248,20 +215,12 @@ def test_picture_that_cannot_be_drawn_leaves_the_others_and_a_line(tmp_path, cap
     capsys.readouterr()
     assert draw(folder, *FEW) == 0
     out, err = capsys.readouterr()
-    assert out.splitlines()[0] == str(folder / "q_estimates.png")
     assert "left out: film, because bar cannot be drawn here: RuntimeError: no screen" in out.splitlines()
     assert (folder / "q_estimates.png").exists()
     assert err == ""
-    assert draw(folder, "--only", "film") == 2
-    assert "left out: film" in capsys.readouterr().err
 
 
 # Which agents and snapshots
-
-
-def test_snapshots_are_those_that_are_named(finished):
-    assert [snapshot.env_steps for snapshot in scene(finished).snapshots] == [0, 100, 200]
-    assert [snapshot.env_steps for snapshot in scene(finished, snapshots=(150, 50)).snapshots] == [150, 50]
 
 
 def test_diverged_agents_are_not_shown(run_folder, capsys):
@@ -275,15 +234,12 @@ def test_diverged_agents_are_not_shown(run_folder, capsys):
 def test_agents_of_one_configuration_of_a_sweep_are_shown(tmp_path, capsys):
     configs = [SMALL.replace(hidden_sizes=(size,), gamma=gamma) for size in (8, 6) for gamma in (0.9, 0.8)]
     folder = train(tmp_path / "run", configs, seeds=range(10, 12))
-    for config, size, gamma in ((0, 8, 0.9), (3, 6, 0.8)):
-        shown = scene(folder, config=config)
-        assert shown.agents == (10 + 2 * config, 11 + 2 * config)
-        assert (shown.trained.config.hidden_sizes, shown.trained.config.gamma) == ((size,), gamma)
-        assert f"(hidden_sizes={size}, gamma={gamma})" in shown.trained.title
-        actors = ddpg_jax.load_policy(folder / f"policy/shape-{config // 2}", list(shown.agents)).variables
-        assert jax.tree.all(jax.tree.map(np.array_equal, shown.snapshots[-1].actors, dict(actors)))
-    assert draw(folder, "--config", 3, "--only", "q_estimates", *FEW) == 0
-    capsys.readouterr()
+    shown = scene(folder, config=3)
+    assert shown.agents == (16, 17)
+    assert shown.trained.config == configs[3].resolved(on_host=False)
+    assert "(hidden_sizes=6, gamma=0.8)" in shown.trained.title
+    actors = ddpg_jax.load_policy(folder / "policy/shape-1", [16, 17]).variables
+    assert jax.tree.all(jax.tree.map(np.array_equal, shown.snapshots[-1].actors, dict(actors)))
     assert "config is 4, but must be at most 3" in refused(capsys, folder, "--config", 4)
 
 
@@ -294,43 +250,29 @@ def test_agents_of_one_configuration_of_a_sweep_are_shown(tmp_path, capsys):
     ("arguments", "words"),
     [
         (("--agents", 4), "agents is 4, but must be at most 3"),
-        (("--agents", 0), "agents is 0, but must be"),
         (("--first-agent", 3), "first_agent is 3, but must be at most 2"),
         (("--snapshots", 0, 70), "snapshots is 0 70, but must be at most 5 of 0, 50, 100, 150, 200"),
         (("--start", 512), "start is 512, but must be a whole number >= 0 (at most 511)"),
-        (("--episodes", 0), "episodes is 0, but must be a whole number >= 1 (at most 512)"),
-        (("--config", 1), "config is 1, but must be at most 0"),
-        (("--only", "cinema"), "but must be some of pendulums, state_plane, q_estimates, film"),
-        (("--colour", "red"), "unknown option --colour"),
     ],
 )
 def test_options_are_refused_in_one_line(finished, capsys, arguments, words):
-    before = files(finished)
     assert words in refused(capsys, finished, *arguments)
-    assert files(finished) == before
 
 
-def test_folders_that_are_no_finished_run_are_refused(run_folder, tmp_path, capsys):
+def test_folders_that_are_no_finished_run_or_cannot_be_written_are_refused(run_folder, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for there in (tmp_path / "nowhere", tmp_path / "file", tmp_path):
         assert str(there) in refused(capsys, there)
+    line = refused(capsys, run_folder, "--only", "q_estimates", "--out", tmp_path / "file", *FEW)
+    assert "but must be a folder that can be written" in line
     shutil.rmtree(run_folder / "snapshots")
     assert "but must have snapshots/" in refused(capsys, run_folder)
 
 
 def test_damaged_snapshots_are_refused_and_nothing_is_written(run_folder, capsys):
     snapshot = run_folder / "snapshots/000000200/weights.safetensors"
-    whole = snapshot.read_bytes()
-    snapshot.write_bytes(whole[:-8])
+    snapshot.write_bytes(snapshot.read_bytes()[:-8])
     assert "is damaged" in refused(capsys, run_folder)
     shutil.copy(run_folder / "policy/actors.safetensors", snapshot)
     assert "but must be" in refused(capsys, run_folder)
-    snapshot.unlink()
-    assert "is missing" in refused(capsys, run_folder)
     assert not list(run_folder.glob("*.gif")) + list(run_folder.glob("state_plane.png"))
-
-
-def test_folder_that_cannot_be_written_is_refused(finished, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    line = refused(capsys, finished, "--only", "q_estimates", "--out", tmp_path / "file", *FEW)
-    assert "but must be a folder that can be written" in line

@@ -11,7 +11,6 @@ from toy_environments import chain, counter, small_config
 from ddpg_jax.algorithm import agent
 from ddpg_jax.algorithm.environment import Environment, Step
 from ddpg_jax.algorithm.evaluation import Starts, greedy_episodes
-from ddpg_jax.environments.registry import make_task
 from ddpg_jax.environments.task import Task
 from ddpg_jax.pictures import trajectories
 from ddpg_jax.pictures.snapshots import Snapshot
@@ -51,24 +50,13 @@ def test_limit_below_the_environments_own_is_the_trainings():
 
 
 def test_rewards_count_until_they_weigh_a_hundredth():
-    assert trajectories.foresight(0.1) == 2
-    assert trajectories.foresight(0.5) == 7  # 2^-7 < 0.01 < 2^-6
-    assert trajectories.foresight(0.99) == 459
-    assert trajectories.foresight(0.0) == 1
-    assert trajectories.foresight(1.0) == trajectories.foresight(0.9999) == 1000
+    found = [trajectories.foresight(discount) for discount in (0.0, 0.1, 0.5, 0.99, 0.9999, 1.0)]
+    assert found == [1, 2, 7, 459, 1000, 1000]  # 2^-7 < 0.01 < 2^-6
     np.testing.assert_allclose(estimates_and_returns(steps_of(np.ones(4)), 0.1, max_steps=1)[1], [1.1])
 
 
-def test_undiscounted_returns_end_where_the_episode_does():
-    assert trajectories.returns(steps_of([1.0, 2.0, 4.0], terminated=1), 3) == [[3.0]]
-    assert trajectories.returns(steps_of([1.0, 2.0, 4.0], truncated=0), 3) == [[1.0]]
-    assert trajectories.returns(steps_of([1.0, 2.0, 4.0]), 2) == [[3.0]]
-
-
-def snapshot_of(algorithm, observation_size, num_agents=2):
-    states = [
-        agent.init(jax.random.key(i), jnp.zeros(observation_size), algorithm=algorithm) for i in range(num_agents)
-    ]
+def snapshot_of(algorithm, observation_size):
+    states = [agent.init(jax.random.key(i), jnp.zeros(observation_size), algorithm=algorithm) for i in range(2)]
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     return state, Snapshot(0, state.actor, state.critic)
 
@@ -94,19 +82,14 @@ def test_toy_episodes_are_played_as_they_are(environment):
     )
 
 
-def noisy() -> Task:
-    """Returns a task whose rewards are random."""
+def test_episodes_are_those_of_an_evaluation_with_its_random_numbers():
+    """The task's rewards are random."""
 
     def step(key, state, action):
         return state + 1, Step(jnp.ones(1), jax.random.normal(key), jnp.bool_(False), state >= 2)
 
-    reset = lambda key: (jnp.int32(0), jnp.ones(1))  # noqa: E731
-    return Task(Environment("noisy", 1, (-1.0,), (1.0,), 10, reset, step))
-
-
-@pytest.mark.parametrize("task", [make_task("Pendulum-v1"), noisy()], ids=lambda task: task.environment.env_id)
-def test_episodes_are_those_of_an_evaluation_with_its_random_numbers(task):
-    environment = task.environment
+    environment = Environment("noisy", 1, (-1.0,), (1.0,), 10, lambda key: (jnp.int32(0), jnp.ones(1)), step)
+    task = Task(environment)
     algorithm = make_algorithm(small_config(), environment.low, environment.high)
     state, snapshot = snapshot_of(algorithm, environment.observation_size)
     starts = task.evaluation_starts(3)

@@ -219,20 +219,22 @@ def test_file_that_is_not_a_description_is_refused(saved, text):
     assert "policy.json cannot be read" in refused(saved)
 
 
-CHANGES = {
-    "cut": lambda weights, name: weights.update({name: weights[name][..., :-1]}),
-    "an agent less": lambda weights, name: weights.update({name: weights[name][:-1]}),
-    "missing": lambda weights, name: weights.pop(name),
-    "more": lambda weights, name: weights.update({"params": np.zeros(4, np.float32)}),
-    "float64": lambda weights, name: weights.update({name: weights[name].astype(np.float64)}),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name, array: {name: array[..., :-1]},
+        lambda name, array: {name: array[:-1]},
+        lambda name, array: {name: array.astype(np.float64)},
+        lambda name, array: {"params": array},
+        lambda name, array: {name: None},
+    ],
+    ids=["cut", "an agent less", "float64", "more", "missing"],
+)
 def test_weights_of_another_network_are_refused(saved, change):
     file = saved / "policy/actors.safetensors"
-    weights = dict(safetensors.numpy.load_file(file))
-    CHANGES[change](weights, min(weights))
+    weights = safetensors.numpy.load_file(file)
+    weights |= change(min(weights), weights[min(weights)])
+    weights = {name: np.ascontiguousarray(array) for name, array in weights.items() if array is not None}
     safetensors.numpy.save_file(weights, file)
     assert f"{file}: weights " in refused(saved)
 
