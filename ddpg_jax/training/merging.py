@@ -16,7 +16,7 @@ from ddpg_jax.results.summary import Finals, Seconds, Summary, summarize
 from ddpg_jax.training.policy import Policy, write_weights
 from ddpg_jax.training.result import Result
 
-SAME = ("config", "configs", "preset", "seed", "custom_setup")
+SAME = ("config", "configs", "preset", "seed", "custom")
 """Fields of `config.json` that must be equal."""
 
 

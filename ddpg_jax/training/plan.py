@@ -67,7 +67,7 @@ class Plan:
     task: Task
     setups: tuple[SetupPlan, ...]
     custom: bool
-    """Whether the setup is the caller's, not that of the configuration."""
+    """Whether setup or hyperparameters are the caller's, not those of the configurations."""
 
     @property
     def config(self) -> Config:
@@ -152,16 +152,18 @@ def make_plan(
     options = replace(options, swept=swept)
     _require_evaluations(swept[0].config, task)
     by_setup: dict[Setup, list[int]] = {}
+    custom = hyperparameters is not None
     for index, each in enumerate(swept):
         made = make_setup(each.config, task.environment)
         if setup is not None:
             _require_agreement(made, setup)
+            custom |= setup != made
         by_setup.setdefault(setup or made, []).append(index)
     plans = tuple(_plan_setup(options, *item, hyperparameters) for item in by_setup.items())
     if options.record_every:
         for planned in plans:
             longest_chunk(planned.setup, recording=True)
-    plan = Plan(options, task, plans, custom=setup is not None)
+    plan = Plan(options, task, plans, custom)
     for planned in plans:
         if planned.placement.platform == "cpu":  # on an accelerator the compiled program says what it needs
             plan.require_memory(planned)

@@ -255,6 +255,14 @@ def _described(description: Any, actor: Actor | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def has_own_network(folder: Path) -> bool:
+    """Returns whether the configuration does not describe the network of the policy in a folder."""
+    try:
+        return bool(json.loads((folder / "policy.json").read_bytes())["network"] != "config")
+    except (OSError, ValueError, TypeError, KeyError):
+        return False  # which `read_policy` refuses
+
+
 def write_weights(file: Path, tree: Any) -> None:
     """Writes nested dictionaries of arrays [N, ...] as safetensors; raises OSError, which names the file."""
     flat = {name: np.ascontiguousarray(leaf) for name, leaf in flatten_dict(tree, sep="/").items()}

@@ -18,7 +18,7 @@ from ddpg_jax.sweep import SweptConfig
 from ddpg_jax.training.checkpoint import Trained
 from ddpg_jax.training.files import write_text, write_whole
 from ddpg_jax.training.plan import Plan
-from ddpg_jax.training.policy import Policy, policy_folders, read_policy, write_policy
+from ddpg_jax.training.policy import Policy, has_own_network, policy_folders, read_policy, write_policy
 from ddpg_jax.training.run_folder import RunFolder, read_config, swept_configs, write_json, write_tables
 from ddpg_jax.training.stopwatch import Stopwatch
 
@@ -240,8 +240,8 @@ def load(folder: Path) -> Result:
         finals = _finals_of(summary)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder} is not the folder of a finished run: {error}") from error
-    paths = [] if details.get("custom_setup") else policy_folders(folder)
-    policies = tuple(read_policy(path) for path in paths)
+    paths = policy_folders(folder)
+    policies = () if any(map(has_own_network, paths)) else tuple(map(read_policy, paths))
     start, stop = details["seeds"]
     swept = swept_configs(details)
     return Result(swept, range(start, stop), details["seed"], history, finals, policies, summary, details, folder)

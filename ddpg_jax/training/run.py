@@ -151,6 +151,11 @@ def _open_run(run: Run, folder: RunFolder, details: dict[str, Any]) -> tuple[dic
     checkpoint = None
     if plan.options.resume:
         earlier = read_config(folder.path)
+        if earlier["custom"] != plan.custom:
+            raise ValueError(
+                f"resume is {folder.path}, but must be given the setup and hyperparameters that the run was started "
+                f"with: ddpg_jax.train(config, setup=..., hyperparameters=..., out=..., resume=True)"
+            )
         checkpoint = run.checkpoints.load(lambda text: run.progress.message(f"note: {text}"))
         details["command"], details["resumed"] = earlier["command"], [*earlier["resumed"], details["command"]]
         for text in differences(earlier, details):

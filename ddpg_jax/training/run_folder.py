@@ -159,7 +159,7 @@ def describe(plan: Plan, command: Sequence[str] | None) -> dict[str, Any]:
         "seed": options.seed,
         "configs": [_changes(each, base) for each in options.swept],
         "config": base.to_dict(),
-        "custom_setup": plan.custom,
+        "custom": plan.custom,
         "device": plan.device,
         "num_devices": max(len(each.placement.devices) for each in plan.setups),
         "group_sizes": [each.placement.group_size for each in plan.setups],

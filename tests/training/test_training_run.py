@@ -16,6 +16,7 @@ from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.environments.registry import make_task
 from ddpg_jax.results.csv_files import metrics_csv
 from ddpg_jax.training.run import evaluation_steps, snapshot_steps
+from ddpg_jax.training.run_folder import RunFolder
 from ddpg_jax.training.setup_factory import make_hyperparameters, make_setup
 from ddpg_jax.training.trainer import agent_keys
 
@@ -140,11 +141,23 @@ def test_other_run_is_not_resumed(whole, tmp_path, change, name):
         train_small(out=folder, resume=True, **change)
 
 
-def test_second_process_is_refused(whole):
-    from ddpg_jax.training.run_folder import RunFolder
+def test_second_process_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    train_small(out=folder, stop_after=1)
+    with RunFolder(folder), pytest.raises(ValueError, match=f"{folder} is in use by process"):
+        train_small(out=folder, resume=True)
 
-    with RunFolder(whole), pytest.raises(ValueError, match=f"{whole} is in use by process"):
-        train_small(out=whole, resume=True)
+
+def test_run_with_numbers_of_the_callers_is_resumed_only_with_them(tmp_path):
+    """`--resume` would go on with those of the configuration."""
+    folder = tmp_path / "run"
+    numbers = {"setup": make_setup(SMALL), "hyperparameters": with_critic_lrs(1e-3, 2e-3, 3e-3)}
+    train_small(out=folder, stop_after=2, **numbers)
+    with pytest.raises(ValueError, match="must be given the setup and hyperparameters that the run was started with"):
+        train_small(out=folder, resume=True)
+    train_small(out=folder, resume=True, **numbers)
+    train_small(out=tmp_path / "whole", **numbers)
+    assert files(folder) == files(tmp_path / "whole")
 
 
 def test_folder_with_something_in_it_is_refused_and_stays_as_it_is(tmp_path):
@@ -320,13 +333,14 @@ def test_recorded_episodes_have_the_returns_of_the_table(tmp_path):
         row = table[(table["agent"] == agent) & (table["episode"] == episode)][0]
         rewards = np.load(path)["reward"]
         assert len(rewards) == row["length"] == 20
-        assert rewards.sum(dtype=np.float64) == pytest.approx(row["return"], rel=1e-5)
+        assert rewards.sum(dtype=np.float64) == pytest.approx(row["return_"], rel=1e-5)
 
 
-def test_episodes_that_the_replay_cannot_hold_are_refused():
+def test_episodes_that_the_replay_cannot_hold_are_refused(tmp_path):
     """They would be read from rows that later episodes have overwritten."""
     with pytest.raises(ValueError, match="record_every is given, but replay_capacity, 100, must then be above"):
-        train_small(SMALL.replace(max_episode_steps=100), record_every=1)
+        train_small(SMALL.replace(max_episode_steps=100), record_every=1, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # Schedules
@@ -350,7 +364,7 @@ def test_setup_with_other_numbers_than_the_configuration_is_refused_by_name():
 
 def test_hyperparameters_are_checked_as_a_configuration_checks_them():
     setup = make_setup(SMALL)
-    with pytest.raises(ValueError, match=r"gamma is 1\.5, but must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"gamma is 1\.5, but must be a number in \[0, 1\]"):
         train_small(setup=setup, hyperparameters=make_hyperparameters(SMALL)._replace(gamma=1.5))
     with pytest.raises(ValueError, match=r"tau has shape \(2,\), but must be a number or \[3\]"):
         train_small(setup=setup, hyperparameters=make_hyperparameters(SMALL)._replace(tau=np.ones(2)))
