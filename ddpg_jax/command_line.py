@@ -24,7 +24,7 @@ POSITIONAL = tyro.conf.Positional
 """Marks a field that is given without its name."""
 
 SYNONYMS = {
-    **dict.fromkeys(("lr", "learning_rate"), "--actor-lr and --critic-lr"),
+    **dict.fromkeys(("lr", "learning_rate"), "--actor-lr or --critic-lr"),
     **dict.fromkeys(("total_timesteps", "num_steps", "num_timesteps", "timesteps"), "--total-steps"),
     **dict.fromkeys(("env", "task", "env_name"), "--env-id"),
     **dict.fromkeys(("num_agents", "n_agents", "n_seeds", "num_seeds"), "--seeds"),

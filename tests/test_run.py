@@ -127,8 +127,8 @@ def test_bad_option_is_refused_in_one_line_with_field_value_and_rule(line, messa
 @pytest.mark.parametrize(
     ("word", "meant"),
     [
-        ("--batch-sise", "--batch-size"), ("--lr", "--actor-lr and --critic-lr"),
-        ("--learning_rate", "--actor-lr and --critic-lr"), ("--total-timesteps", "--total-steps"),
+        ("--batch-sise", "--batch-size"), ("--lr", "--actor-lr or --critic-lr"),
+        ("--learning_rate", "--actor-lr or --critic-lr"), ("--total-timesteps", "--total-steps"),
         ("--num-steps", "--total-steps"), ("--env", "--env-id"), ("--task", "--env-id"), ("--num-agents", "--seeds"),
         ("--n-seeds", "--seeds"), ("--device", "JAX_PLATFORMS=cpu or cuda, or --devices for their number"),
     ],

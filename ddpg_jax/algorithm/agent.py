@@ -57,16 +57,7 @@ class Algorithm:
 
 @partial(jax.jit, static_argnames="algorithm")
 def init(key: PRNGKey, observation: jax.Array, *, algorithm: Algorithm) -> AgentState:
-    """Returns a new agent, whose targets equal its online networks.
-
-    Args:
-        key: consumed.
-        observation: an example [O], of which only size and dtype matter. The parameters get its dtype.
-        algorithm: holds the networks to initialise.
-
-    Returns:
-        A state whose `step` is 0.
-    """
+    """Returns a new agent, whose parameters have the dtype of the example `observation` [O]. Consumes the key."""
     chex.assert_rank(observation, 1)
     observation = observation[None]
     action = jnp.zeros((1, len(algorithm.actor.low)), observation.dtype)
@@ -90,15 +81,9 @@ def init(key: PRNGKey, observation: jax.Array, *, algorithm: Algorithm) -> Agent
 
 @partial(jax.jit, static_argnames="algorithm")
 def act(state: AgentState, observation: jax.Array, *, algorithm: Algorithm) -> jax.Array:
-    """Returns the greedy actions mu(s) of line 8, in the environment's units and within its bounds.
+    """Returns the greedy actions mu(s) [..., A] of line 8 for observations [..., O].
 
-    Args:
-        state: an agent.
-        observation: [..., O].
-        algorithm: the one with which `state` was made.
-
-    Returns:
-        [..., A] in the dtype of the parameters, without exploration noise (`noise.py`).
+    They are in the environment's units, within its bounds, and in the dtype of the parameters.
     """
     observation = jnp.asarray(observation, dtype_of(state.actor))
     return jnp.asarray(algorithm.actor.apply(state.actor, observation))
@@ -108,18 +93,9 @@ def act(state: AgentState, observation: jax.Array, *, algorithm: Algorithm) -> j
 def update(
     key: PRNGKey, state: AgentState, batch: Transition, *, algorithm: Algorithm, hyperparameters: Hyperparameters
 ) -> tuple[AgentState, UpdateInfo]:
-    """Updates critic, actor and targets once (lines 12 to 15), on the minibatch of line 11.
+    """Updates critic, actor and targets once (lines 12 to 15), on the minibatch [B, ...] of line 11. Consumes the key.
 
-    Args:
-        key: consumed, for dropout and for `target_action`.
-        state: the agent before the update.
-        batch: B transitions.
-        algorithm: the one with which `state` was made.
-        hyperparameters: scalars. `noise`, `lr_decay`, `reward_scale` and `ema_tau` are not used here, but by the loop
-            and by `Setup.reader`.
-
-    Returns:
-        The agent after the update, and its losses on this minibatch.
+    `noise`, `lr_decay`, `reward_scale` and `ema_tau` are not used here, but by the loop and by `Setup.reader`.
 
     Raises:
         AssertionError: if the fields of the batch have wrong ranks, or differ in B.
@@ -132,9 +108,9 @@ def update(
     critic_key, actor_key, target_key = jax.random.split(key, 3)
 
     # Line 12: set y_i = r_i + gamma Q'(s_{i+1}, mu'(s_{i+1})).
-    target, clipped_targets = _target(target_key, state, batch, algorithm, hyperparameters)
+    y, clipped_targets = _target(target_key, state, batch, algorithm, hyperparameters)
     # Line 13: update the critic by minimising the mean squared error to y.
-    new, critic_loss, q_mean = _critic_step(critic_key, state, batch, target, algorithm, hyperparameters)
+    new, critic_loss, q_mean = _critic_step(critic_key, state, batch, y, algorithm, hyperparameters)
 
     def move_actor_and_targets(new: AgentState) -> tuple[AgentState, jax.Array]:
         # Line 14: update the actor by the sampled policy gradient.
@@ -160,45 +136,40 @@ def _every(
         state, loss = move(state)
         return state, delay * loss
 
-    def wait(state: AgentState) -> tuple[AgentState, jax.Array]:
-        return state, jnp.zeros((), dtype_of(state.critic))
-
-    return jax.lax.cond((state.step + 1) % delay == 0, move_now, wait, state)
+    no_loss = jnp.zeros((), dtype_of(state.critic))
+    return jax.lax.cond((state.step + 1) % delay == 0, move_now, lambda state: (state, no_loss), state)
 
 
 def _target(
     key: PRNGKey, state: AgentState, batch: Transition, algorithm: Algorithm, hyperparameters: Hyperparameters
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the targets y [B], and the fraction of them outside the critic's support.
-
-    The target networks use their running statistics and no dropout.
-    """
+    """Returns the targets y [B], without dropout in the target networks, and `UpdateInfo.clipped_targets`."""
     next_action = jnp.asarray(algorithm.actor.apply(state.target_actor, batch.next_observation))
     if algorithm.target_action is not None:
         bounds = algorithm.actor.low, algorithm.actor.high
         next_action = algorithm.target_action(key, next_action, *bounds, hyperparameters)
     next_value = algorithm.critic.apply(state.target_critic, batch.next_observation, next_action)
     inputs = batch.reward, batch.discount, next_value
-    target = algorithm.td_target(*inputs, gamma=hyperparameters.gamma)
+    y = algorithm.td_target(*inputs, gamma=hyperparameters.gamma)
     if algorithm.clipped_share is None:
-        return target, jnp.zeros((), target.dtype)
-    return target, algorithm.clipped_share(*inputs, gamma=hyperparameters.gamma)
+        return y, jnp.zeros((), y.dtype)
+    return y, algorithm.clipped_share(*inputs, gamma=hyperparameters.gamma)
 
 
 def _critic_step(
     key: PRNGKey,
     state: AgentState,
     batch: Transition,
-    target: jax.Array,
+    y: jax.Array,
     algorithm: Algorithm,
     hyperparameters: Hyperparameters,
 ) -> tuple[AgentState, jax.Array, jax.Array]:
-    """Returns the state after a step of the critic; the critic's loss and mean value are those before the step."""
+    """Returns the state after a step of the critic, with the critic's loss and mean value before it."""
 
     def loss(params: Params) -> tuple[jax.Array, tuple[Variables, jax.Array]]:
         variables = state.critic | {"params": params}
         value, variables = _apply_in_loss(key, algorithm.critic, variables, batch.observation, batch.action)
-        return algorithm.critic_loss(value, target), (variables, jnp.mean(algorithm.action_value(value)))
+        return algorithm.critic_loss(value, y), (variables, jnp.mean(algorithm.action_value(value)))
 
     params = state.critic["params"]
     (critic_loss, (variables, q_mean)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
@@ -216,7 +187,7 @@ def _actor_step(
     algorithm: Algorithm,
     hyperparameters: Hyperparameters,
 ) -> tuple[AgentState, jax.Array]:
-    """Returns the state after a step of the actor along the gradient of `critic`; the loss is that before the step."""
+    """Returns the state after a step of the actor along the gradient of `critic`, and the loss before it."""
     actor_key, critic_key = jax.random.split(key)
 
     def loss(params: Params) -> tuple[jax.Array, Variables]:

@@ -55,9 +55,6 @@ def categorical(num_atoms: int, value_min: float, value_max: float) -> CriticFor
         chex.assert_equal_shape([logits, target])
         return -jnp.mean(jnp.sum(jax.lax.stop_gradient(target) * jax.nn.log_softmax(logits), axis=-1))
 
-    def actor_loss(logits: jax.Array) -> jax.Array:
-        return -jnp.mean(action_value(logits))
-
     def clipped_share(reward: jax.Array, discount: jax.Array, next_logits: jax.Array, *, gamma: Scalar) -> jax.Array:
         chex.assert_rank([reward, discount, next_logits], [1, 1, 2])
         atoms = jnp.asarray(numbers, next_logits.dtype)
@@ -66,4 +63,6 @@ def categorical(num_atoms: int, value_min: float, value_max: float) -> CriticFor
         outside = (returns < atoms[0] - tolerance) | (returns > atoms[-1] + tolerance)
         return jnp.mean(jnp.sum(jnp.where(outside, jax.nn.softmax(next_logits), 0.0), axis=-1))
 
-    return CriticForm(td_target, critic_loss, actor_loss, action_value, clipped_share)
+    return CriticForm(
+        td_target, critic_loss, lambda logits: -jnp.mean(action_value(logits)), action_value, clipped_share
+    )

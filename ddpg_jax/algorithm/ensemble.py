@@ -4,6 +4,7 @@ Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic M
 (https://arxiv.org/abs/1802.09477).
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import flax.linen as nn
@@ -12,7 +13,6 @@ import jax.numpy as jnp
 
 from ddpg_jax.algorithm.losses import CriticForm
 from ddpg_jax.algorithm.networks import OBS_STATS, Critic
-from ddpg_jax.algorithm.types import Scalar
 
 
 class Ensemble(nn.Module):
@@ -48,21 +48,13 @@ def of_ensemble(form: CriticForm) -> CriticForm:
         critic = jnp.argmin(values, axis=-1).reshape(-1, *(1,) * (output.ndim - 1))
         return jnp.take_along_axis(output, critic, axis=-1)[..., 0]
 
-    def td_target(reward: jax.Array, discount: jax.Array, next_output: jax.Array, *, gamma: Scalar) -> jax.Array:
-        return form.td_target(reward, discount, smallest(next_output), gamma=gamma)
+    def of_smallest(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        return lambda reward, discount, output, *, gamma: function(reward, discount, smallest(output), gamma=gamma)
 
-    def critic_loss(output: jax.Array, target: jax.Array) -> jax.Array:
-        return jnp.sum(jax.vmap(form.critic_loss, in_axes=(-1, None))(output, target))
-
-    def actor_loss(output: jax.Array) -> jax.Array:
-        return form.actor_loss(output[..., 0])
-
-    def action_value(output: jax.Array) -> jax.Array:
-        return form.action_value(output[..., 0])
-
-    def clipped_share(reward: jax.Array, discount: jax.Array, next_output: jax.Array, *, gamma: Scalar) -> jax.Array:
-        assert form.clipped_share is not None
-        return form.clipped_share(reward, discount, smallest(next_output), gamma=gamma)
-
-    has_support = form.clipped_share is not None
-    return CriticForm(td_target, critic_loss, actor_loss, action_value, clipped_share if has_support else None)
+    return CriticForm(
+        td_target=of_smallest(form.td_target),
+        critic_loss=lambda output, target: jnp.sum(jax.vmap(form.critic_loss, in_axes=(-1, None))(output, target)),
+        actor_loss=lambda output: form.actor_loss(output[..., 0]),
+        action_value=lambda output: form.action_value(output[..., 0]),
+        clipped_share=None if form.clipped_share is None else of_smallest(form.clipped_share),
+    )

@@ -23,12 +23,12 @@ class Starts(NamedTuple):
 
 
 class GreedyEpisodes(NamedTuple):
-    """The results of greedy episodes from S start states; under `vmap` over N agents, arrays [N, S]."""
+    """The results of greedy episodes from S start states; for N agents, arrays [N, S]."""
 
     returns: Any
     """[S] the undiscounted returns."""
     share_at_bounds: Any
-    """[S] the fraction of the actions, over steps and components, that were at a bound of the action space."""
+    """[S] the fraction of the actions, over steps and components, that were at a bound."""
 
 
 class _Progress(NamedTuple):
@@ -46,15 +46,9 @@ class _Progress(NamedTuple):
 def greedy_episodes(
     state: AgentState, starts: Starts, *, environment: Environment, algorithm: Algorithm
 ) -> GreedyEpisodes:
-    """Runs one greedy episode from each of S start states.
+    """Runs one greedy episode from each of S start states; if the agent has an average of its actor, it acts.
 
-    An episode depends on its start and its key, not on the other episodes or on how many run together.
-
-    Args:
-        state: an agent; if it has an average of its actor, the average acts.
-        starts: the start states, from `Task.evaluation_starts` for example. Their keys are not consumed.
-        environment: the task.
-        algorithm: the one with which `state` was made.
+    An episode depends on its start and its key (not consumed), not on the other episodes or on how many there are.
     """
     state = state._replace(actor=ema.policy(state))
     low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (environment.low, environment.high))
@@ -65,7 +59,7 @@ def greedy_episodes(
     def step(now: _Progress) -> _Progress:
         action = agent.act(state, now.observation, algorithm=algorithm).astype(jnp.float32)
         action = jnp.clip(action, low, high)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(starts.key, now.t)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(starts.key, now.t)
         env_state, result = jax.vmap(environment.step)(keys, now.state, action)
         at_bounds = jnp.mean((action == low) | (action == high), axis=-1, dtype=jnp.float32)
         return _Progress(

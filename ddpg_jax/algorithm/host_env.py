@@ -38,10 +38,7 @@ class PendingAction(NamedTuple):
 
 
 def reset(key: PRNGKey, *, observation_size: int, action_size: int) -> tuple[PendingAction, jax.Array]:
-    """Returns an environment's state before its first reset on the host, with an observation of zeros.
-
-    Consumes the key.
-    """
+    """Returns an environment's state before its first reset on the host, and zeros [O]. Consumes the key."""
     zeros = jnp.zeros(action_size, jnp.float32)
     seed = jax.random.bits(key, (), jnp.uint32)
     return PendingAction(seed, ActionSample(zeros, zeros, zeros)), jnp.zeros(observation_size)
@@ -50,11 +47,7 @@ def reset(key: PRNGKey, *, observation_size: int, action_size: int) -> tuple[Pen
 def begin(
     state: TrainState, observation: jax.Array, hyperparameters: Hyperparameters, *, setup: Setup
 ) -> tuple[TrainState, jax.Array]:
-    """Begins new episodes from the observation [O], or [E, O] (lines 4 to 6), and samples the first action.
-
-    Returns:
-        The state, and the action [E, A].
-    """
+    """Begins episodes from the observation [O] or [E, O] (lines 4 to 6); returns the first action [E, A] too."""
     env = state.env
     zeros = jax.tree.map(jnp.zeros_like, env.episode)
     first_noise = jnp.broadcast_to(noise.init(hyperparameters.noise, env.noise.shape[-1]), env.noise.shape)
@@ -69,16 +62,9 @@ def begin(
 def step(
     state: TrainState, received: jax.Array, hyperparameters: Hyperparameters, *, setup: Setup
 ) -> tuple[TrainState, jax.Array, jax.Array]:
-    """Stores the result of the pending action, learns, and samples the next action (lines 8 to 15).
+    """Stores the results of the pending action (`received`, [E, 2 O + 3] from `pack`), learns and acts (lines 8 to 15).
 
-    Args:
-        state: an agent with a pending action.
-        received: [E, 2 O + 3] the environments' results, from `pack`.
-        hyperparameters: the agent's.
-        setup: the agent's.
-
-    Returns:
-        The state, the next action [E, A], and the row of the log (`loop.unpack_log`).
+    Returns the state, the next action [E, A], and the row of the log (`loop.unpack_log`).
     """
 
     def receive(env: EnvState, received: jax.Array) -> tuple[EnvState, Transition, EpisodeStats]:
@@ -97,16 +83,13 @@ def step(
     learns = state.step >= setup.first_update - 1
     randomness = rng.of_next_step(state, setup=setup)
     state = store(state, env, transition, setup)
-    state, info = update_agent(state, randomness, now, setup=setup, learns=learns)
+    state, info = update_agent(state, randomness, now, setup, learns=learns)
     state, action = _sample_next_action(state, hyperparameters, setup)
     return state, action, to_row(stats, info)
 
 
 def act(state: AgentState, observations: jax.Array, *, algorithm: Algorithm) -> jax.Array:
-    """Returns the greedy actions [S, A] float32 for observations [S, O], within their bounds.
-
-    If the agent has an average of its actor, the average acts.
-    """
+    """Returns greedy actions [S, A] float32 for observations [S, O]; if there is an average of the actor, it acts."""
     state = state._replace(actor=ema.policy(state))
     actions = agent.act(state, observations, algorithm=algorithm).astype(jnp.float32)
     low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (algorithm.actor.low, algorithm.actor.high))
@@ -114,11 +97,9 @@ def act(state: AgentState, observations: jax.Array, *, algorithm: Algorithm) -> 
 
 
 def pack(results: Step, observations: np.ndarray) -> np.ndarray:
-    """Returns the results of n environments as one array [n, 2 O + 3] float32, for a single transfer to the device.
+    """Returns NumPy results [n, ...] as one array [n, 2 O + 3] float32, for a single transfer to the device.
 
-    Args:
-        results: NumPy arrays [n, ...]; the observations are those before any reset.
-        observations: [n, O] to continue from: those of the results, or of a new episode if one has ended.
+    `observations` [n, O] are those to continue from: those of the results, or of a new episode if one has ended.
     """
     numbers = np.stack([results.reward, results.terminated, results.truncated], axis=1, dtype=np.float32)
     return np.concatenate([results.observation, observations, numbers], axis=1, dtype=np.float32)
@@ -131,7 +112,7 @@ def _sample_next_action(
     state = state._replace(agent=setup.exploration.observe(state.agent, state.env.observation))
 
     def sample(randomness: InteractionRandomness, env: EnvState) -> ActionSample:
-        return sample_action(randomness, env, state=state, hyperparameters=hyperparameters, setup=setup)
+        return sample_action(randomness, env, state, hyperparameters, setup)
 
     action = over_envs(sample, setup)(rng.of_next_step(state, setup=setup).interaction, state.env)
     env = state.env._replace(state=state.env.state._replace(action=action))

@@ -13,15 +13,7 @@ from ddpg_jax.algorithm import agent, noise
 from ddpg_jax.algorithm.environment import Environment, Step
 from ddpg_jax.algorithm.rng import InteractionRandomness
 from ddpg_jax.algorithm.setup import Setup
-from ddpg_jax.algorithm.types import (
-    EnvState,
-    Episode,
-    EpisodeStats,
-    Hyperparameters,
-    PRNGKey,
-    TrainState,
-    Transition,
-)
+from ddpg_jax.algorithm.types import EnvState, Episode, EpisodeStats, Hyperparameters, PRNGKey, TrainState, Transition
 
 
 class ActionSample(NamedTuple):
@@ -36,12 +28,7 @@ class ActionSample(NamedTuple):
 
 
 def sample_action(
-    randomness: InteractionRandomness,
-    env: EnvState,
-    *,
-    state: TrainState,
-    hyperparameters: Hyperparameters,
-    setup: Setup,
+    randomness: InteractionRandomness, env: EnvState, state: TrainState, hyperparameters: Hyperparameters, setup: Setup
 ) -> ActionSample:
     """Selects the action a_t = mu(s_t) + N_t (line 8) in one of the agent's environments."""
     exploration, process = setup.exploration, hyperparameters.noise
@@ -67,19 +54,10 @@ def process_step(
 ) -> tuple[EnvState, Transition, EpisodeStats]:
     """Processes the result of an action, and begins the next episode if this one has ended (lines 4 to 6).
 
-    Args:
-        env: the environment before the action.
-        action: the action.
-        result: what it led to.
-        begin_if: (has the episode ended? []) -> the environment's state and observation to continue from: those of a
-            new episode if it has, otherwise those after the step.
-        hyperparameters: the agent's.
-        setup: the agent's.
-
-    Returns:
-        The environment after the step, the transition to store (line 10), and what happened to the episode.
+    `env` is the environment before the action. `begin_if` maps whether the episode has ended to the state and the
+    observation to continue from: those of a new episode if it has, otherwise those after the step.
     """
-    exploration, process = setup.exploration, hyperparameters.noise
+    exploration = setup.exploration
     length = env.episode.length + 1
     max_steps = min(setup.environment.max_steps, exploration.max_steps or setup.environment.max_steps)
     truncated = (result.truncated | (length >= max_steps)) & ~result.terminated
@@ -89,34 +67,28 @@ def process_step(
     # Line 10: the transition to store; its observation is the one before any reset.
     no_future = ended if exploration.time_limit_terminal else result.terminated
     discount = 1.0 - no_future.astype(jnp.float32)
-    next_observation = _finite_if(no_future, result.observation)
+    # The target multiplies the value of a terminal state by 0, but 0 times NaN is NaN.
+    next_observation = jnp.where(no_future & ~jnp.isfinite(result.observation), 0.0, result.observation)
     transition = Transition(env.observation, action.stored, result.reward, discount, next_observation)
 
     # Lines 4 to 6: begin the next episode if this one has ended.
     env_state, observation = begin_if(ended)
-    first_noise = noise.init(process, setup.environment.action_size)
-    after = EnvState(
-        state=env_state,
-        observation=observation,
-        noise=jnp.where(ended, first_noise, action.noise) if exploration.noise_reset else action.noise,
-        episode=Episode(
-            number=env.episode.number + ended.astype(jnp.int32),
-            total_reward=jnp.where(ended, 0.0, total_reward),
-            length=jnp.where(ended, 0, length),
-        ),
-    )
+    first_noise = noise.init(hyperparameters.noise, setup.environment.action_size)
+    next_noise = jnp.where(ended, first_noise, action.noise) if exploration.noise_reset else action.noise
+    number = env.episode.number + ended.astype(jnp.int32)
+    episode = Episode(number, jnp.where(ended, 0.0, total_reward), jnp.where(ended, 0, length))
+    after = EnvState(env_state, observation, next_noise, episode)
     return after, transition, EpisodeStats(jnp.where(ended, length, 0), total_reward)
 
 
 def reset_if(
     ended: jax.Array, key: PRNGKey, after_step: tuple[Any, jax.Array], environment: Environment
 ) -> tuple[Any, jax.Array]:
-    """Returns the state and the observation of a new episode if one has ended, otherwise those after the step.
+    """Returns the state and the observation of a new episode if one has ended, else those after the step.
 
     This is a loop of at most one round, because a reset may cost as much as hundreds of steps: under `vmap` the loop
-    runs only if an episode of the group has ended, whereas both branches of a `cond` would always run. The key, which
-    is consumed, is part of the carry and changes in it, because XLA would move a reset that does not depend on the
-    carry out of the loop, and always run it.
+    runs only if an episode of the group has ended, whereas both branches of a `cond` would always run. The key (which
+    is consumed) changes in the carry, because XLA would move a reset that depends on no carry out of the loop.
     """
 
     def reset(carry: tuple[jax.Array, jax.Array, Any, jax.Array]) -> tuple[jax.Array, jax.Array, Any, jax.Array]:
@@ -131,11 +103,3 @@ def episode_number(state: TrainState, setup: Setup) -> jax.Array:
     """Returns the number of episodes before the current one, for schedules; with E environments, their mean."""
     number = state.env.episode.number
     return number if setup.num_envs == 1 else jnp.sum(number) // setup.num_envs
-
-
-def _finite_if(terminal: jax.Array, observation: jax.Array) -> jax.Array:
-    """Returns the observation with 0 for numbers that are not finite in a terminal state, whose value is not used.
-
-    (The target multiplies that value by 0, but 0 times NaN is NaN.)
-    """
-    return jnp.where(terminal & ~jnp.isfinite(observation), 0.0, observation)

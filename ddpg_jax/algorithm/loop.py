@@ -5,7 +5,7 @@ lines 3, 9 and 11; `interaction.py` has lines 4 to 6, 8 and 10, and `agent.py` t
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,34 +30,27 @@ from ddpg_jax.algorithm.types import (
 STEPS_PER_DRAW = 125
 """Steps whose random numbers are drawn together (measured: with fewer, each step takes longer)."""
 
+_Carry: TypeAlias = tuple[TrainState, jax.Array]  # an agent, and the log of its steps
+
 
 def init(key: PRNGKey, hyperparameters: Hyperparameters, *, setup: Setup) -> TrainState:
     """Returns an agent at the start of its first episode (lines 1 to 6), with an empty replay. Consumes the key."""
     key, agent_key, reset_key = jax.random.split(key, 3)
     environment = setup.environment
     # Lines 1 and 2: initialise the networks and their targets.
-    example = jnp.zeros(environment.observation_size, jnp.float32)
-    new = agent.init(agent_key, example, algorithm=setup.algorithm)
-    return TrainState(
-        agent=ema.init(new) if setup.ema else new,
-        # Line 3: initialise the replay.
-        replay=replay.init(setup.replay_capacity, environment.observation_size, environment.action_size),
-        # Lines 4 to 6: begin the first episode in each environment.
-        env=_begin(reset_key, hyperparameters, setup),
-        key=key,
-        step=jnp.int32(0),
-    )
+    new = agent.init(agent_key, jnp.zeros(environment.observation_size, jnp.float32), algorithm=setup.algorithm)
+    new = ema.init(new) if setup.ema else new
+    # Line 3: initialise the replay.
+    empty = replay.init(setup.replay_capacity, environment.observation_size, environment.action_size)
 
-
-def _begin(key: PRNGKey, hyperparameters: Hyperparameters, setup: Setup) -> EnvState:
-    """Begins the first episode in each environment of an agent; consumes the key."""
-
+    # Lines 4 to 6: begin the first episode in each environment.
     def begin(key: PRNGKey) -> EnvState:
-        state, observation = setup.environment.reset(key)
-        first_noise = noise.init(hyperparameters.noise, setup.environment.action_size)
+        state, observation = environment.reset(key)
+        first_noise = noise.init(hyperparameters.noise, environment.action_size)
         return EnvState(state, observation, first_noise, Episode(jnp.int32(0), jnp.float32(0), jnp.int32(0)))
 
-    return begin(key) if setup.num_envs == 1 else jax.vmap(begin)(jax.random.split(key, setup.num_envs))
+    env = begin(reset_key) if setup.num_envs == 1 else jax.vmap(begin)(jax.random.split(reset_key, setup.num_envs))
+    return TrainState(new, empty, env, key, jnp.int32(0))
 
 
 def train(
@@ -66,24 +59,17 @@ def train(
     """Advances one agent by `num_steps` steps of the loop, at most `max_steps`, with their updates.
 
     `num_steps` is an array, so that one compiled program serves every chunk of a run. All conditions depend on counters
-    that agents under `vmap` share: otherwise each agent would compute both branches. The steps before
-    `setup.first_update` have a loop of their own.
+    that agents under `vmap` share: otherwise each agent would compute both branches.
 
-    Returns:
-        The state afterwards, and a log [max_steps, F] with one row per step and one column per number in a `StepLog`
-        (`unpack_log` reads it). Rows from num_steps on are 0.
+    Returns the state, and a log [max_steps, F] with a row per step, 0 from num_steps on (`unpack_log` reads it).
     """
 
-    def steps(
-        first: jax.Array | int, last: jax.Array, carry: tuple[TrainState, jax.Array], *, learns: bool
-    ) -> tuple[TrainState, jax.Array]:
-        """Makes the steps from `first` up to `last`, exclusive."""
-
-        def some_steps(number: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+    def steps(first: jax.Array | int, last: jax.Array, carry: _Carry, *, learns: bool) -> _Carry:
+        def some_steps(number: jax.Array, carry: _Carry) -> _Carry:
             start = first + number * STEPS_PER_DRAW
             drawn = rng.sample_step_randomness(carry[0], STEPS_PER_DRAW, setup=setup)
 
-            def one_step(i: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+            def one_step(i: jax.Array, carry: _Carry) -> _Carry:
                 state, row = step(carry[0], rng.at(drawn, i - start), hyperparameters, setup=setup, learns=learns)
                 return state, jax.lax.dynamic_update_slice_in_dim(carry[1], row[None], i, axis=0)
 
@@ -94,8 +80,7 @@ def train(
 
     num_columns = len(UpdateInfo._fields) + len(EpisodeStats._fields) * setup.num_envs
     num_gathering = jnp.clip(setup.first_update - 1 - state.step, 0, num_steps)
-    carry = (state, jnp.zeros((max_steps, num_columns), jnp.float32))
-    carry = steps(0, num_gathering, carry, learns=False)
+    carry = steps(0, num_gathering, (state, jnp.zeros((max_steps, num_columns), jnp.float32)), learns=False)
     return steps(num_gathering, num_steps, carry, learns=True)
 
 
@@ -105,7 +90,7 @@ def step(
     """Makes one step (lines 8 to 10, and 11 to 15 if the agent `learns`), and returns its row [F] of the log."""
     now = decay_learning_rates(hyperparameters, episode_number(state, setup))  # before the step can end the episode
     state, stats = explore(state, randomness, hyperparameters, setup=setup)
-    state, info = update_agent(state, randomness, now, setup=setup) if learns else (state, _no_update())
+    state, info = update_agent(state, randomness, now, setup, learns=True) if learns else (state, _no_update())
     return state, to_row(stats, info)
 
 
@@ -116,7 +101,7 @@ def explore(
     state = state._replace(agent=setup.exploration.observe(state.agent, state.env.observation))
 
     def interact(randomness: InteractionRandomness, env: EnvState) -> tuple[EnvState, Transition, EpisodeStats]:
-        action = sample_action(randomness, env, state=state, hyperparameters=hyperparameters, setup=setup)
+        action = sample_action(randomness, env, state, hyperparameters, setup)
         # Line 9: execute a_t, observe reward r_t and new state s_{t+1}.
         env_state, result = setup.environment.step(randomness.step_key, env.state, action.executed)
 
@@ -130,7 +115,7 @@ def explore(
 
 
 def over_envs(function: Callable[..., Any], setup: Setup) -> Callable[..., Any]:
-    """Returns the function of one environment as a function of all environments of an agent."""
+    """Returns the function of one environment as one of all environments of an agent."""
     return function if setup.num_envs == 1 else jax.vmap(function)
 
 
@@ -144,21 +129,13 @@ def update_agent(
     state: TrainState,
     randomness: StepRandomness,
     hyperparameters: Hyperparameters,
-    *,
     setup: Setup,
-    learns: jax.Array | bool = True,
+    learns: jax.Array | bool,
 ) -> tuple[TrainState, UpdateInfo]:
-    """Makes the updates of the latest step (lines 11 to 15), if it has any.
+    """Makes the updates of the latest step (lines 11 to 15), if it has any; returns the sums of their `UpdateInfo`.
 
-    Args:
-        state: the agent after `explore`.
-        randomness: the step's.
-        hyperparameters: with the learning rates of the step's episode.
-        setup: the agent's.
-        learns: whether `setup.first_update` has been reached; the same for agents that advance together.
-
-    Returns:
-        The agent after the updates, and the sums of what they measured.
+    `hyperparameters` has the learning rates of the step's episode; `learns` is whether `setup.first_update` has been
+    reached, the same for agents that advance together.
     """
 
     def update(number: jax.Array, state: TrainState) -> tuple[TrainState, UpdateInfo]:
@@ -188,9 +165,8 @@ def _no_update() -> UpdateInfo:
 def decay_learning_rates(hyperparameters: Hyperparameters, episode: jax.Array) -> Hyperparameters:
     """Returns the hyperparameters with the learning rates of an episode, counted from 0."""
     decay = hyperparameters.lr_decay ** episode.astype(jnp.float32)
-    return hyperparameters._replace(
-        actor_lr=hyperparameters.actor_lr * decay, critic_lr=hyperparameters.critic_lr * decay
-    )
+    rates = {name: getattr(hyperparameters, name) * decay for name in ("actor_lr", "critic_lr")}
+    return hyperparameters._replace(**rates)
 
 
 def to_row(stats: EpisodeStats, info: UpdateInfo) -> jax.Array:

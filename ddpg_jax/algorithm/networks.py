@@ -4,6 +4,7 @@ Both have an argument `train`: True while a loss is computed, False while acting
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import chex
 import flax.linen as nn
@@ -15,27 +16,16 @@ from ddpg_jax.algorithm.matmul import Product, full_precision
 Initializer = Callable[..., jax.Array]
 """(key, shape, dtype) -> an array of that shape. The key is consumed."""
 
-BATCH_NORM_MOMENTUM = 0.99
-"""Weight of the past in batch normalisation's running statistics; the paper gives none (Flax's default)."""
-
 OBS_STATS = "obs_stats"
 """Flax's collection with the mean and the variance of observations (`obs_normalization.py`)."""
 
-MAX_DEVIATIONS = 10.0
-"""A standardised observation is clipped to ± this many standard deviations."""
-
 NARROW = 16
-"""Networks up to this width have the batch on the last axis of their arrays: twice as fast on a CPU at a width of 8,
-but slower from 64 on."""
+"""Networks up to this width have the batch on the last axis: on a CPU, twice as fast at 8, but slower from 64 on."""
 
 
 def uniform(bound: float) -> Initializer:
     """Returns an initialiser that draws from U(-bound, bound). (Flax's `initializers.uniform(s)` draws from [0, s).)"""
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
-
-    return init
+    return partial(jax.random.uniform, minval=-bound, maxval=bound)
 
 
 def _initializers(kind: str, fan_in: int) -> tuple[Initializer, Initializer]:
@@ -89,11 +79,10 @@ class Hidden(nn.Module):
     normalization: str = "none"
     dropout: float = 0.0
     product: Product = full_precision
-    """(inputs, kernel) -> their matrix product."""
 
     @property
     def is_narrow(self) -> bool:
-        """Whether arithmetic with the batch on the last axis is faster (`NARROW`)."""
+        """Whether the batch is on the last axis (`NARROW`)."""
         return self.normalization == "none" and all(size <= NARROW for size in self.sizes)
 
     @nn.compact
@@ -112,11 +101,11 @@ class Hidden(nn.Module):
 
 def batch_norm(train: bool) -> nn.BatchNorm:
     """Returns batch normalisation (paper, section 3): by the minibatch's statistics in losses, else by running ones."""
-    return nn.BatchNorm(use_running_average=not train, momentum=BATCH_NORM_MOMENTUM)
+    return nn.BatchNorm(use_running_average=not train, momentum=0.99)  # Flax's default; the paper gives none
 
 
 class Standardize(nn.Module):
-    """Observations [..., O] minus their mean, divided by their standard deviation (see `obs_normalization.update`)."""
+    """Observations minus their mean, divided by their standard deviation, clipped to ±10 (`obs_normalization.py`)."""
 
     @nn.compact
     def __call__(self, observation: jax.Array) -> jax.Array:
@@ -127,7 +116,7 @@ class Standardize(nn.Module):
         center, spread = (
             jax.lax.broadcast_to_rank(x, observation.ndim) for x in (mean.value, jnp.sqrt(variance.value + 1e-8))
         )
-        return jnp.clip((observation - center) / spread, -MAX_DEVIATIONS, MAX_DEVIATIONS)
+        return jnp.clip((observation - center) / spread, -10.0, 10.0)
 
 
 class Final(nn.Module):
@@ -136,7 +125,7 @@ class Final(nn.Module):
     size: int
     initializer: str = "glorot_uniform"
     bound: float | None = None
-    """Draw the kernel from U(-bound, bound) instead of by `initializer`; None: by `initializer`."""
+    """Draw the kernel from U(-bound, bound); None: by `initializer`."""
     draw_bias: bool = False
     """Draw the bias from the same interval, instead of zeros."""
 
@@ -150,10 +139,7 @@ class Final(nn.Module):
 
 
 class Actor(nn.Module):
-    """The deterministic policy mu(s): observations [..., O] to actions [..., A] within the bounds of the space.
-
-    `low` and `high` are the bounds, A numbers each, in the environment's units.
-    """
+    """The policy mu(s): observations [..., O] to actions [..., A] between `low` and `high`, A numbers each."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -162,7 +148,7 @@ class Actor(nn.Module):
     sigmoid: bool = False
     """Bound the output by low + (high - low) sigmoid(x), instead of (low + high) / 2 + (high - low) / 2 tanh(x)."""
     standardize: bool = False
-    """Standardise observations by the mean and the variance of those that the agent has acted on."""
+    """Apply `Standardize` to observations."""
 
     @nn.compact
     def __call__(self, observation: jax.Array, train: bool = False) -> jax.Array:
@@ -184,11 +170,10 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """The action value Q(s, a): observations [..., O] and actions [..., A] to values [...].
+    """The action value Q(s, a): observations [..., O] and actions [..., A] to [...], or to [..., M] with M > 1 outputs.
 
-    If the last layer has M > 1 units, the output is [..., M]. Observation and action each pass through a branch before
-    a trunk sees both. With empty branches they are joined at the input; with one hidden layer in the observation's
-    branch, the action enters at the second layer (paper, section 7).
+    Both pass through a branch of their own, then through a trunk. With empty branches they are joined at the input;
+    with one layer in the observation's branch, the action enters at the second layer (paper, section 7).
     """
 
     observation_branch: Hidden
@@ -196,7 +181,7 @@ class Critic(nn.Module):
     trunk: Hidden
     final: Final
     standardize: bool = False
-    """Standardise observations by the mean and the variance of those that the agent has acted on."""
+    """Apply `Standardize` to observations."""
 
     @nn.compact
     def __call__(self, observation: jax.Array, action: jax.Array, train: bool = False) -> jax.Array:

@@ -1,5 +1,7 @@
 """Observations standardised by the mean and the variance of all that the agent has acted on."""
 
+from typing import Any
+
 import jax
 from flax.traverse_util import path_aware_map
 
@@ -26,7 +28,8 @@ def update(state: AgentState, observation: jax.Array) -> AgentState:
         return variables | {OBS_STATS: path_aware_map(lambda path, _: new[path[-1]], variables[OBS_STATS])}
 
     names = ("actor", "critic", "target_actor", "target_critic", *(["ema_actor"] if state.ema_actor else []))
-    return state._replace(**{name: replaced(getattr(state, name)) for name in names})
+    changed: dict[str, Any] = {name: replaced(getattr(state, name)) for name in names}
+    return state._replace(**changed)
 
 
 def skip(state: AgentState, observation: jax.Array) -> AgentState:

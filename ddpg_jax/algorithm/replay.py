@@ -5,7 +5,6 @@ share `added`: all write the same row, so the write stays in place. Different ro
 conditional write would copy the whole replay.
 """
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -83,13 +82,10 @@ class Rescaled:
 
 def unpack(rows: Any, action_size: int) -> Transition:
     """Returns the transitions [B, ...] in rows [B, 2 O + A + 2] of the replay, as JAX or NumPy arrays."""
-    width = rows.shape[1]
-    observation_size = (width - action_size - 2) // 2
-    ends = (observation_size, observation_size + action_size, observation_size + action_size + 1)
-    bounds = (0, *ends, ends[-1] + 1, width)
-    parts = [rows[:, first:last] for first, last in itertools.pairwise(bounds)]
-    observation, action, reward, discount, next_observation = parts
-    return Transition(observation, action, reward[:, 0], discount[:, 0], next_observation)
+    size = (rows.shape[1] - action_size - 2) // 2
+    end = size + action_size
+    reward, discount = rows[:, end : end + 1][:, 0], rows[:, end + 1 : end + 2][:, 0]
+    return Transition(rows[:, :size], rows[:, size:end], reward, discount, rows[:, end + 2 :])
 
 
 def with_replacement(key: PRNGKey, batch_size: int, size: jax.Array) -> jax.Array:

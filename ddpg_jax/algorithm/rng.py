@@ -1,8 +1,7 @@
 """The random numbers of a training step, which depend only on the agent's key and the number of the step.
 
-So the numbers of many steps can be drawn together, before the loop makes the steps. (Drawn inside the loop, each step
-would launch dozens of small operations that cost more than the numbers themselves.) The number of steps that are drawn
-together changes no bit.
+So the numbers of many steps can be drawn together, before the loop makes the steps, without a change of a bit. (Drawn
+inside the loop, each step would launch dozens of small operations that cost more than the numbers themselves.)
 """
 
 from functools import partial
@@ -33,7 +32,7 @@ class UpdateRandomness(NamedTuple):
     """The random numbers of an update."""
 
     rows: jax.Array
-    """[B] int32: the rows of the replay at which the transitions of its minibatch begin (line 11)."""
+    """[B] int32: the rows of the replay at which the minibatch's transitions begin (line 11)."""
     key: PRNGKey
     """For `agent.update`."""
 
@@ -84,10 +83,7 @@ def of_update(randomness: StepRandomness, number: jax.Array, state: TrainState, 
 
 
 def _of_step(key: PRNGKey, step: jax.Array, size: jax.Array, *, setup: Setup) -> StepRandomness:
-    """Returns the random numbers of a step, whose updates choose among `size` rows.
-
-    The agent's key is not consumed: the key of a step is the agent's with the step's number folded in.
-    """
+    """Returns the numbers of a step, whose key is the agent's with its number folded in; updates read `size` rows."""
     interaction_key, updates_key = jax.random.split(jax.random.fold_in(key, step))
     of_one = partial(_of_interaction, setup=setup)
     if setup.num_envs > 1:
@@ -99,7 +95,7 @@ def _of_step(key: PRNGKey, step: jax.Array, size: jax.Array, *, setup: Setup) ->
 
 
 def _of_interaction(key: PRNGKey, *, setup: Setup) -> InteractionRandomness:
-    """Returns the random numbers of a step in one environment; consumes the key."""
+    """Returns the numbers of a step in one environment; consumes the key."""
     shock_key, action_key, step_key, reset_key = jax.random.split(key, 4)
     low, high = (jnp.asarray(bound, jnp.float32) for bound in (setup.environment.low, setup.environment.high))
     action = None
@@ -109,6 +105,6 @@ def _of_interaction(key: PRNGKey, *, setup: Setup) -> InteractionRandomness:
 
 
 def _of_update(key: PRNGKey, number: jax.Array | int, size: jax.Array, setup: Setup) -> UpdateRandomness:
-    """Returns the random numbers of an update, from the key of the step's updates and the update's number."""
+    """Returns the numbers of an update, whose key is that of the step's updates with its number folded in."""
     rows_key, update_key = jax.random.split(jax.random.fold_in(key, number))
     return UpdateRandomness(setup.sampler(rows_key, setup.batch_size, size), update_key)

@@ -81,7 +81,7 @@ def with_parts(setup: Setup, **parts: Any) -> Setup:
     For example `with_parts(setup, actor=my_actor, sampler=my_sampler, noise_reset=True)`. A name that is not that of a
     part raises a TypeError, which lists the parts.
     """
-    known = [field.name for part in (Setup, Algorithm, Exploration) for field in dataclasses.fields(part)]
+    known = [field.name for part in (setup, setup.algorithm, setup.exploration) for field in dataclasses.fields(part)]
     unknown = sorted(parts.keys() - set(known))
     if unknown:
         raise TypeError(f"{unknown[0]} is not a part of a setup; the parts are {', '.join(known)}")

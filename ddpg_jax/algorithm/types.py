@@ -129,7 +129,7 @@ class UpdateInfo(NamedTuple):
     critic_loss: jax.Array
     """Mean squared TD error, or the cross-entropy of a categorical critic; summed over several critics."""
     actor_loss: jax.Array
-    """Mean of -Q(s, mu(s)). With a policy delay d, d times that at each d-th update, else 0: the average is the same."""
+    """Mean of -Q(s, mu(s)). With a policy delay d, d times that at each d-th update, else 0: the mean is the same."""
     q_mean: jax.Array
     """Mean of Q(s, a) over the stored actions."""
     clipped_targets: jax.Array

@@ -54,7 +54,7 @@ def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
     @with_default_settings
     def reset(key: PRNGKey) -> tuple[State, jax.Array]:
         observation, state = env.reset_env(key, params)
-        return state, jnp.ravel(observation)
+        return jax.tree.map(jnp.asarray, state), jnp.ravel(observation)  # the time is a Python number
 
     @with_default_settings
     def step(key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:

@@ -23,10 +23,8 @@ from ddpg_jax.sweep import SweptConfig, label
 
 SAME = ("env_id", "env_args", "action_repeat")
 """Fields of the task that must be the same in all runs."""
-
 NAMED = ("total_steps", "eval_every", "eval_episodes", "final_episodes")
 """Fields in which runs may differ; the differences are named above the table."""
-
 WIDTHS = {"IQM [95%]": 18, "improvement [95%]": 12, "paired difference [95%]": 14, "run": 9}
 """Least widths of columns in characters, so that an interval stays on one line."""
 
@@ -36,21 +34,14 @@ class Run:
     """The results of a run, or of a configuration of a sweep, that are compared."""
 
     name: str
-    task: Mapping[str, Any]
-    """The fields of `SAME` and `NAMED`."""
-    steps: np.ndarray
-    """[E] environment steps per agent at the evaluations."""
-    returns: np.ndarray
-    """[E, N] greedy returns of the agents that did not diverge."""
-    final: np.ndarray
-    """[N] their final greedy returns."""
+    task: Mapping[str, Any]  # the fields of `SAME` and `NAMED`
+    steps: np.ndarray  # [E] environment steps per agent at the evaluations
+    returns: np.ndarray  # [E, N] greedy returns of the agents that did not diverge
+    final: np.ndarray  # [N] their final greedy returns
     num_diverged: int
-    threshold: float | None
-    """Evaluation return that counts as solved; None if the task defines none."""
-    seed: int
-    """Root seed."""
-    seeds: np.ndarray
-    """[N] the agents' seeds."""
+    threshold: float | None  # evaluation return that counts as solved; None if the task defines none
+    seed: int  # root seed
+    seeds: np.ndarray  # [N] the agents' seeds
 
 
 @dataclass(frozen=True)
@@ -58,37 +49,26 @@ class Row:
     """The statistics of a run in a comparison. Returns are in the environment's units."""
 
     run: str
-    agents: int
-    """Without those that diverged."""
+    agents: int  # without those that diverged
     num_diverged: int
-    iqm: float
-    """Interquartile mean of the final returns."""
+    iqm: float  # interquartile mean of the final returns
     iqm_ci95: tuple[float, float]
     worst: float
-    area: float
-    """Greedy return averaged over the agents and over the steps of training."""
-    improvement: tuple[float, float, float]
-    """Probability of improvement over the first run, and the bounds of its 95% interval."""
-    num_pairs: int
-    """Agents that have a partner with the same root seed and seed in the first run; 0 in the first run."""
-    difference: tuple[float, float, float]
-    """Interquartile mean of these pairs' differences, and the bounds of its 95% interval; NaN without pairs."""
-    num_reached: int | None
-    """Agents that reached the threshold; None, like the next one, without a threshold."""
-    median_steps: float | None
-    """Median of the steps until then; infinite if half of the agents never reach it."""
+    area: float  # greedy return averaged over the agents and over the steps of training
+    improvement: tuple[float, float, float]  # probability of improvement over the first run, its 95% interval
+    num_pairs: int  # agents with the same root seed and seed as one of the first run; 0 in the first run
+    difference: tuple[float, float, float]  # interquartile mean over these pairs, its 95% interval; NaN without pairs
+    num_reached: int | None  # agents that reached the threshold; None, like the next one, without a threshold
+    median_steps: float | None  # until then; infinite if half of the agents never reach it
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Runs, compared with the first of them."""
 
-    runs: tuple[Run, ...]
-    """Without those that have no agent left."""
-    rows: tuple[Row, ...]
-    """One per run."""
-    notes: tuple[str, ...]
-    """Differences between the runs, and which were left out."""
+    runs: tuple[Run, ...]  # without those that have no agent left
+    rows: tuple[Row, ...]  # one per run
+    notes: tuple[str, ...]  # differences between the runs, and which were left out
     threshold: float | None
 
     def __repr__(self) -> str:
@@ -140,14 +120,7 @@ class Comparison:
 def runs_of(name: str, summary: Summary, history: History, swept: Sequence[SweptConfig]) -> list[Run]:
     """Returns what is compared of a run: the run, or each configuration of a sweep.
 
-    Args:
-        name: of the run (see `distinct_names`).
-        summary: of the run.
-        history: of all agents.
-        swept: the configurations.
-
-    Raises:
-        ValueError: if the run was stopped before its end.
+    Raises ValueError if the run was stopped before its end.
     """
     if not summary.complete:
         raise ValueError(f"{name} was stopped before its end, but must be finished to be compared")
@@ -187,11 +160,8 @@ def compare_runs(runs: Sequence[Run], threshold: float | None = None) -> Compari
     """Compares runs with the first of them. Those whose agents have all diverged are left out, and named.
 
     Args:
-        runs: of the same task.
+        runs: of the same task; ValueError names a field in which they differ, or says that no agent is left.
         threshold: evaluation return that counts as reached; default: the return at which the first run is solved.
-
-    Raises:
-        ValueError: names a field of the task in which the runs differ, or says that no agent is left.
     """
     if threshold is not None and not np.isfinite(threshold):
         raise ValueError(f"threshold is {threshold}, but must be a finite number")
@@ -199,7 +169,7 @@ def compare_runs(runs: Sequence[Run], threshold: float | None = None) -> Compari
     kept = tuple(run for run in runs if len(run.final))
     if not kept:
         raise ValueError("runs have no agent that did not diverge, but must have one to be compared")
-    notes += differences(runs)
+    notes += _differences(runs)
     threshold = kept[0].threshold if threshold is None else threshold
     rows = tuple(_row(run, kept[0], threshold) for run in kept)
     if any(row.agents < statistics.FEWEST for row in rows):
@@ -207,22 +177,17 @@ def compare_runs(runs: Sequence[Run], threshold: float | None = None) -> Compari
     return Comparison(kept, rows, tuple(notes), threshold)
 
 
-def differences(runs: Sequence[Run]) -> list[str]:
-    """Returns the fields in which the runs differ, each in a sentence without its full stop.
-
-    Raises:
-        ValueError: names a field that must be the same.
-    """
+def _differences(runs: Sequence[Run]) -> list[str]:
+    """Returns the fields in which the runs differ, each in a sentence; ValueError names one that must be the same."""
     notes = []
     for field in (*SAME, *NAMED):
         found: dict[str, str] = {}  # the value of a field -> the first run that has it
         for run in runs:
             found.setdefault(format_value(run.task[field]), run.name)
         where = [f"{value} in {name}" for value, name in found.items()]
-        if len(found) > 1 and field in SAME:
+        if len(where) > 1 and field in SAME:
             raise ValueError(f"{field} is {' and '.join(where[:2])}, but must be the same in all compared runs")
-        if len(found) > 1:
-            notes.append(f"{field} differs: {', '.join(where)}")
+        notes += [f"{field} differs: {', '.join(where)}"] if len(where) > 1 else []
     return notes
 
 
@@ -248,24 +213,20 @@ def _row(run: Run, first: Run, threshold: float | None) -> Row:
 
 def _cells(rows: Sequence[Row], threshold: float | None) -> tuple[list[str], list[list[str]]]:
     """Returns the names of the columns, and the cells of each row."""
+    improvements = [f"{row.improvement[0]:.2f}\n{interval(row.improvement[1:], places=2)}" for row in rows]
     columns = {
         "run": [f"{row.run}\n({row.agents} agents)" for row in rows],
         "IQM [95%]": [f"{row.iqm:.1f}\n{interval(row.iqm_ci95)}" for row in rows],
         "worst": [f"{row.worst:.1f}" for row in rows],
-        "improvement [95%]": [
-            "the first",
-            *(f"{row.improvement[0]:.2f}\n{interval(row.improvement[1:], places=2)}" for row in rows[1:]),
-        ],
+        "improvement [95%]": ["the first", *improvements[1:]],
     }
     if any(row.num_pairs for row in rows):
-        columns["paired difference [95%]"] = [
-            f"{decimal(row.difference[0])}\n{interval(row.difference[1:])}".strip() for row in rows
-        ]
+        pairs = [(decimal(row.difference[0]), interval(row.difference[1:])) for row in rows]
+        columns["paired difference [95%]"] = ["\n".join(pair).strip() for pair in pairs]
     columns["mean of curve"] = [f"{row.area:.1f}" for row in rows]
     if threshold is not None:
-        steps = [f"{row.median_steps:,.0f}" if np.isfinite(row.median_steps or 0) else "never" for row in rows]
         columns[f"reached {threshold:.1f}, median step"] = [
-            f"{row.num_reached} of {row.agents}\n{step}" for row, step in zip(rows, steps, strict=True)
+            f"{row.num_reached} of {row.agents}\n{f'{row.median_steps:,.0f}'.replace('inf', 'never')}" for row in rows
         ]
     if any(row.num_diverged for row in rows):
         columns["diverged"] = [str(row.num_diverged) for row in rows]

@@ -10,14 +10,11 @@ from ddpg_jax.results import statistics
 from ddpg_jax.results.summary import ConfigSummary, Summary
 from ddpg_jax.results.text import decimal, interval
 
+IQM, PAIRED = "IQM [95%]", "paired difference [95%]"
 MOST_CONFIGS = 20
 """Configurations of a sweep in the terminal, at most; `configs.csv` has them all."""
-
 MOST_AGENTS = 8
 """Agents that a row names, at most; `summary.json` has them all."""
-
-IQM, PAIRED = "IQM [95%]", "paired difference [95%]"
-
 INTERVAL_WIDTH = 9
 """Least width in characters of a column with intervals, so that no number in it is broken."""
 
@@ -38,14 +35,9 @@ def result_rows(summary: Summary) -> list[tuple[str, str]]:
         rows.append(("updates", f"{summary.updates_per_agent:,} per agent"))
     speed = f", {summary.updates_per_second:,.0f} updates/s" if isfinite(summary.updates_per_second) else ""
     whole = f"{summary.wall_seconds:.1f} s on " if isfinite(summary.wall_seconds) else "on "
-    return [
-        *rows,
-        ("compilation", f"{summary.compile_seconds:.1f} s"),
-        ("training", f"{summary.train_seconds:.1f} s{speed}"),
-        ("evaluation", f"{summary.evaluation_seconds:.1f} s"),
-        ("checkpoints", f"{summary.checkpoint_seconds:.1f} s"),
-        ("whole run", f"{whole}{summary.device}"),
-    ]
+    rows += [("compilation", f"{summary.compile_seconds:.1f} s"), ("training", f"{summary.train_seconds:.1f} s{speed}")]
+    rows += [("evaluation", f"{summary.evaluation_seconds:.1f} s")]
+    return [*rows, ("checkpoints", f"{summary.checkpoint_seconds:.1f} s"), ("whole run", f"{whole}{summary.device}")]
 
 
 def _return_rows(summary: Summary) -> list[tuple[str, str]]:
@@ -59,15 +51,15 @@ def _return_rows(summary: Summary) -> list[tuple[str, str]]:
             ("", f"worst agent {final.worst:.1f}, best {final.best:.1f}"),
             ("", _starts(summary.final_episodes, summary.final_optimum)),
         ]
-        if shortfall is not None:
-            text = f"IQM {shortfall.iqm:.1f}, mean {shortfall.mean:.1f}, largest {shortfall.largest:.1f}"
-            rows.append(("shortfall to the optimum", text))
-            if shortfall.num_solved is not None:
-                label = f"solved (shortfall <= {format_value(summary.solved_shortfall)})"
-                rows.append((label, f"{shortfall.num_solved} of {summary.num_agents} agents"))
+    if isfinite(final.iqm) and shortfall is not None:
+        text = f"IQM {shortfall.iqm:.1f}, mean {shortfall.mean:.1f}, largest {shortfall.largest:.1f}"
+        rows.append(("shortfall to the optimum", text))
+        if shortfall.num_solved is not None:
+            label = f"solved (shortfall <= {format_value(summary.solved_shortfall)})"
+            rows.append((label, f"{shortfall.num_solved} of {summary.num_agents} agents"))
     if isfinite(summary.eval_return.iqm):
-        rows.append(("last evaluation in training", _iqm(summary.eval_return)))
-        rows.append(("", _starts(summary.eval_episodes, summary.eval_optimum)))
+        starts = _starts(summary.eval_episodes, summary.eval_optimum)
+        rows += [("last evaluation in training", _iqm(summary.eval_return)), ("", starts)]
     if isfinite(last.mean):
         rows.append(("last 40 training returns", f"mean {last.mean:.1f}, with exploration noise"))
     return rows
@@ -93,9 +85,8 @@ def headline(summary: Summary) -> str:
         start = f"{len(summary.configs)} configurations x {num_agents} seeds; for the best, config {best.config}, "
     if not isfinite(final.iqm):
         return "All agents have diverged." if summary.complete else "Training was stopped before its end."
-    ci95 = interval(final.iqm_ci95)
     text = f"{start}the interquartile mean of the final greedy returns is {final.iqm:.1f}"
-    text += f" (95% {ci95})" if ci95 else ""
+    text += f" (95% {interval(final.iqm_ci95)})" if isfinite(final.iqm_ci95[0]) else ""
     text += f", {shortfall.iqm:.1f} below the optimum" if shortfall else ""
     if shortfall and shortfall.num_solved is not None:
         text += f"; {shortfall.num_solved} of {num_agents} agents solve the task"
@@ -104,25 +95,19 @@ def headline(summary: Summary) -> str:
 
 def ranking(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Returns the column names and the rows of a sweep's ranking, the best configuration first."""
+    swept, rows = summary.swept_fields, []
+    for each in summary.ranked():
+        final, shortfall, against = each.final_return, each.final_shortfall, each.against_best
+        values = [format_value(each.values.get(name, "")) for name in swept]
+        measured = f"{decimal(final.iqm)} {interval(final.iqm_ci95)}".strip() or (
+            "diverged" if each.num_diverged else ""
+        )
+        row = [str(each.rank), str(each.config), *values, measured, decimal(final.worst)]
+        row += [] if shortfall is None or shortfall.num_solved is None else [str(shortfall.num_solved)]
+        difference = f"{decimal(against.iqm)} {interval(against.ci95)}".strip()
+        rows.append([*row, *(("", "") if each.rank == 1 else (difference, "yes" if _is_supported(each) else "no"))])
     solved = ["solved"] if summary.solved_shortfall is not None else []
-    columns = ["rank", "config", *summary.swept_fields, IQM, "worst", *solved, PAIRED, "supported"]
-    return columns, [_ranking_row(each, summary) for each in summary.ranked()]
-
-
-def _ranking_row(each: ConfigSummary, summary: Summary) -> list[str]:
-    final, shortfall, against = each.final_return, each.final_shortfall, each.against_best
-    solved = [] if shortfall is None or shortfall.num_solved is None else [str(shortfall.num_solved)]
-    measured = f"{decimal(final.iqm)} {interval(final.iqm_ci95)}".strip()
-    difference = f"{decimal(against.iqm)} {interval(against.ci95)}".strip()
-    return [
-        str(each.rank),
-        str(each.config),
-        *(format_value(each.values.get(name, "")) for name in summary.swept_fields),
-        measured or ("diverged" if each.num_diverged else ""),
-        decimal(final.worst),
-        *solved,
-        *(("", "") if each.rank == 1 else (difference, "yes" if _is_supported(each) else "no")),
-    ]
+    return ["rank", "config", *swept, IQM, "worst", *solved, PAIRED, "supported"], rows
 
 
 def _is_supported(each: ConfigSummary) -> bool:
@@ -134,13 +119,12 @@ def conclusion(summary: Summary) -> str:
     """Returns, in a sentence without its full stop, which differences the seeds of a sweep support."""
     if not summary.complete:
         return "training was stopped before its end, so there is nothing to compare"
-    ranked, num_seeds = summary.ranked(), summary.num_seeds
-    others = ranked[1:]
+    (_, *others), num_seeds = summary.ranked(), summary.num_seeds
     worse = sum(map(_is_supported, others))
     test = f"Wilcoxon's signed-rank test over {num_seeds} pairs of seeds, adjusted for all pairs of configurations"
-    if statistics.least_p_value(len(ranked), num_seeds) > statistics.SUPPORTED:
-        return (f"{num_seeds} seeds cannot support any difference among {len(ranked)} configurations ({test}): use "
-                f"more seeds")  # fmt: skip
+    if statistics.least_p_value(len(others) + 1, num_seeds) > statistics.SUPPORTED:
+        impossible = f"{num_seeds} seeds cannot support any difference among {len(others) + 1} configurations"
+        return f"{impossible} ({test}): use more seeds"
     if worse == 0:
         return f"{num_seeds} seeds cannot tell any other configuration from the first ({test}, at 5%)"
     rest = len(others) - worse
@@ -153,23 +137,18 @@ def result_table(summary: Summary, folder: str | None = None) -> Table:
     table = Table(title=f"{summary.num_agents} agents, {summary.subject}", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
-    for row in (*result_rows(summary), *(("note", note) for note in summary.notes)):
+    files = [] if folder is None else [("files", folder)]
+    for row in (*result_rows(summary), *(("note", note) for note in summary.notes), *files):
         table.add_row(*row)
-    if folder is not None:
-        table.add_row("files", folder)
     return table
 
 
 def ranking_table(summary: Summary) -> Table:
     """Returns the best configurations of a sweep as a table for the terminal."""
     columns, rows = ranking(summary)
-    left = len(rows) - MOST_CONFIGS
-    table = Table(
-        title=f"{len(rows)} configurations x {summary.num_seeds} seeds: final greedy return",
-        caption=f"and {left} more in configs.csv" if left > 0 else None,
-        box=SIMPLE_HEAVY,
-        padding=(0, 1, 0, 0),
-    )
+    title = f"{len(rows)} configurations x {summary.num_seeds} seeds: final greedy return"
+    caption = f"and {len(rows) - MOST_CONFIGS} more in configs.csv" if len(rows) > MOST_CONFIGS else None
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAVY, padding=(0, 1, 0, 0))
     for column in columns:
         may_break = column in (IQM, PAIRED, *summary.swept_fields)
         least = INTERVAL_WIDTH if column in (IQM, PAIRED) else None

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from functools import partial
 from math import isfinite
 
 import numpy as np
@@ -13,7 +13,6 @@ from ddpg_jax.results.summary import Summary
 
 FLOAT32_DIGITS = 9
 """Significant digits that tell any two float32 numbers apart."""
-
 CONFIG_DIGITS = 6
 """Significant digits of the statistics in `configs.csv`."""
 
@@ -21,10 +20,7 @@ CONFIG_DIGITS = 6
 def metrics_csv(history: History, seeds: range, num_configs: int = 1) -> str:
     """Returns the text of `metrics.csv`: one row per agent per evaluation, by environment steps, then by agent.
 
-    Args:
-        history: of all agents. `History.from_tables` reads the text back.
-        seeds: of each configuration.
-        num_configs: configurations of a sweep; the table of more than one has the columns `config` and `seed`, too.
+    The table of several configurations, with these seeds each, also has the columns `config` and `seed`.
     """
     return _text(metrics_columns(history, seeds, num_configs))
 
@@ -60,37 +56,30 @@ def _sorted(columns: dict[str, np.ndarray], seeds: range, num_configs: int) -> d
 
 
 def _text(columns: dict[str, np.ndarray]) -> str:
-    rows = zip(*map(_cells, columns.values()), strict=True)
+    cell = partial(_cell, digits=FLOAT32_DIGITS)
+    rows = zip(*(map(cell, column.tolist()) for column in columns.values()), strict=True)
     return "\n".join([",".join(columns), *map(",".join, rows)]) + "\n"
 
 
-def _cells(column: np.ndarray) -> Iterable[str]:
-    if np.issubdtype(column.dtype, np.integer):
-        return map(str, column.tolist())
-    return (_significant(value, FLOAT32_DIGITS) for value in column.tolist())
-
-
-def _significant(value: float, digits: int) -> str:
-    """Returns a number with at most this many significant digits; an empty text if it is not finite."""
-    return f"{value:.{digits}g}" if isfinite(value) else ""
+def _cell(value: float | None, digits: int = CONFIG_DIGITS) -> str:
+    """Returns an integer, or a float with at most this many significant digits; an empty text if it is not finite."""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.{digits}g}" if value is not None and isfinite(value) else ""
 
 
 def configs_csv(summary: Summary) -> str:
     """Returns the text of `configs.csv`: the configurations of a sweep with their results, the best first."""
-    ranked = summary.ranked()
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
         ["rank", "config", *summary.swept_fields, "final_return_iqm", "ci95_low", "ci95_high", "worst", "num_solved",
          "against_best_iqm", "against_best_low", "against_best_high", "p_adjusted"]
     )  # fmt: skip
-    for each in ranked:
+    for each in summary.ranked():
         final, against = each.final_return, each.against_best
         num_solved = each.final_shortfall.num_solved if each.final_shortfall else None
-        writer.writerow(
-            [each.rank, each.config, *(format_value(each.values.get(field, "")) for field in summary.swept_fields),
-             *(_significant(value, CONFIG_DIGITS) for value in (final.iqm, *final.iqm_ci95, final.worst)),
-             "" if num_solved is None else num_solved,
-             *(_significant(value, CONFIG_DIGITS) for value in (against.iqm, *against.ci95, against.p_adjusted))]
-        )  # fmt: skip
+        values = [format_value(each.values.get(field, "")) for field in summary.swept_fields]
+        measured = (final.iqm, *final.iqm_ci95, final.worst, num_solved, against.iqm, *against.ci95, against.p_adjusted)
+        writer.writerow([each.rank, each.config, *values, *map(_cell, measured)])
     return file.getvalue()

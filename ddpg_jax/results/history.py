@@ -15,37 +15,27 @@ class Metrics(NamedTuple):
     or no update had been made since the evaluation before.
     """
 
-    eval_return: np.ndarray
-    """Greedy return, averaged over the evaluation's start states."""
-    train_return: np.ndarray
-    """Return of the training episodes that ended since the evaluation before, averaged."""
-    critic_loss: np.ndarray
-    """`UpdateInfo.critic_loss`, averaged over the updates since the evaluation before, like the next two."""
+    eval_return: np.ndarray  # greedy return, averaged over the evaluation's start states
+    train_return: np.ndarray  # return of the training episodes that ended since the evaluation before, averaged
+    critic_loss: np.ndarray  # as in `UpdateInfo`, averaged over the updates since then, like the next two
     actor_loss: np.ndarray
-    """`UpdateInfo.actor_loss`."""
     q_mean: np.ndarray
-    """`UpdateInfo.q_mean`."""
 
 
 class Episodes(NamedTuple):
     """Training episodes that have ended: arrays with one entry per episode."""
 
-    agent: np.ndarray
-    """The agent's number."""
-    episode: np.ndarray
-    """The episode's number, counted from 0 for each agent."""
-    env_steps: np.ndarray
-    """The agent's environment steps when the episode ended."""
-    episode_return: np.ndarray
-    """Undiscounted sum of the episode's rewards."""
-    length: np.ndarray
-    """Steps of the episode."""
-    noise_scale: np.ndarray
-    """Factor from the noise to the first action, in the environment's units."""
+    agent: np.ndarray  # the agent's number
+    episode: np.ndarray  # the episode's number, counted from 0 for each agent
+    env_steps: np.ndarray  # the agent's environment steps when the episode ended
+    episode_return: np.ndarray  # undiscounted sum of the episode's rewards
+    length: np.ndarray  # steps of the episode
+    noise_scale: np.ndarray  # factor from the noise to the first action, in the environment's units
 
 
 _NO_EPISODES = Episodes(*(np.zeros(0, kind) for kind in (int, int, int, np.float32, int, float)))
-
+_COLUMNS = ("updates", *Metrics._fields)
+"""What each evaluation has, [N] float64 each."""
 _SUMS = (*UpdateInfo._fields, "train_return", "num_ended")
 """What is summed from one evaluation to the next, [N] float64 each."""
 
@@ -66,8 +56,7 @@ class History:
         Args:
             agents: [N] the agents' numbers.
             num_envs: environments per agent.
-            noise_scale: [N] factors from the noise to the first action in the first episode, in the environment's
-                units; default: unknown, NaN.
+            noise_scale: [N] `Episodes.noise_scale` of the first episode; default: unknown, NaN.
             noise_decay: [N] factors on noise_scale after each episode; default: 1.
         """
         self.agents = np.asarray(agents, np.int64)
@@ -83,8 +72,7 @@ class History:
             "all_clipped_targets": np.zeros(num),
         }
         self._evaluation_steps: list[int] = []
-        self._evaluations: list[dict[str, np.ndarray]] = []
-        """`updates` and the fields of `Metrics`, [N] each."""
+        self._evaluations: list[dict[str, np.ndarray]] = []  # of `_COLUMNS`
         self._episodes: list[Episodes] = []
 
     def __repr__(self) -> str:
@@ -94,8 +82,7 @@ class History:
     def add_chunk(self, log: StepLog) -> Episodes:
         """Adds a chunk of n steps, fields [N, n]; returns the training episodes that ended in it.
 
-        Only sums are kept of what is averaged at the next evaluation. They are added step by step, so that the lengths
-        of chunks change no bit.
+        Sums for the next evaluation are added step by step, so that the lengths of chunks change no bit.
         """
         ended = log.episode_length > 0
         added = {name: getattr(log, name) for name in UpdateInfo._fields}
@@ -116,9 +103,6 @@ class History:
         Args:
             returns: [N] mean greedy returns. Agents without a finite one have diverged.
             updates: updates per agent so far.
-
-        Returns:
-            The measured columns [N].
         """
         for agent in self.agents[~np.isfinite(returns)]:
             self.diverged.setdefault(int(agent), self.env_steps)
@@ -166,8 +150,7 @@ class History:
     def frozen(self) -> np.ndarray:
         """Positions of the agents that no longer learn: those known to have diverged at the last evaluation.
 
-        The last evaluation decides, and not the last chunk, because the lengths of chunks depend on the machine's
-        speed.
+        The last chunk does not decide that, because the lengths of chunks depend on the machine's speed.
         """
         last_step = self._evaluation_steps[-1] if self._evaluation_steps else -1
         return np.flatnonzero(self._diverged_at() <= last_step)
@@ -199,10 +182,7 @@ class History:
             "diverged": np.array(sorted(self.diverged.items()), np.int64).reshape(-1, 2),
             "agent/number": self.agents,
             **{f"agent/{name}": array for name, array in self._state.items()},
-            **{
-                f"evaluation/{name}": np.ascontiguousarray(self._column(name).T)
-                for name in ("updates", *Metrics._fields)
-            },
+            **{f"evaluation/{name}": np.ascontiguousarray(self._column(name).T) for name in _COLUMNS},
             **{f"episode/{name}": column for name, column in self.episodes._asdict().items()},
         }
 
@@ -214,47 +194,40 @@ class History:
         history.diverged = {int(agent): int(step) for agent, step in arrays["diverged"]}
         history._state = {name: arrays[f"agent/{name}"] for name in history._state}
         history._evaluation_steps = arrays["evaluation_steps"].tolist()
-        history._evaluations = [
-            {name: arrays[f"evaluation/{name}"][:, i] for name in ("updates", *Metrics._fields)}
-            for i in range(len(history._evaluation_steps))
-        ]
+        columns = {name: arrays[f"evaluation/{name}"].T for name in _COLUMNS}
+        history._evaluations = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         history._episodes = [Episodes(**{name: arrays[f"episode/{name}"] for name in Episodes._fields})]
         return history
 
     @staticmethod
     def join(histories: Sequence["History"]) -> "History":
-        """Joins the histories of disjoint sets of agents, sorted by their numbers.
+        """Joins the histories of disjoint sets of agents, evaluated at the same steps, sorted by their numbers.
 
-        All are evaluated at the same steps. Agents that have not been evaluated as often as others have NaN there.
+        Agents that have not been evaluated as often as others have NaN there.
         """
         furthest = max(histories, key=lambda history: len(history.evaluation_steps))
         arrays, num = [history.to_arrays() for history in histories], len(furthest.evaluation_steps)
         for each in arrays:
-            for name in ("updates", *Metrics._fields):
-                column = each[f"evaluation/{name}"]
-                missing = ((0, 0), (0, num - column.shape[1]))
+            missing = ((0, 0), (0, num - len(each["evaluation_steps"])))
+            for name in _COLUMNS:
                 fill = -1 if name == "updates" else np.nan
-                each[f"evaluation/{name}"] = np.pad(column, missing, constant_values=fill)
+                each[f"evaluation/{name}"] = np.pad(each[f"evaluation/{name}"], missing, constant_values=fill)
         joined = {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0] if name != "env_steps"}
         joined["env_steps"] = np.array(max(history.env_steps for history in histories))
         joined["evaluation_steps"] = furthest.evaluation_steps
         return History.from_arrays(joined).select(np.argsort(joined["agent/number"], kind="stable"))
 
     def select(self, positions: Sequence[int] | np.ndarray, agents: Sequence[int] | None = None) -> "History":
-        """Returns the history of the agents at these positions.
-
-        Args:
-            positions: counted from 0.
-            agents: new numbers for them; default: those that they have.
-        """
-        old = self.agents[np.asarray(positions, int)]
+        """Returns the history of the agents at these positions, perhaps with new numbers."""
+        positions = np.asarray(positions, int)
+        old = self.agents[positions]
         numbers = dict(zip(old.tolist(), old.tolist() if agents is None else agents, strict=True))
         arrays, episodes = self.to_arrays(), np.isin(self.episodes.agent, old)
         for name, array in arrays.items():
             if name.startswith("episode/"):
                 arrays[name] = array[episodes]
             elif "/" in name:
-                arrays[name] = array[np.asarray(positions, int)]
+                arrays[name] = array[positions]
         for name in ("agent/number", "episode/agent"):
             arrays[name] = np.array([numbers[agent] for agent in arrays[name].tolist()], np.int64)
         diverged = [(numbers[agent], step) for agent, step in self.diverged.items() if agent in numbers]
@@ -265,23 +238,20 @@ class History:
     def from_tables(
         metrics_text: str, episodes_text: str, diverged: dict[int, int], clipped_targets: np.ndarray | None = None
     ) -> "History":
-        """Returns the history of a run that has ended.
+        """Returns the history of a run that has ended, from the contents of `metrics.csv` and `episodes.csv`.
 
         Args:
-            metrics_text: content of `metrics.csv`.
-            episodes_text: content of `episodes.csv`.
+            metrics_text: a table; ValueError if one of the two is damaged.
+            episodes_text: a table.
             diverged: the agents that diverged, and the step at which that was seen.
             clipped_targets: [N] shares, by the agents' numbers; default: unknown, NaN.
-
-        Raises:
-            ValueError: if a table is damaged.
         """
         metrics, episodes = _read_table(metrics_text, "metrics.csv"), _read_table(episodes_text, "episodes.csv")
         try:
             agents, row = np.unique(metrics["agent"].astype(int), return_inverse=True)
             steps, column = np.unique(metrics["env_steps"].astype(int), return_inverse=True)
             arrays = History(agents).to_arrays() | {"evaluation_steps": steps, "env_steps": steps.max(initial=0)}
-            for name in ("updates", *Metrics._fields):
+            for name in _COLUMNS:
                 table = np.full((len(agents), len(steps)), -1 if name == "updates" else np.nan)
                 table[row, column] = metrics[name]
                 arrays[f"evaluation/{name}"] = table
@@ -302,8 +272,8 @@ class History:
     def _note_divergence(self, log: StepLog) -> None:
         """Notes the agents whose log [N, n] is not finite, with the first step at which it is not."""
         num_envs = max(1, log.episode_return.shape[1] // max(1, log.q_mean.shape[1]))
-        widened = (np.repeat(field, num_envs, axis=1) if name in UpdateInfo._fields else field
-                   for name, field in log._asdict().items())  # fmt: skip
+        factors = dict.fromkeys(UpdateInfo._fields, num_envs)
+        widened = [np.repeat(field, factors.get(name, 1), axis=1) for name, field in log._asdict().items()]
         bad = ~np.logical_and.reduce([np.isfinite(field) for field in widened])
         for position in np.flatnonzero(bad.any(axis=1)):
             step = self.env_steps + int(np.argmax(bad[position])) + 1

@@ -33,22 +33,13 @@ pre { overflow-x: auto; background: #8882; padding: .8rem; border-radius: 4px; f
 
 
 def report_page(folder: Path, summary: Summary) -> str:
-    """Returns the page of a run.
-
-    Args:
-        folder: the run folder, which has `config.json` and the figures.
-        summary: the run's results.
-    """
+    """Returns the page of a run, whose folder has `config.json` and the figures."""
     details = json.loads((folder / "config.json").read_text())
     title = f"{summary.num_agents} DDPG agents, {summary.subject}"
-    parts = [f"<h1>{escape(title)}</h1>", _paragraph(_sentence(headline(summary)))]
+    parts = [f"<h1>{escape(title)}</h1>", _paragraph(headline(summary))]
     parts += [_paragraph(f"Note: {note}.") for note in summary.notes]
     if summary.configs:
-        parts += [
-            "<h2>Ranking</h2>",
-            _paragraph(_sentence(f"{conclusion(summary)}.")),
-            table_element(*ranking(summary)),
-        ]
+        parts += ["<h2>Ranking</h2>", _paragraph(f"{conclusion(summary)}."), table_element(*ranking(summary))]
     parts += ["<h2>Result</h2>", table_element([], result_rows(summary))]
     parts += [_figure(folder / name, caption) for name, caption in FIGURES.items() if (folder / name).exists()]
     commands = [words for words in (details.get("command"), *details.get("resumed", ())) if words]
@@ -58,7 +49,8 @@ def report_page(folder: Path, summary: Summary) -> str:
     parts += ["<h2>Configuration</h2>", table_element([], fields)]
     made = [f"{name} {version}" for name, version in details.get("versions", {}).items()]
     made += [f"commit {details['commit']}"] if details.get("commit") else []
-    parts += ["<h2>Made with</h2>", _paragraph(", ".join([*made, f"root seed {summary.seed}"]) + ".")]
+    made += [f"root seed {summary.seed}"]
+    parts += ["<h2>Made with</h2>", f"<p>{escape(', '.join(made))}.</p>"]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -75,11 +67,7 @@ def table_element(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return f"<p>{escape(text[:1].upper() + text[1:])}</p>"
 
 
 def _figure(path: Path, caption: str) -> str:

@@ -19,7 +19,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 BLUE, ORANGE, GREEN, *_ = COLORS
 
 INTERVAL = "95% bootstrap interval of the IQM"
-"""How figures name what `iqm_interval` computes."""
+"""How figures name the result of `iqm_interval`."""
 
 
 @contextmanager
@@ -86,13 +86,12 @@ def training_returns(history: History, summary: Summary, window: int = LAST_EPIS
     Training returns include exploration noise. None if an agent has not completed an episode.
     """
     returns = history.training_returns()
-    num_episodes = min(map(len, returns), default=0)
-    if num_episodes == 0:
+    episodes = np.arange(1, min(map(len, returns), default=0) + 1)
+    if len(episodes) == 0:
         return None
-    totals = np.cumsum([agent_returns[:num_episodes] for agent_returns in returns], axis=1, dtype=np.float64).T
+    totals = np.cumsum([agent_returns[: len(episodes)] for agent_returns in returns], axis=1, dtype=np.float64).T
     means = totals.copy()
     means[window:] -= totals[:-window]
-    episodes = np.arange(1, num_episodes + 1)
     means /= np.minimum(episodes, window)[:, None]
     label = f"training return, mean of the last {window} episodes"
     figure, axes = new_figure(summary.subject, "episodes per agent", label)
@@ -103,14 +102,12 @@ def training_returns(history: History, summary: Summary, window: int = LAST_EPIS
 
 def _draw_agents(axes: Any, x: np.ndarray, values: np.ndarray) -> None:
     """Draws values [X, N] of N agents as faint lines, and their interquartile mean with its interval."""
-    num_agents = values.shape[1]
-    if num_agents == 0 or len(x) == 0:
+    num_agents, marker = values.shape[1], "o" if len(x) == 1 else None
+    if values.size == 0:
         return
-    marker = "o" if len(x) == 1 else None
     axes.plot(x, values, color=BLUE, alpha=0.15, linewidth=0.8, marker=marker)[0].set_label("each agent")
     label = f"interquartile mean (IQM) of {num_agents} agents"
-    if 1 < num_agents < FEWEST:
-        label += f"\n({NO_INTERVAL})"
+    label += f"\n({NO_INTERVAL})" if 1 < num_agents < FEWEST else ""
     axes.plot(x, iqm(values, axis=1), color=BLUE, linewidth=2, label=label, marker=marker)
     draw_interval(axes, x, values, BLUE, INTERVAL)
 

@@ -1,7 +1,8 @@
 """The summary of a run: what `summary.json` holds, and what reports and figures show."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from math import isfinite, nan
 from typing import Any, NamedTuple, cast, get_args, get_origin, get_type_hints
 
@@ -15,7 +16,6 @@ from ddpg_jax.sweep import SweptConfig, label
 
 LAST_EPISODES = 40
 """Training episodes in the mean that the Keras tutorial reports."""
-
 MOST_CLIPPED = 0.01
 """Share of clipped targets above which a note says what to set."""
 
@@ -23,14 +23,10 @@ MOST_CLIPPED = 0.01
 class Finals(NamedTuple):
     """What greedy episodes after training have measured, arrays [N]."""
 
-    final_return: np.ndarray
-    """Mean return from the reported start states."""
-    final_shortfall: np.ndarray
-    """Mean distance below the optimum from the same start states; NaN where the optimum is not known."""
-    selection_return: np.ndarray
-    """Mean return from other start states, by which the best agent is chosen."""
-    share_at_bounds: np.ndarray
-    """Share of the greedy actions that were a bound of the action space."""
+    final_return: np.ndarray  # mean return from the reported start states
+    final_shortfall: np.ndarray  # mean distance below the optimum from these; NaN where the optimum is not known
+    selection_return: np.ndarray  # mean return from other start states, by which the best agent is chosen
+    share_at_bounds: np.ndarray  # share of the greedy actions that were a bound of the action space
 
     @staticmethod
     def unknown(num_agents: int) -> "Finals":
@@ -44,7 +40,7 @@ class Finals(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """The seconds that a run has spent on each of its tasks; the fields are keys of `summary.json`, too."""
+    """The seconds that a run has spent on each of its tasks; the fields are also keys of `summary.json`."""
 
     compile_seconds: float
     train_seconds: float
@@ -56,17 +52,13 @@ class Seconds(NamedTuple):
 class ConfigSummary:
     """The results of one configuration of a sweep. The fields are keys of `summary.json`."""
 
-    config: int
-    """Its number, counted from 0."""
-    values: Mapping[str, Any]
-    """The swept fields with its values."""
-    rank: int
-    """1 for the best."""
+    config: int  # its number, counted from 0
+    values: Mapping[str, Any]  # the swept fields with its values
+    rank: int  # 1 for the best
     updates_per_agent: int
     num_diverged: int
     final_return: Returns
-    final_shortfall: Shortfalls | None
-    """None where the optimum is not known."""
+    final_shortfall: Shortfalls | None  # None where the optimum is not known
     against_best: Difference
 
 
@@ -78,61 +70,41 @@ class Summary:
     Where the optimum is not known, what depends on it is None.
     """
 
-    preset: str | None
-    """The preset that the configuration began with; None if it began with none."""
+    preset: str | None  # that the configuration began with
     env_id: str
-    complete: bool
-    """False if training was stopped before its end; then there are no final returns."""
+    complete: bool  # False if training was stopped before its end; then there are no final returns
     num_agents: int
-    seed: int
-    """Root seed."""
-    seeds: tuple[int, int]
-    """Each configuration was trained with the seeds from the first number to the one before the second."""
+    seed: int  # root seed
+    seeds: tuple[int, int]  # of each configuration: from the first number to the one before the second
     env_steps_per_agent: int
-    updates_per_agent: int | None
-    """None if the configurations of a sweep differ in it."""
+    updates_per_agent: int | None  # None if the configurations of a sweep differ in it
     compile_seconds: float
     train_seconds: float
     evaluation_seconds: float
     checkpoint_seconds: float
-    updates_per_second: float
-    """Updates of all agents per second of training."""
+    updates_per_second: float  # updates of all agents per second of training
     device: str
-    eval_episodes: int
-    """Greedy episodes per agent at each evaluation during training."""
-    eval_return: Returns
-    """Statistics over the agents' returns at the last of these evaluations."""
-    eval_optimum: float | None
-    """Mean return of the optimum from their start states."""
-    final_episodes: int
-    """Greedy episodes per agent after training."""
+    eval_episodes: int  # greedy episodes per agent at each evaluation during training
+    eval_return: Returns  # at the last of these evaluations
+    eval_optimum: float | None  # mean return of the optimum from their start states
+    final_episodes: int  # greedy episodes per agent after training
     final_return: Returns
-    final_optimum: float | None
-    """Mean return of the optimum from their start states."""
+    final_optimum: float | None  # mean return of the optimum from their start states
     final_shortfall: Shortfalls | None
     per_agent_final_shortfall: np.ndarray | None
-    solved_shortfall: float | None
-    """Largest shortfall of an agent that has solved the task; None also where the environment does not define that."""
-    train_return_last_40: Returns
-    """Statistics over the agents' means of their last 40 training episodes."""
+    solved_shortfall: float | None  # the largest of an agent that has solved the task; None also if not defined
+    train_return_last_40: Returns  # statistics over the agents' means of their last 40 training episodes
     per_agent_final_return: np.ndarray
     per_agent_selection_return: np.ndarray
-    per_agent_share_at_bounds: np.ndarray
-    """Shares of the greedy actions after training that were a bound of the action space."""
-    per_agent_clipped_targets: np.ndarray | None
-    """Shares of the critics' targets that lay outside [value_min, value_max]; None without a categorical critic."""
-    always_at_bounds: Sequence[int]
-    """The agents, of those that did not diverge, whose every greedy action was a bound of the action space."""
+    per_agent_share_at_bounds: np.ndarray  # shares of the greedy actions after training that were a bound
+    per_agent_clipped_targets: np.ndarray | None  # shares outside [value_min, value_max]; None if not categorical
+    always_at_bounds: Sequence[int]  # agents that did not diverge and whose every greedy action was a bound
     diverged_agents: Sequence[int]
     diverged_at_env_steps: Sequence[int]
-    best_agent: int | None
-    """The best of all agents by their selection returns; None if there is none."""
-    configs: Sequence[ConfigSummary] | None = None
-    """The configurations of a sweep; None in a run with one configuration."""
-    notes: Sequence[str]
-    """What a reader of the results should know, a sentence each."""
-    wall_seconds: float = nan
-    """Seconds of the whole run; NaN until its other files are written."""
+    best_agent: int | None  # the best of all agents by their selection returns
+    configs: Sequence[ConfigSummary] | None = None  # of a sweep; None in a run with one configuration
+    notes: Sequence[str]  # what a reader of the results should know, a sentence each
+    wall_seconds: float = nan  # of the whole run; NaN until its other files are written
 
     def __repr__(self) -> str:
         final, count = self.final_return, f"{self.num_agents} agents"
@@ -170,31 +142,16 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `summary.json`: values that JSON holds, None for numbers that are not finite."""
-        return cast(dict[str, Any], _to_json(self))
+        text = json.dumps(asdict(self), default=lambda value: value.tolist())
+        return cast(dict[str, Any], json.loads(text, parse_constant=lambda _: None))
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> "Summary":
-        """Returns the summary that `to_dict` described.
-
-        Raises:
-            ValueError: if a key is missing or has a value of another kind.
-        """
+        """Returns the summary that `to_dict` described; ValueError if a key is missing or has another kind of value."""
         try:
             return cast(Summary, _from_json(content, Summary))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"summary.json cannot be read: {type(error).__name__} {error}") from error
-
-
-def _to_json(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_to_json(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
 
 
 def _from_json(content: Any, kind: Any) -> Any:
@@ -230,26 +187,15 @@ def summarize(
     seconds: Seconds,
     complete: bool,
 ) -> Summary:
-    """Returns the summary of a run, except `wall_seconds`.
+    """Returns the summary of a run, except `wall_seconds`; see its fields.
 
-    Args:
-        history: of all N = C S agents: those of the first configuration with all seeds, then those of the next.
-        finals: of the agents, in the same order.
-        swept: the C configurations.
-        env_id: of the task.
-        optimal_returns: the optimum's returns from the first start states of evaluations; None: not known.
-        solved_shortfall: the largest shortfall of an agent that has solved the task; None: not defined.
-        preset: name of the preset that the configuration began with; None: it began with none.
-        seed: root seed.
-        seeds: the S seeds of each configuration.
-        num_updates: [C] updates per agent of each configuration.
-        device: the devices, in words.
-        seconds: of the run.
-        complete: whether training has reached its end.
+    The history and the finals are of N = C S agents: of the first of C configurations with all S seeds, then of the
+    next. `num_updates` [C] are per agent. `optimal_returns` are the optimum's from the first start states of
+    evaluations; None: not known.
     """
     config = swept[0].config
-    optimum = None if optimal_returns is None else np.asarray(optimal_returns)
-    eval_episodes, final_episodes = config.eval_episodes or 0, config.final_episodes or 0
+    known, episodes = optimal_returns is not None, (config.eval_episodes or 0, config.final_episodes or 0)
+    optima = [float(np.mean(np.asarray(optimal_returns)[:num])) if known else None for num in episodes]
     summary = Summary(
         preset=preset,
         env_id=env_id,
@@ -261,12 +207,12 @@ def summarize(
         **seconds._asdict(),
         updates_per_second=sum(num_updates) * len(seeds) / seconds.train_seconds if seconds.train_seconds else nan,
         device=device,
-        eval_episodes=eval_episodes,
-        eval_optimum=None if optimum is None else float(np.mean(optimum[:eval_episodes])),
-        final_episodes=final_episodes,
-        final_optimum=None if optimum is None else float(np.mean(optimum[:final_episodes])),
-        solved_shortfall=None if optimum is None else solved_shortfall,
-        **_measured(history, finals, swept, optimum is not None, solved_shortfall),
+        eval_episodes=episodes[0],
+        eval_optimum=optima[0],
+        final_episodes=episodes[1],
+        final_optimum=optima[1],
+        solved_shortfall=solved_shortfall if known else None,
+        **_measured(history, finals, swept, known, solved_shortfall),
     )
     if len(swept) == 1:
         return summary
@@ -274,15 +220,7 @@ def summarize(
 
 
 def summarize_config(sweep: Summary, config: int, history: History, finals: Finals, swept: SweptConfig) -> Summary:
-    """Returns the summary of one configuration of a sweep, whose seconds are those of the sweep.
-
-    Args:
-        sweep: the sweep's summary.
-        config: number of the configuration.
-        history: of its agents.
-        finals: of its agents.
-        swept: the configuration.
-    """
+    """Returns the summary of one configuration of a sweep, from its own agents; the seconds are those of the sweep."""
     measured = _measured(history, finals, [swept], sweep.final_optimum is not None, sweep.solved_shortfall)
     updates = sweep.configs[config].updates_per_agent if sweep.configs else sweep.updates_per_agent
     preset = swept.values.get("preset", sweep.preset)
@@ -298,8 +236,7 @@ def _measured(
     last = history.metrics.eval_return[-1:].reshape(-1)
     episodes = (returns for returns in history.training_returns() if len(returns))
     last_training = np.array([returns[-LAST_EPISODES:].mean(dtype=np.float64) for returns in episodes])
-    clipped = history.clipped_targets()
-    categorical = any(each.config.critic_atoms > 1 for each in swept)
+    clipped, categorical = history.clipped_targets(), any(each.config.critic_atoms > 1 for each in swept)
     best = best_agent(finals.selection_return, finite)
     return {
         "num_agents": len(finite),
@@ -321,14 +258,10 @@ def _measured(
 
 
 def best_agent(selection_returns: np.ndarray, finite: np.ndarray) -> int | None:
-    """Returns the position of the best agent; None if all have diverged, or were stopped before they were compared.
+    """Returns the position of the best of the finite agents [N], those that have not diverged; None if it is not known.
 
     It is chosen on start states other than the reported ones, because the highest of many reported returns would
     overstate how good that agent is.
-
-    Args:
-        selection_returns: [N] mean greedy returns from the start states for selection.
-        finite: [N] whether each agent has not diverged.
     """
     returns = np.where(finite, selection_returns, np.nan)
     return int(np.nanargmax(returns)) if np.isfinite(returns).any() else None
@@ -361,25 +294,21 @@ def _summarize_configs(
     swept: Sequence[SweptConfig], num_updates: Sequence[int], history: History, finals: Finals, summary: Summary
 ) -> list[ConfigSummary]:
     """Returns the summaries of the configurations of a sweep."""
-    finite = history.is_finite() & np.isfinite(finals.final_return)
-    positions = np.arange(len(finite)).reshape(len(swept), -1)
-    comparisons = statistics.compare_configs(np.where(finite, finals.final_return, np.nan)[positions])
-    diverged = ~history.is_finite()
-    summaries = []
-    for index, (each, here, (rank, against_best)) in enumerate(zip(swept, positions, comparisons, strict=True)):
-        kept, shortfall = here[finite[here]], None
-        if summary.final_optimum is not None:
-            shortfall = describe_shortfall(finals.final_shortfall[kept], summary.solved_shortfall)
-        summaries.append(
-            ConfigSummary(
-                config=index,
-                values=dict(each.values),
-                rank=rank,
-                updates_per_agent=num_updates[index],
-                num_diverged=int(diverged[here].sum()),
-                final_return=describe_returns(finals.final_return[kept]),
-                final_shortfall=shortfall,
-                against_best=against_best,
-            )
+    grid, optimum = (len(swept), -1), summary.final_optimum is not None
+    finite, returns = history.is_finite().reshape(grid), finals.final_return.reshape(grid)
+    kept = finite & np.isfinite(returns)
+    shortfalls = [row[here] for row, here in zip(finals.final_shortfall.reshape(grid), kept, strict=True)]
+    comparisons = statistics.compare_configs(np.where(kept, returns, np.nan))
+    return [
+        ConfigSummary(
+            config=config,
+            values=dict(swept[config].values),
+            rank=rank,
+            updates_per_agent=num_updates[config],
+            num_diverged=int(np.sum(~finite[config])),
+            final_return=describe_returns(returns[config, kept[config]]),
+            final_shortfall=describe_shortfall(shortfalls[config], summary.solved_shortfall) if optimum else None,
+            against_best=against_best,
         )
-    return summaries
+        for config, (rank, against_best) in enumerate(comparisons)
+    ]

@@ -14,11 +14,9 @@ from ddpg_jax.results.text import decimal, interval
 from ddpg_jax.sweep import label
 
 MOST_CURVES = 8
-"""Configurations whose learning curves have a colour of their own, at most: the best."""
-
+"""Configurations whose learning curves have their own colour, at most: the best."""
 MOST_ROWS = 40
 """Configurations in a ranking, at most."""
-
 FINAL = "final greedy return"
 
 
@@ -26,8 +24,7 @@ FINAL = "final greedy return"
 def learning_curves(history: History, summary: Summary) -> Any:
     """Returns a figure of greedy returns against environment steps: the interquartile mean of each configuration.
 
-    The best configurations are named. The best has its interval; of up to three, each has it. Agents that diverged are
-    left out.
+    The best are named. The best has its interval; of up to three, each has it. Agents that diverged are left out.
     """
     from matplotlib import colormaps
 
@@ -43,15 +40,13 @@ def learning_curves(history: History, summary: Summary) -> Any:
     interval_label = INTERVAL if all_intervals else f"{INTERVAL} of the first"
     for each in ranked:
         kept = curves[:, each.config, finite[each.config]]
-        if not kept.shape[1]:
-            continue
-        if each.rank > MOST_CURVES:
+        if kept.shape[1] and each.rank > MOST_CURVES:
             axes.plot(steps, iqm(kept, axis=1), color="0.75", linewidth=0.8, zorder=1)
-            continue
-        color, text = colors[each.rank - 1], f"{each.rank}. {label(each.values)}"
-        axes.plot(steps, iqm(kept, axis=1), color=color, linewidth=1.8, label=text)
-        if all_intervals or each.rank == 1:
-            draw_interval(axes, steps, kept, color, interval_label if each.rank == 1 else None)
+        elif kept.shape[1]:
+            color, text = colors[each.rank - 1], f"{each.rank}. {label(each.values)}"
+            axes.plot(steps, iqm(kept, axis=1), color=color, linewidth=1.8, label=text)
+            if all_intervals or each.rank == 1:
+                draw_interval(axes, steps, kept, color, interval_label if each.rank == 1 else None)
     draw_optimum(axes, summary)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return figure
@@ -60,8 +55,7 @@ def learning_curves(history: History, summary: Summary) -> Any:
 @own_style()
 def final_returns(summary: Summary) -> Any:
     """Returns a figure of final returns: a line over one swept field, a heat map over two, otherwise a ranking."""
-    ranked = summary.ranked()
-    swept = summary.swept_fields
+    ranked, swept = summary.ranked(), summary.swept_fields
     values = [_in_order({_hashable(each.values.get(name)) for each in ranked}) for name in swept]
     if len(swept) == 1:
         return _line(ranked, swept[0], values[0])
@@ -113,9 +107,9 @@ def _heat_map(ranked: Sequence[ConfigSummary], names: list[str], values: list[li
     image = axes.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
     finite = grid[np.isfinite(grid)]
     dark = 0.4 * finite.min() + 0.6 * finite.max() if len(finite) else np.nan
-    for (row, column), text in texts.items():
-        color = "white" if grid[row, column] <= dark else "black"
-        axes.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
+    for cell, text in texts.items():
+        color = "white" if grid[cell] <= dark else "black"
+        axes.text(*cell[::-1], text, ha="center", va="center", color=color, fontsize="small")
     for set_ticks, axis in zip((axes.set_yticks, axes.set_xticks), values, strict=True):
         set_ticks(range(len(axis)), [format_value(value) for value in axis])
     figure.colorbar(image, label=f"{FINAL}, IQM")
@@ -124,16 +118,13 @@ def _heat_map(ranked: Sequence[ConfigSummary], names: list[str], values: list[li
 
 def _ranking(ranked: Sequence[ConfigSummary]) -> Any:
     """A figure of the best final returns, a row per configuration."""
-    best = ranked[:MOST_ROWS]
-    height = max(3.2, 0.28 * len(best) + 1.2)
+    best, rows = ranked[:MOST_ROWS], np.arange(len(ranked[:MOST_ROWS]))
     title = f"the best {len(best)} of {len(ranked)}" if len(best) < len(ranked) else f"{len(ranked)}"
-    figure, axes = new_figure(f"{title} configurations", FINAL, size=(9, height))
-    rows = np.arange(len(best))
+    figure, axes = new_figure(f"{title} configurations", FINAL, size=(9, max(3.2, 0.28 * len(best) + 1.2)))
     low, high = np.array([each.final_return.iqm_ci95 for each in best]).T
     if np.isfinite(low).any():
         axes.hlines(rows, low, high, color=BLUE, linewidth=3, alpha=0.4, label=INTERVAL)
-    centres = [each.final_return.iqm for each in best]
-    axes.plot(centres, rows, "o", color=BLUE, label="interquartile mean (IQM)")
+    axes.plot([each.final_return.iqm for each in best], rows, "o", color=BLUE, label="interquartile mean (IQM)")
     axes.set_yticks(rows, [f"{each.rank}. {label(each.values)}" for each in best], fontsize="small")
     axes.invert_yaxis()
     figure.legend(frameon=False, loc="outside lower center", ncols=2)

@@ -1,6 +1,6 @@
 """Compares `init`, `act` and `update` with the same mathematics in NumPy."""
 
-import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -8,32 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from parity_numpy import Tensors, actor_and_critic, flat, gradient_error, layers_forward, perturbed
+from plain_update import Tensors, actor_and_critic, flat, layers_forward, perturbed
 from toy_environments import small_config
 
 from ddpg_jax.algorithm import agent
 from ddpg_jax.algorithm.types import AgentState, Transition
-from ddpg_jax.config import Config
 from ddpg_jax.training.setup_factory import make_algorithm, make_hyperparameters
 
 LOW, HIGH = (-1.0, 0.5), (3.0, 0.75)
 CONFIG = small_config(
-    hidden_sizes=(5, 4),
-    critic_hidden_sizes=(6,),
-    critic_observation_sizes=(3,),
-    critic_action_sizes=(2,),
-    actor_final_init=None,
-    gamma=0.9,
-    tau=0.25,
-)
+    hidden_sizes=(5, 4), critic_hidden_sizes=(6,), critic_observation_sizes=(3,), critic_action_sizes=(2,),
+    actor_final_init=None, gamma=0.9, tau=0.25,
+)  # fmt: skip
 HYPERPARAMETERS = make_hyperparameters(CONFIG)
 ALGORITHM = make_algorithm(CONFIG, LOW, HIGH)
 KEY = jax.random.key(0)
-
-
-def sgd(learning_rate, eps, l2) -> optax.GradientTransformation:
-    """An optimizer whose step is the gradient itself, so that tests can see the gradient."""
-    return optax.sgd(learning_rate)
 
 
 def make_batch(num: int = 4, dtype=np.float32) -> Transition:
@@ -54,20 +43,52 @@ def make_state(algorithm=ALGORITHM, dtype=np.float32) -> AgentState:
     return jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype), perturbed(state, 0.7), state)
 
 
+def update(state, batch, *, algorithm=ALGORITHM, key=KEY, **hyperparameters):
+    values = HYPERPARAMETERS._replace(**hyperparameters)
+    return agent.update(key, state, batch, algorithm=algorithm, hyperparameters=values)
+
+
+def equal(left, right) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+
+
+# The update
+
+
 def numpy_actor(p: Tensors, observation):
-    x, _ = layers_forward(p, ("hidden/Dense_0", "hidden/Dense_1", "final/Dense_0"), observation)
+    x = layers_forward(p, ("hidden/Dense_0", "hidden/Dense_1", "final/Dense_0"), observation)
     return (np.add(LOW, HIGH) + np.subtract(HIGH, LOW) * np.tanh(x)) / 2
 
 
 def numpy_critic(p: Tensors, observation, action):
     branches = ("observation_branch/Dense_0", observation), ("action_branch/Dense_0", action)
-    joined = np.concatenate([np.maximum(layers_forward(p, [layer], x)[0], 0) for layer, x in branches], axis=1)
-    return layers_forward(p, ("trunk/Dense_0", "final/Dense_0"), joined)[0][:, 0]
+    joined = np.concatenate([np.maximum(layers_forward(p, [layer], x), 0) for layer, x in branches], axis=1)
+    return layers_forward(p, ("trunk/Dense_0", "final/Dense_0"), joined)[:, 0]
 
 
-def update(state, batch, *, algorithm=ALGORITHM, key=KEY, **hyperparameters):
-    values = HYPERPARAMETERS._replace(**hyperparameters)
-    return agent.update(key, state, batch, algorithm=algorithm, hyperparameters=values)
+def gradient_error(loss: Callable[[Tensors], float], params: Tensors, gradient: Tensors) -> float:
+    """Returns the largest difference from central finite differences, relative to each tensor's largest gradient."""
+    h, worst = 1e-6, 0.0
+    for name, value in params.items():
+        for index in np.ndindex(value.shape):
+            above, below = value.copy(), value.copy()
+            above[index] += h
+            below[index] -= h
+            slope = (loss(params | {name: above}) - loss(params | {name: below})) / (2 * h)
+            worst = max(worst, abs(slope - gradient[name][index]) / max(abs(gradient[name]).max(), 1e-3))
+    return worst
+
+
+def sgd(learning_rate, eps, l2) -> optax.GradientTransformation:
+    """An optimizer whose step is the gradient itself, so that tests can see the gradient."""
+    return optax.sgd(learning_rate)
+
+
+def networks_of(state):
+    """Returns the actor and the critic of an agent whose optimizer has no moments."""
+    adam = agent.init(KEY, jnp.zeros(3), algorithm=ALGORITHM)
+    parts = {name: getattr(adam, name) for name in ("actor_optimizer_state", "critic_optimizer_state")}
+    return actor_and_critic(state._replace(**parts))
 
 
 @pytest.mark.parametrize("critic_first", [True, False])
@@ -76,7 +97,7 @@ def test_update_follows_the_gradients_that_finite_differences_find(critic_first)
         algorithm = replace(ALGORITHM, optimizer=sgd, critic_first=critic_first)
         state, batch = make_state(algorithm, np.float64), make_batch(6, np.float64)
         new, info = update(state, batch, algorithm=algorithm, actor_lr=0.1, critic_lr=0.02)
-        (actor, critic), (new_actor, new_critic) = map(actor_and_critic_of_sgd, (state, new))
+        (actor, critic), (new_actor, new_critic) = map(networks_of, (state, new))
 
     next_value = numpy_critic(critic.target, batch.next_observation, numpy_actor(actor.target, batch.next_observation))
     target = batch.reward + 0.9 * batch.discount * next_value
@@ -91,18 +112,12 @@ def test_update_follows_the_gradients_that_finite_differences_find(critic_first)
     # The critic moves along its own loss only: the actor's step, whose gradient passes through it, does not move it.
     for net, new_net, loss, rate in ((critic, new_critic, critic_loss, 0.02), (actor, new_actor, actor_loss, 0.1)):
         gradient = {name: (value - new_net.params[name]) / rate for name, value in net.params.items()}
-        assert gradient_error(loss, net.params, gradient, entries=1000) < 1e-6
+        assert gradient_error(loss, net.params, gradient) < 1e-6
         for name, value in new_net.params.items():
             np.testing.assert_allclose(new_net.target[name], 0.25 * value + 0.75 * net.target[name], rtol=1e-12)
     q_mean = np.mean(numpy_critic(critic.params, batch.observation, batch.action))
     expected = [critic_loss(critic.params), actor_loss(actor.params), q_mean, 0]
     np.testing.assert_allclose(info, expected, rtol=1e-12)
-
-
-def actor_and_critic_of_sgd(state):
-    adam = agent.init(KEY, jnp.zeros(3), algorithm=ALGORITHM)
-    parts = {name: getattr(adam, name) for name in ("actor_optimizer_state", "critic_optimizer_state")}
-    return actor_and_critic(state._replace(**parts))
 
 
 def test_new_agents_have_targets_equal_to_their_networks_and_differ_by_key():
@@ -114,65 +129,30 @@ def test_new_agents_have_targets_equal_to_their_networks_and_differ_by_key():
         assert all((kernels[0][path] != kernels[1][path]).all() for path in kernels[0] if path.endswith("kernel"))
 
 
-def equal(left, right) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
-
-
-def test_update_is_deterministic_and_leaves_its_input_unchanged():
-    state, batch = make_state(), make_batch()
-    before = jax.tree.map(np.array, state)
-    first, _ = update(state, batch)
-    second, _ = update(state, batch, key=jax.random.key(1))  # without dropout and noise, the key changes nothing
-    assert equal(first, second)
-    assert equal(state, before)
-    assert int(first.step) == 1
-    assert not equal(first.actor, before.actor)
-
-
 # Policy delay
 
 
-def updated(config: Config, num_updates: int):
-    """Returns the states of an agent before and after each update, and what the updates measured."""
-    algorithm = make_algorithm(config, LOW, HIGH)
-    states, infos = [agent.init(KEY, jnp.zeros(3), algorithm=algorithm)], []
-    hyperparameters = make_hyperparameters(config)
-    for _ in range(num_updates):
-        state, info = agent.update(KEY, states[-1], make_batch(8), algorithm=algorithm, hyperparameters=hyperparameters)
-        states.append(state)
-        infos.append(info)
-    return states, infos
-
-
 def test_actor_and_targets_move_at_every_third_update_and_the_critic_at_each():
-    states, infos = updated(small_config(policy_delay=3), 6)
-    for i, (before, after) in enumerate(itertools.pairwise(states), start=1):
+    """The actor's loss counts three times where the actor moves, so that its mean over all updates is right."""
+    delayed, after = replace(ALGORITHM, policy_delay=3), make_state()
+    for i in range(1, 7):
+        before, batch = after, make_batch(8)
+        after, info = update(before, batch, algorithm=delayed)
         assert not equal(before.critic, after.critic)
         for part in ("actor", "target_actor", "target_critic", "actor_optimizer_state"):
             assert equal(getattr(before, part), getattr(after, part)) == (i % 3 != 0), (i, part)
-        assert (float(infos[i - 1].actor_loss) == 0.0) == (i % 3 != 0)
-    assert [int(state.step) for state in states] == list(range(7))
-
-
-def test_mean_of_the_actors_loss_over_all_updates_is_that_over_its_own_updates():
-    delayed, plain = (updated(small_config(policy_delay=d, tau=1.0, critic_lr=1e-9), 2)[1] for d in (2, 1))
-    assert float(delayed[1].actor_loss) == pytest.approx(2 * float(plain[0].actor_loss), rel=1e-3)
+        loss = 3 * update(before, batch)[1].actor_loss if i % 3 == 0 else 0.0
+        np.testing.assert_allclose(info.actor_loss, loss, rtol=1e-5)
+        assert int(after.step) == i
 
 
 def test_delay_is_a_branch_in_a_group_of_agents_that_share_the_counter():
     """If each agent had its own counter, both branches would be computed, and one of them thrown away."""
-    config = small_config(policy_delay=2)
-    algorithm, hyperparameters = make_algorithm(config, LOW, HIGH), make_hyperparameters(config)
-
-    def update(state, batch):
-        return agent.update(KEY, state, batch, algorithm=algorithm, hyperparameters=hyperparameters)[0]
-
-    state = jax.tree.map(lambda x: jnp.stack([x, x]), agent.init(KEY, jnp.zeros(3), algorithm=algorithm))
-    batch = jax.tree.map(lambda x: jnp.stack([x, x]), make_batch())
-    shared = AgentState(*(0,) * 6, step=None)
-    for axes, step, is_branch in ((shared, jnp.int32(1), True), (0, state.step, False)):
-        program = jax.jit(jax.vmap(update, (axes, 0), axes)).lower(state._replace(step=step), batch).compile()
-        assert (" conditional(" in program.as_text()) == is_branch
+    algorithm = replace(ALGORITHM, policy_delay=2)
+    state, batch = (jax.tree.map(lambda x: jnp.stack([x, x]), tree) for tree in (make_state(), make_batch()))
+    axes = AgentState(*(0,) * 6, step=None)
+    group = jax.vmap(lambda state, batch: update(state, batch, algorithm=algorithm)[0], (axes, 0), axes)
+    assert " conditional(" in jax.jit(group).lower(state._replace(step=jnp.int32(1)), batch).compile().as_text()
 
 
 # Dtypes, shapes and bounds
@@ -209,44 +189,20 @@ def test_actions_stay_within_any_bounds_even_with_huge_weights(action_bound):
     assert at_bound.any(axis=0).all()
 
 
-@pytest.mark.parametrize(
-    ("action_bound", "expected"), [("tanh", np.tanh(0.3)), ("sigmoid", 2 / (1 + np.exp(-0.3)) - 1)]
-)
-def test_action_is_scaled_to_the_bounds(action_bound, expected):
-    algorithm = make_algorithm(small_config(action_bound=action_bound), LOW, HIGH)
-    state = make_state(algorithm)
-    params = jax.tree.map(jnp.zeros_like, state.actor["params"])
-    params["final"]["Dense_0"]["bias"] = jnp.array([0.3, 0.3])
-    action = agent.act(state._replace(actor={"params": params}), jnp.zeros(3), algorithm=algorithm)
-    np.testing.assert_allclose(action, [1 + 2 * expected, 0.625 + 0.125 * expected], rtol=1e-6)  # centre + half range
-
-
 def test_act_accepts_one_observation_or_any_number():
     state, observations = make_state(), make_batch(6).observation
-    together = agent.act(state, observations, algorithm=ALGORITHM)
-    stacked = agent.act(state, observations.reshape(2, 3, 3), algorithm=ALGORITHM)
+    together, stacked, one = (
+        agent.act(state, x, algorithm=ALGORITHM) for x in (observations, observations.reshape(2, 3, 3), observations[4])
+    )
     assert (together.shape, stacked.shape) == ((6, 2), (2, 3, 2))
     np.testing.assert_allclose(stacked.reshape(6, 2), together, rtol=1e-5)
-    np.testing.assert_allclose(agent.act(state, observations[4], algorithm=ALGORITHM), together[4], rtol=1e-5)
+    np.testing.assert_allclose(one, together[4], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("field", "shape"),
-    [
-        ("reward", (4, 1)),
-        ("discount", (4, 1)),
-        ("reward", (3,)),
-        ("action", (4,)),
-        ("observation", (3,)),
-        ("next_observation", (5, 3)),
-    ],
-)
+WRONG = [("reward", (4, 1)), ("reward", (3,)), ("action", (4,)), ("next_observation", (5, 3))]
+
+
+@pytest.mark.parametrize(("field", "shape"), WRONG)
 def test_update_refuses_a_batch_of_wrong_shape(field, shape):
-    batch = make_batch()._replace(**{field: np.zeros(shape, np.float32)})
     with pytest.raises(AssertionError):
-        update(make_state(), batch)
-
-
-def test_init_refuses_a_batch_of_observations():
-    with pytest.raises(AssertionError):
-        agent.init(KEY, jnp.zeros((1, 3)), algorithm=ALGORITHM)
+        update(make_state(), make_batch()._replace(**{field: np.zeros(shape, np.float32)}))

@@ -13,7 +13,7 @@ from toy_environments import counter, setup_for, small_config
 from ddpg_jax.algorithm import agent, loop
 from ddpg_jax.algorithm.categorical import categorical, project
 from ddpg_jax.algorithm.types import Transition
-from ddpg_jax.training.setup_factory import make_algorithm, make_hyperparameters
+from ddpg_jax.training.setup_factory import make_hyperparameters
 
 KEY = jax.random.key(0)
 
@@ -59,21 +59,6 @@ def test_losses_are_cross_entropy_and_mean():
     np.testing.assert_allclose(terminal, [[0.0, 0.5, 0.5], [0.0, 0.0, 1.0]], atol=1e-6)
 
 
-def test_critic_learns_the_distribution_of_its_rewards():
-    config = small_config(critic_atoms=21, value_min=-1.0, value_max=1.0, critic_lr=1e-2)
-    algorithm, observation = make_algorithm(config, (-1.0,), (1.0,)), jnp.ones((64, 3))
-    reward = jnp.where(jnp.arange(64) % 4 == 0, 0.9, -0.3)  # the mean is 0
-    batch = Transition(observation, jnp.ones((64, 1)), reward, jnp.zeros(64), observation)
-    state, hyperparameters = agent.init(KEY, jnp.zeros(3), algorithm=algorithm), make_hyperparameters(config)
-    for _ in range(300):
-        state, info = agent.update(KEY, state, batch, algorithm=algorithm, hyperparameters=hyperparameters)
-    assert float(info.q_mean) == pytest.approx(0.0, abs=0.02)
-    logits = algorithm.critic.apply(state.critic, observation[:1], jnp.ones((1, 1)))[0]
-    atoms, found = np.linspace(-1, 1, 21), np.asarray(jax.nn.softmax(logits))
-    assert found[np.isclose(atoms, 0.9)][0] == pytest.approx(0.25, abs=0.03)
-    assert found[np.isclose(atoms, -0.3)][0] == pytest.approx(0.75, abs=0.03)
-
-
 # Targets outside the support
 
 
@@ -83,7 +68,6 @@ def test_critic_learns_the_distribution_of_its_rewards():
         (0.0, 1.0, 1.0, 0.0),  # returns -1, 0, 1: the outermost atoms are inside
         (0.5, 1.0, 1.0, 0.5),  # -0.5, 0.5, 1.5
         (-1.5, 1.0, 1.0, 0.5),  # -2.5, -1.5, -0.5
-        (0.5, 1.0, 0.5, 0.0),  # 0, 0.5, 1
         (7.0, 0.0, 1.0, 1.0),  # a terminal state, whose return is the reward
     ],
 )

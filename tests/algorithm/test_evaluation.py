@@ -1,5 +1,6 @@
 """Tests greedy episodes: their returns by hand, and the random numbers of environments that draw some."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -53,15 +54,8 @@ def test_returns_are_undiscounted_sums_up_to_the_end_of_each_episode():
     states = jnp.arange(3)
     starts = Starts(states, jax.nn.one_hot(states, 3), jax.random.split(jax.random.key(0), 3))
     np.testing.assert_array_equal(evaluated(environment, starts).returns, [[111.0, 110.0, 100.0]])
-
-
-def test_time_limit_of_the_environment_ends_episodes():
-    environment = Environment("endless", 1, (-1.0,), (1.0,), 7, noisy().reset, _endless)
-    np.testing.assert_array_equal(evaluated(environment, starts_in(environment, 0, 2)).returns, [[7.0, 7.0]])
-
-
-def _endless(key, state, action):
-    return state, Step(jnp.zeros(1), jnp.float32(1), jnp.bool_(False), jnp.bool_(False))
+    limited = replace(environment, max_steps=2)
+    np.testing.assert_array_equal(evaluated(limited, starts).returns, [[11.0, 110.0, 100.0]])
 
 
 @pytest.mark.parametrize(("bias", "share"), [((9.0, -9.0), 1.0), ((9.0, 0.0), 0.5), ((0.0, 0.0), 0.0)])
@@ -82,21 +76,3 @@ def test_step_t_of_an_episode_uses_the_episodes_key_with_t_folded_in():
     greedy = evaluated(noisy(0.0), starts, num_agents=2).returns  # without noise
     np.testing.assert_allclose(found.returns - greedy, [expected, expected], atol=1e-5)  # agents share the noise
     assert len(np.unique(np.round(expected, 4))) == 4  # episodes do not
-
-
-def test_noise_differs_between_evaluations_and_not_with_the_number_of_episodes():
-    environment = noisy()
-    one, other = (evaluated(environment, starts_in(environment, seed, 6)).returns for seed in (0, 1))
-    assert not np.isin(one, other).any()
-    starts = starts_in(environment, 0, 6)
-    few = evaluated(environment, jax.tree.map(lambda x: x[2:4], starts)).returns
-    np.testing.assert_array_equal(few, one[:, 2:4])
-
-
-def test_evaluation_consumes_no_key_twice():
-    environment = noisy()
-    algorithm, agents = agents_in(environment)
-    state = jax.tree.map(lambda x: x[0], agents)
-    with jax.debug_key_reuse(True):
-        run = partial(greedy_episodes, environment=environment, algorithm=algorithm)
-        jax.make_jaxpr(run)(state, starts_in(environment, 0, 2))

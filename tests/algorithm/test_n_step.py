@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_environments import counter, explored, small_config
+from toy_environments import small_config
 
-from ddpg_jax.algorithm import replay
 from ddpg_jax.algorithm.n_step import NStep
-from ddpg_jax.algorithm.types import Replay, Transition
+from ddpg_jax.algorithm.types import Replay
 from ddpg_jax.training.setup_factory import make_hyperparameters
 
 
@@ -64,19 +63,3 @@ def test_windows_are_those_of_a_plain_loop_in_one_or_several_environments(drawn)
         assert float(batch.reward[i]) == pytest.approx(total, abs=1e-4)
         assert gamma * float(batch.discount[i]) == pytest.approx(factor, abs=1e-6)
         assert float(batch.next_observation[i, 0]) == following + 100 * e
-
-
-def test_one_step_windows_are_the_rows_themselves():
-    ring = replay.init(8, 2, 1)
-    for i in range(5):
-        ring = replay.add(ring, Transition(jnp.full(2, i), jnp.ones(1), jnp.float32(i), jnp.float32(1), jnp.ones(2)))
-    indices = jnp.array([0, 3, 4])
-    plain = replay.read(ring, indices, 1)
-    for ours, expected in zip(NStep(1)(ring, indices, 1, make_hyperparameters(small_config())), plain, strict=True):
-        np.testing.assert_array_equal(ours, expected)
-
-
-def test_n_step_changes_no_stored_row():
-    rows = [explored(small_config(n_step=n), counter(length=3), 20)[0] for n in (1, 4)]
-    for one, other in zip(*rows, strict=True):
-        np.testing.assert_array_equal(one, other)

@@ -2,17 +2,18 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity_numpy import flat, layers_forward, perturbed
+from plain_update import flat, layers_forward, perturbed
 from toy_environments import small_config
 
 from ddpg_jax.algorithm import agent, networks
-from ddpg_jax.algorithm.types import AgentState, Transition
+from ddpg_jax.algorithm.types import Transition
 from ddpg_jax.presets import PRESETS
 from ddpg_jax.training.setup_factory import make_algorithm, make_hyperparameters
 
@@ -32,89 +33,41 @@ def test_networks_compute_their_layers_whether_narrow_or_wide(sizes):
     values = jax.jit(algorithm.critic.apply)(state.critic, observation, action)
     layers = layers_of(state.critic["params"], "trunk", "final")
     inputs = np.concatenate([observation, action], axis=1)
-    expected, _ = layers_forward(flat(state.critic["params"]), layers, inputs)
+    expected = layers_forward(flat(state.critic["params"]), layers, inputs)
     np.testing.assert_allclose(values, expected[:, 0], rtol=1e-4, atol=1e-5)
-    alone = jax.jit(algorithm.critic.apply)(state.critic, observation[0], action[0])
-    np.testing.assert_allclose(alone, values[0], rtol=1e-4, atol=1e-5)
     actions = jax.jit(algorithm.actor.apply)(state.actor, observation)
     layers = layers_of(state.actor["params"], "hidden", "final")
-    expected, _ = layers_forward(flat(state.actor["params"]), layers, observation)
+    expected = layers_forward(flat(state.actor["params"]), layers, observation)
     np.testing.assert_allclose(actions, 2 * np.tanh(expected), rtol=1e-4, atol=1e-5)
 
 
-# The sources' networks on Pendulum, whose observation has 3 entries and whose action has 1.
-SHAPES = {
-    "keras": (
-        {"hidden": [(3, 256), (256, 256)], "final": [(256, 1)]},
-        {
-            "observation_branch": [(3, 16), (16, 32)],
-            "action_branch": [(1, 32)],
-            "trunk": [(64, 256), (256, 256)],
-            "final": [(256, 1)],
-        },
-    ),
-    "gist": (
-        {"hidden": [(3, 8), (8, 8), (8, 8)], "final": [(8, 1)]},
-        {"trunk": [(4, 8), (8, 8), (8, 8)], "final": [(8, 1)]},
-    ),
-    "paper": (
-        {"hidden": [(3, 400), (400, 300)], "final": [(300, 1)]},
-        {"observation_branch": [(3, 400)], "trunk": [(401, 300)], "final": [(300, 1)]},
-    ),
-}
+@pytest.mark.parametrize(
+    ("preset", "actor", "critic"),  # sizes of the sources' kernels on Pendulum; those of Keras are in its parity test
+    [
+        ("gist", {(3, 8), (8, 8), (8, 1)}, {(4, 8), (8, 8), (8, 1)}),
+        ("paper", {(3, 400), (400, 300), (300, 1)}, {(3, 400), (401, 300), (300, 1)}),
+    ],
+)
+def test_networks_have_the_sizes_of_their_source(preset, actor, critic):
+    init = partial(agent.init, algorithm=make_algorithm(PRESETS[preset], (-2.0,), (2.0,)))
+    state = jax.eval_shape(init, KEY, jnp.zeros(3))
+    for variables, expected in ((state.actor, actor), (state.critic, critic)):
+        assert {leaf.shape for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 2} == expected
 
 
-@pytest.fixture(scope="module")
-def sources() -> dict[str, AgentState]:
-    """A new agent with the preset of each source."""
-    return {
-        name: agent.init(KEY, jnp.zeros(3), algorithm=make_algorithm(PRESETS[name], (-2.0,), (2.0,))) for name in SHAPES
-    }
-
-
-@pytest.mark.parametrize("preset", SHAPES)
-def test_networks_have_the_layers_of_their_source(sources, preset):
-    for variables, expected in zip((sources[preset].actor, sources[preset].critic), SHAPES[preset], strict=True):
-        shapes: dict[str, list] = {}
-        for name, leaf in sorted(flat(variables["params"]).items()):
-            if name.endswith("kernel"):
-                shapes.setdefault(name.split("/")[0], []).append(leaf.shape)
-        assert shapes == expected
-
-
-# Initialisation
-
-
-def assert_uniform(values, bound):
-    """Asserts that values are within the bounds, have both signs, and the variance of a uniform one, bound^2 / 3."""
-    values = np.ravel(values)
-    assert np.abs(values).max() <= bound
-    assert values.min() < -0.9 * bound
-    assert values.max() > 0.9 * bound
-    # The standard error of the variance of a uniform distribution is bound^2 / 3 sqrt(.8 / n).
-    assert abs(np.mean(values**2) - bound**2 / 3) < 5 * bound**2 / 3 * np.sqrt(0.8 / len(values))
-
-
-def test_last_kernel_is_drawn_from_both_signs_of_its_interval(sources):
-    final = sources["keras"].actor["params"]["final"]["Dense_0"]
-    assert_uniform(final["kernel"], 0.003)
-    assert not final["bias"].any()
-
-
-def test_glorot_uniform_has_its_variance_and_zero_biases(sources):
-    """It draws from U(± sqrt(6 / (fan in + fan out))), also the last layer without an interval of its own."""
-    params = sources["keras"].actor["params"]["hidden"], sources["keras"].critic["params"]["final"]
-    layers = [(params[0]["Dense_0"], 3 + 256), (params[0]["Dense_1"], 256 + 256), (params[1]["Dense_0"], 256 + 1)]
-    for layer, fans in layers:
-        assert_uniform(layer["kernel"], np.sqrt(6 / fans))
-        assert not layer["bias"].any()
-
-
-def test_lecun_normal_has_its_variance_and_zero_biases():
-    variables = networks.Hidden((256,), "lecun_normal").init(KEY, jnp.zeros((1, 3)), False)
-    layer = variables["params"]["Dense_0"]
-    assert abs(np.std(layer["kernel"]) - 0.577) < 5 * 0.577 / np.sqrt(2 * 768)  # 1 / sqrt(3)
+@pytest.mark.parametrize(
+    ("module", "deviation"),
+    [
+        (networks.Final(256, bound=0.003), 0.003 / 3**0.5),  # uniform in both signs of the interval
+        (networks.Final(256, "glorot_uniform"), (2 / (30 + 256)) ** 0.5),  # of U(± sqrt(6 / (fan in + fan out)))
+        (networks.Final(256, "lecun_normal"), 30**-0.5),
+    ],
+)
+def test_kernels_have_the_variance_of_their_initialiser_and_zero_biases(module, deviation):
+    layer = module.init(KEY, jnp.zeros((1, 30)))["params"]["Dense_0"]
     assert not layer["bias"].any()
+    assert abs(np.mean(layer["kernel"])) < 5 * deviation / np.sqrt(30 * 256)
+    assert abs(np.std(layer["kernel"]) - deviation) < 5 * deviation / np.sqrt(2 * 30 * 256)
 
 
 # Normalisation and dropout
@@ -125,19 +78,9 @@ def test_layer_norm_removes_the_scale_of_a_layer(normalization, same):
     hidden = networks.Hidden((20,), normalization=normalization)
     x = jax.random.normal(jax.random.key(1), (5, 3))
     variables = hidden.init(KEY, x, False)
-    scaled = jax.tree.map(lambda leaf: leaf, variables)
-    scaled["params"]["Dense_0"]["kernel"] = 10 * variables["params"]["Dense_0"]["kernel"]
-    before, after = hidden.apply(variables, x, False), hidden.apply(scaled, x, False)
-    assert np.allclose(before, after, atol=1e-2) == same
-    if same:  # normalised, then rectified: half of the mass above 0, its mean square about one half
-        assert 0.2 < float(jnp.mean(before**2)) < 0.8
-
-
-def test_paper_normalises_only_the_layers_before_the_action_enters(sources):
-    layers = {name.rpartition("/")[0] for name in flat(sources["paper"].critic["batch_stats"])}
-    assert layers == {"BatchNorm_0", "observation_branch/BatchNorm_0"}
-    layers = {name.rpartition("/")[0] for name in flat(sources["paper"].actor["batch_stats"])}
-    assert layers == {"BatchNorm_0", "hidden/BatchNorm_0", "hidden/BatchNorm_1"}
+    before = hidden.apply(variables, x, False)
+    variables["params"]["Dense_0"]["kernel"] *= 10
+    assert np.allclose(before, hidden.apply(variables, x, False), atol=1e-2) == same
 
 
 def test_dropout_acts_only_in_the_losses():
@@ -183,8 +126,6 @@ def test_relu_and_its_derivative_have_the_bits_of_flax():
     expected_values, expected_backward = jax.vjp(nn.relu, x)
     assert values.tobytes() == expected_values.tobytes()
     assert backward(gradient)[0].tobytes() == expected_backward(gradient)[0].tobytes()
-    tangent, expected = (jax.jvp(relu, (x,), (gradient,))[1] for relu in (networks.relu, nn.relu))
-    assert tangent.tobytes() == expected.tobytes()
 
 
 def test_derivative_of_relu_selects_no_loaded_operand():

@@ -27,7 +27,7 @@ def simulate(process: NoiseProcess, *, steps: int = 4000, walks: int = 1000, bur
 
     @jax.jit
     def run(key):
-        start = noise.init(process, walks)
+        start = noise.init(process._replace(initial=0.7), walks)
         keys = jax.random.split(key, burn_in + steps)
         return jax.lax.scan(lambda x, key: (noise.step(key, x, process),) * 2, start, keys)[1][burn_in:]
 
@@ -47,32 +47,7 @@ def test_noise_has_the_moments_and_the_correlation_of_its_equation(name):
     assert abs(values.std() - deviation) < 5 * deviation_error + 5e-6
     assert abs(np.mean(values[1:] * values[:-1]) / np.mean(values**2) - correlation) < 5 * correlation_error
     assert deviation_error < 0.02 * deviation  # the test can distinguish .365 from .380
-
-
-@pytest.mark.parametrize("name", REFERENCES)
-def test_walks_of_the_actions_are_independent(name):
-    values = simulate(REFERENCES[name][0], steps=1, walks=2000)[0]
-    neighbours = np.corrcoef(values[0::2], values[1::2])[0, 1]
-    assert abs(neighbours) < 5 / np.sqrt(1000)
-
-
-@pytest.mark.parametrize(
-    ("process", "expected"),
-    [
-        (noise.ornstein_uhlenbeck(theta=0.15, sigma=0.0, dt=0.01, mean=2.0), 1 + 0.15 * (2 - 1) * 0.01),
-        (noise.unaccumulated(theta=0.15, sigma=0.0, mean=2.0), 0.15 * (2 - 1)),
-        (noise.gaussian(sigma=0.0, mean=2.0), 2.0),
-    ],
-)
-def test_one_step_without_shock_is_the_equation(process, expected):
-    after = noise.step(jax.random.key(0), jnp.ones(3), process)
-    np.testing.assert_allclose(after, np.full(3, expected), rtol=1e-6)
-
-
-def test_noise_starts_at_its_initial_value():
-    process = noise.gaussian(sigma=1.0)._replace(initial=0.7)
-    np.testing.assert_array_equal(noise.init(process, 3), np.full(3, 0.7, np.float32))
-    np.testing.assert_array_equal(noise.init(noise.gaussian(sigma=1.0), 2), np.zeros(2))
+    assert abs(np.corrcoef(values[0, 0::2], values[0, 1::2])[0, 1]) < 5 / np.sqrt(500)  # walks are independent
 
 
 def test_scale_decays_by_episode():
@@ -85,8 +60,8 @@ def test_scale_decays_by_episode():
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (PRESETS["keras"], (1 - 0.15 * 0.01, 0.0, 0.2 * 0.1, 0.0, 1.0, 1.0)),
-        (PRESETS["gist"], (-0.15, 0.0, 0.2, 0.0, 0.1, 0.99)),
+        (PRESETS["keras"].replace(noise_mean=2.0), (1 - 0.15 * 0.01, 0.15 * 2 * 0.01, 0.2 * 0.1, 0.0, 1.0, 1.0)),
+        (PRESETS["gist"].replace(noise_mean=2.0), (-0.15, 0.15 * 2, 0.2, 0.0, 0.1, 0.99)),
         (PRESETS["gist_corrected"], (0.85, 0.0, 0.2, 0.0, 0.1, 0.99)),
         (PRESETS["paper"], (0.85, 0.0, 0.2, 0.0, 1.0, 1.0)),
         (

@@ -6,8 +6,6 @@ from toy_environments import counter, setup_for, small_config
 from ddpg_jax.algorithm import replay
 from ddpg_jax.algorithm.networks import Actor, Final, Hidden
 from ddpg_jax.algorithm.setup import Setup, with_parts
-from ddpg_jax.config import Config
-from ddpg_jax.training.setup_factory import make_algorithm
 
 SETUP = setup_for(small_config(), counter())
 
@@ -22,8 +20,8 @@ def updates_of_a_plain_loop(setup: Setup, env_steps: int) -> int:
 
 
 @pytest.mark.parametrize("num_envs", [1, 4])
-@pytest.mark.parametrize(("train_every", "updates_per_train"), [(1, 1), (3, 2), (7, 1)])
-@pytest.mark.parametrize("first_update", [1, 2, 7, 8, 30])
+@pytest.mark.parametrize(("train_every", "updates_per_train"), [(1, 1), (3, 2)])
+@pytest.mark.parametrize("first_update", [1, 7, 8])
 def test_number_of_updates_is_that_of_a_plain_loop(num_envs, train_every, updates_per_train, first_update):
     changes = {"num_envs": num_envs, "train_every": train_every, "updates_per_train": updates_per_train}
     setup = with_parts(SETUP, first_update=first_update, **changes)
@@ -39,12 +37,6 @@ def test_parts_of_the_setup_its_algorithm_and_its_exploration_are_replaced_by_na
     assert new.algorithm.critic == SETUP.algorithm.critic
     restored = with_parts(new, actor=SETUP.algorithm.actor, sampler=SETUP.sampler, exploration=SETUP.exploration)
     assert restored == SETUP != new
-
-
-def test_part_of_an_algorithm_that_is_replaced_as_well_goes_into_the_new_one():
-    other = make_algorithm(Config(), (-10.0,), (10.0,))
-    new = with_parts(SETUP, algorithm=other, policy_delay=3)
-    assert (new.algorithm.actor, new.algorithm.policy_delay) == (other.actor, 3)
 
 
 def test_unknown_part_is_refused_by_name_with_the_parts_there_are():
