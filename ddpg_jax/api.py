@@ -49,15 +49,17 @@ def train(
 
     Args:
         config: a `Config`, the name of a preset, or a list of them, which are trained together with the same seeds.
-        seeds: 32 means 0 to 31; range(512, 1024) trains those agents only. Every configuration is trained with all.
+        seeds: one agent per seed and configuration; 32 means seeds 0 to 31, range(512, 1024) seeds 512 to 1023.
         seed: root seed. The key of an agent is the root key with the number of its seed folded in, so agents with the
             same seed share their random numbers in all configurations and calls, and can be compared in pairs.
-        setup: what is compiled, where it is not the configuration's (`make_setup`, `algorithm.with_parts`).
+        setup: a custom `Setup` to compile (`make_setup`, `with_parts`); default: the one that each configuration
+            describes.
         hyperparameters: numbers that all agents share, or arrays [N]; default: those of the configurations.
         out: a new or empty folder for tables, figures, policies and checkpoints; default: everything stays in memory.
         resume: continue the run in `out`, which was stopped or is to train for more steps.
         progress: show progress with an estimate of the time left, in a terminal, in a notebook or in a log file.
-        callback: called with the `History` after each evaluation; if it returns True, training ends there.
+        callback: called after each evaluation with the `History` of the agents that share programs (all of them, but
+            in a sweep over sizes); if it returns True, these agents stop training.
         devices: number of devices; default: all.
         group_size: agents that advance together on a device; default: 1 on a CPU.
         checkpoint_every: seconds between checkpoints; default: 60, or longer where they would cost more than 5%.
@@ -69,8 +71,9 @@ def train(
         The result. Interrupted by Ctrl-C, it holds what has been measured so far, and `summary.complete` is False.
 
     Raises:
-        ValueError: names an argument, its value and the rule that it breaks. Nothing has been written then.
+        ValueError: names an argument, its value and the rule that it breaks.
         OSError: if something cannot be written.
+        EnvironmentFailedError: if an environment on the host raised an error; with `out`, the agents were saved first.
     """
     options = TrainOptions(
         swept=as_swept(config),
@@ -100,7 +103,7 @@ def train(
 
 
 def _preset_name(config: Configs) -> str:
-    """Returns the preset's name that a result shows: of a configuration that is a preset, or custom."""
+    """Returns the name that a result shows: that of the preset if the first configuration is one, else "custom"."""
     first = as_swept(config)[0].config
     return config if isinstance(config, str) else preset_of(first) or "custom"
 

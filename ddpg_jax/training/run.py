@@ -1,7 +1,7 @@
-"""A run, whole: from a plan to a result, with all that is written on the way.
+"""Runs a plan: trains, saves and evaluates its agents, and returns the result.
 
-For the agents of each setup: train a chunk of steps, save if that is due, evaluate where an evaluation is due. What a
-chunk computes is in `algorithm/`; how many agents share a device only the `Trainer` knows.
+The loop, for each setup: train a chunk of steps, save if a checkpoint is due, evaluate if an evaluation is due. The
+steps of a chunk are in `algorithm/`; only the `Trainer` knows how agents are placed on devices.
 """
 
 import time
@@ -18,7 +18,7 @@ from ddpg_jax.algorithm import ema
 from ddpg_jax.algorithm.evaluation import Starts
 from ddpg_jax.config import Config
 from ddpg_jax.environments.host import HostEnvFailure
-from ddpg_jax.results.history import Episodes, History
+from ddpg_jax.results.history import Episodes, History, Metrics
 from ddpg_jax.results.statistics import shortfall
 from ddpg_jax.results.summary import Finals, best_agent
 from ddpg_jax.training.checkpoint import Checkpoint, Checkpoints, Trained
@@ -32,7 +32,7 @@ from ddpg_jax.training.programs import MAX_CHUNK
 from ddpg_jax.training.progress import Progress
 from ddpg_jax.training.recording import record_episodes
 from ddpg_jax.training.result import Result, load, make_result, write_result
-from ddpg_jax.training.run_folder import RunFolder, describe, differences, read_config, write_json
+from ddpg_jax.training.run_folder import RunFolder, describe, differences, read_config, saved_options, write_json
 from ddpg_jax.training.signals import StopSignals
 from ddpg_jax.training.stopwatch import Stopwatch
 from ddpg_jax.training.trainer import Trainer, agent_keys
@@ -41,26 +41,26 @@ FIRST_CHUNK = 32
 """Steps of the first chunk, before the pace is known."""
 
 CHUNK_SECONDS = 10.0
-"""Chunks are shortened towards this, so that a run of many agents can be stopped. It changes no bit of a result."""
+"""Longest time that a chunk should take, so that a run of many agents stops soon. Results do not depend on it."""
 
 NUM_SNAPSHOTS = 5
-"""Snapshots of all parameters, evenly spaced from the beginning of training to its end."""
+"""Number of snapshots of actor and critic, evenly spaced from the beginning of training to its end."""
 
 Callback = Callable[[History], Any]
-"""Called with what has been measured after each evaluation; if it returns True, training ends there."""
+"""Called after each evaluation with the history of the agents that share programs; True stops them there."""
 
 
 class Stopped(Exception):  # noqa: N818  (it is not an error)
-    """The run was asked to stop; what it holds has been saved."""
+    """The run was asked to stop. In a run folder, a checkpoint has been written."""
 
 
 class EnvironmentFailedError(RuntimeError):
-    """An environment on the host raised an error; the agents were saved at their last whole step."""
+    """An environment on the host raised an error. In a run folder, the agents were saved at their last whole step."""
 
 
 @dataclass(eq=False)
 class Run:
-    """What the loop needs besides the agents that are training."""
+    """Holds what the loop needs in addition to the agents in training."""
 
     plan: Plan
     stop: StopSignals
@@ -69,7 +69,7 @@ class Run:
     watch: Stopwatch
     folder: RunFolder | None = None
     checkpoints: Checkpoints | None = None
-    log: Callable[..., None] = lambda env_steps, agents, metrics: None
+    log: Callable[[int, np.ndarray, Metrics], None] = lambda env_steps, agents, metrics: None
     trained: list[Trained] = field(default_factory=list)
     """The results of the setups that have been trained."""
     policies: list[Policy] = field(default_factory=list)
@@ -100,7 +100,8 @@ def train_agents(
         The result. If the run was stopped, it holds what had been measured, and its summary is not `complete`.
 
     Raises:
-        ValueError: if the folder cannot be used; it is then as it was.
+        ValueError: if the folder cannot be used, which is then as it was; or if agents do not fit into the memory of an
+            accelerator, whose compiler tells what they need.
         OSError: if something cannot be written.
         EnvironmentFailedError: if an environment on the host raised an error.
     """
@@ -130,8 +131,13 @@ def train_agents(
 
 
 def finished_result(plan: Plan) -> Result | None:
-    """Returns the result of the run that is to be resumed, if it has already trained for so many steps; else None."""
+    """Returns the result of the run that is to be resumed, if it has already trained for `total_steps`; else None.
+
+    Raises:
+        ValueError: if the plan is that of another run.
+    """
     assert plan.options.out is not None
+    plan.options.require_same_run(saved_options(plan.options.out))
     try:
         result = load(plan.options.out)
     except ValueError:
@@ -141,14 +147,14 @@ def finished_result(plan: Plan) -> Result | None:
 
 
 def _open_run(run: Run, folder: RunFolder, details: dict[str, Any]) -> tuple[dict[str, Any], Checkpoint | None]:
-    """Writes how the run is started or resumed; returns that, and the checkpoint that it continues from."""
+    """Writes `config.json`; returns its content and the checkpoint to continue from, if any."""
     plan = run.plan
     identity = {name: details[name] for name in ("preset", "seeds", "seed", "group_sizes", "configs")}
     identity["config"] = plan.config.to_dict() | {"total_steps": 0}  # which a resumed run may change
     run.checkpoints = Checkpoints(folder.path / "checkpoints", every=plan.options.checkpoint_every, identity=identity)
     if folder.note:
         run.progress.message(f"note: {folder.note}")
-    checkpoint = None
+    checkpoint, earlier = None, details
     if plan.options.resume:
         earlier = read_config(folder.path)
         if earlier["custom"] != plan.custom:
@@ -164,21 +170,16 @@ def _open_run(run: Run, folder: RunFolder, details: dict[str, Any]) -> tuple[dic
             run.progress.message(f"note: {plan.config.env_id} begins new episodes: the state of environments on the "
                                  f"host cannot be saved")  # fmt: skip
     if checkpoint is not None:
-        _require_extendable(checkpoint, plan)
+        if checkpoint.finished and plan.config.total_steps > earlier["config"]["total_steps"]:
+            raise ValueError(
+                f"total_steps is {plan.config.total_steps}, but must be {earlier['config']['total_steps']}: the sweep "
+                f"has networks of several shapes, and only the agents of the last one could train for longer"
+            )
         run.trained += checkpoint.finished
         run.watch.restore(checkpoint.seconds)
         run.progress.message(f"resuming {folder.path} at step {checkpoint.history.env_steps:,}")
     write_json(folder.path / "config.json", details)
     return details, checkpoint
-
-
-def _require_extendable(checkpoint: Checkpoint, plan: Plan) -> None:
-    for trained in checkpoint.finished:
-        if trained.history.env_steps < plan.config.total_steps:
-            raise ValueError(
-                f"total_steps is {plan.config.total_steps}, but must be {trained.history.env_steps}: the sweep has "
-                f"networks of several shapes, and only the agents of the last shape can train for longer"
-            )
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
     return {"seeds": len(options.seeds), "seed": options.seed, **plan.config.to_dict()}
 
 
-def _train_setup(run: Run, index: int, each: SetupPlan, checkpoint: Checkpoint | None) -> None:
+def _train_setup(run: Run, index: int, setup_plan: SetupPlan, checkpoint: Checkpoint | None) -> None:
     """Trains the agents of one setup to their end, evaluates them, and keeps their policies.
 
     Raises:
@@ -196,21 +197,21 @@ def _train_setup(run: Run, index: int, each: SetupPlan, checkpoint: Checkpoint |
     """
     if index < len(run.trained):  # by an earlier process, which has left the policies in the folder
         assert run.folder is not None
-        run.policies.append(read_policy(_policy_path(run, index), each.setup.algorithm.actor))
-        run.progress.advanced(run.trained[index].history.env_steps * len(each.agents), resumed=True)
+        run.policies.append(read_policy(_policy_path(run, index), setup_plan.setup.algorithm.actor))
+        run.progress.advanced(run.trained[index].history.env_steps * len(setup_plan.agents), resumed=True)
         return
-    trainer, starts = _make_trainer(run, index, each)
+    trainer, starts = _make_trainer(run, index, setup_plan)
     with closing(trainer):
-        history = History(each.agents, num_envs=each.setup.num_envs, **noise_scales(run.plan, each))
+        history = History(setup_plan.agents, num_envs=setup_plan.setup.num_envs, **noise_scales(run.plan, setup_plan))
         if checkpoint is not None and index == len(checkpoint.finished):
             checkpoint.restore(trainer)
             history = checkpoint.history
-            run.progress.advanced(history.env_steps * len(each.agents), resumed=True)
+            run.progress.advanced(history.env_steps * len(setup_plan.agents), resumed=True)
         try:
             _advance_to_end(run, index, trainer, history, starts)
             trained = _finish(run, trainer, history)
         except Stopped:
-            run.trained.append(Trained(history, Finals.unknown(len(each.agents))))
+            run.trained.append(Trained(history, Finals.unknown(len(setup_plan.agents))))
             run.policies.append(_policy(run, trainer, history))
             raise
         except HostEnvFailure as failure:
@@ -227,34 +228,34 @@ def _policy_path(run: Run, index: int) -> Path:
     return run.folder.path / "policy" / run.plan.shape_name(index)
 
 
-def _make_trainer(run: Run, index: int, each: SetupPlan) -> tuple[Trainer, Starts]:
-    """Compiles the programs of a setup, if its agents fit into memory, and makes the agents."""
+def _make_trainer(run: Run, index: int, setup_plan: SetupPlan) -> tuple[Trainer, Starts]:
+    """Compiles the programs of a setup, and creates its agents if they fit into memory."""
     plan, num_episodes = run.plan, run.plan.config.eval_episodes or 1
     with run.watch.time("compiling"):
         which = f" program {index + 1} of {len(plan.setups)}" if len(plan.setups) > 1 else ""
         run.progress.compiling(f"compiling{which}")
-        programs = each.compile(plan.task, num_episodes)
-        if each.placement.platform != "cpu":
-            plan.require_memory(each, programs)
+        programs = setup_plan.compile(plan.task, num_episodes)
+        if setup_plan.placement.platform != "cpu":
+            plan.require_memory(setup_plan, programs)
         run.stop.defer(run.progress.message)
-        keys, starts = agent_keys(plan.options.seed, each.seeds), plan.task.evaluation_starts(num_episodes)
-        return make_trainer(each.setup, keys, each.hyperparameters, starts=starts, placement=each.placement,
-                            programs=programs), starts  # fmt: skip
+        keys, starts = agent_keys(plan.options.seed, setup_plan.seeds), plan.task.evaluation_starts(num_episodes)
+        where = {"placement": setup_plan.placement, "programs": programs}
+        return make_trainer(setup_plan.setup, keys, setup_plan.hyperparameters, starts=starts, **where), starts
 
 
-def _advance_to_end(run: Run, index: int, trainer: Trainer, history: History, starts: Any) -> None:
+def _advance_to_end(run: Run, index: int, trainer: Trainer, history: History, starts: Starts) -> None:
     """Trains agents from where they are to the end of their configuration, and evaluates them on the way."""
     config, setup = run.plan.config, trainer.setup
     evaluations, snapshots = evaluation_steps(config), snapshot_steps(config)
     reported = set(history.diverged)
-    chunk = Chunk(setup.num_envs, longest_chunk(setup, recording=bool(run.plan.options.record_every)))
+    chunks = ChunkSizer(setup.num_envs, longest_chunk(setup, recording=bool(run.plan.options.record_every)))
     for target in sorted({*evaluations, *snapshots}):
         if target < history.env_steps:
             continue
         while history.env_steps < target:
             before = history.env_steps
             with run.watch.time("training"):
-                ended = chunk.advance(trainer, history, target, run.progress)
+                ended = chunks.advance(trainer, history, target, run.progress)
             _after_chunk(run, trainer, history, ended, config.total_steps)
             _report_diverged(run, trainer, history, reported, before)
         if target in evaluations:
@@ -271,8 +272,8 @@ def _advance_to_end(run: Run, index: int, trainer: Trainer, history: History, st
 
 
 @dataclass
-class Chunk:
-    """The steps between two returns to the host; their number follows the pace, and changes no bit."""
+class ChunkSizer:
+    """Chooses the number of steps between two returns to the host by the measured speed, which changes no result."""
 
     num_envs: int
     longest: int
@@ -319,7 +320,7 @@ def _save(run: Run, trainer: Trainer, history: History) -> None:
             run.checkpoints.save(trainer, history, run.trained, run.watch.counts())
 
 
-def _after_evaluation(run: Run, history: History, metrics: Any) -> None:
+def _after_evaluation(run: Run, history: History, metrics: Metrics) -> None:
     """Reports and logs an evaluation, and writes the tables where they are due."""
     optimum = run.plan.task.optimum(run.plan.config.eval_episodes or 1)
     mean = None if optimum is None else float(optimum.mean())

@@ -225,6 +225,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
+def saved_options(folder: Path) -> TrainOptions:
+    """Returns the options with which the run in a folder was started, as far as its results depend on them.
+
+    Raises:
+        ValueError: as `read_config`.
+    """
+    saved = read_config(folder)
+    return TrainOptions(
+        swept=swept_configs(saved),
+        preset=saved["preset"],
+        seeds=range(*saved["seeds"]),
+        seed=saved["seed"],
+        group_size=saved.get("group_size"),
+        out=folder,
+        resume=True,
+    )
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes values as JSON; NumPy's become Python's, and numbers that are not finite become null.
 

@@ -1,7 +1,6 @@
 """N agents of one setup on the devices of this process.
 
-Nothing outside of this file and its two neighbours knows of blocks, groups and the copies that fill them up
-(`programs.py`, `host_trainer.py`).
+Blocks, groups and the copies that fill them up are internal to this file, `programs.py` and `host_trainer.py`.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from ddpg_jax.training.arrays import ArrayPieces
 from ddpg_jax.training.programs import Placement, Programs, choose_placement, compile_programs
 
 IN_FLIGHT = 4
-"""The largest number of blocks under way: with all blocks of many agents in flight, each took longer."""
+"""The largest number of blocks dispatched at once; dispatching all blocks of many agents made each slower."""
 
 REPLAY = ".replay.rows"
 """Name of the replay's array, of which only the rows that have been written are saved."""
@@ -79,7 +78,7 @@ class Trainer:
         return f"Trainer({self.num_agents} agents, {self.setup.environment.env_id}, {self.programs.placement})"
 
     def close(self) -> None:
-        """Lets go of what training has opened."""
+        """Closes the environments on the host; here there are none."""
 
     @property
     def failure(self) -> Exception | None:
@@ -97,7 +96,7 @@ class Trainer:
 
         Args:
             num_steps: at most `programs.MAX_CHUNK`; each makes a step in every environment of an agent.
-            frozen: indices of agents that have diverged. They go on acting, but learn nothing.
+            frozen: indices of agents that have diverged. They keep acting, but their networks stay unchanged.
             on_progress: called when a block has advanced, with its steps, summed over its agents.
 
         Returns:
@@ -144,7 +143,7 @@ class Trainer:
         return GreedyEpisodes(*(self._gather(arrays) for arrays in zip(*blocks, strict=True)))
 
     def variables(self, select: Callable[[AgentState], Any]) -> Any:
-        """Returns what `select` takes of the agents' states, as a tree of NumPy arrays [N, ...]."""
+        """Returns `select` of all agents' states, as a tree of NumPy arrays [N, ...]."""
         trees = [jax.tree.map(np.asarray, select(state.agent)) for state in self._states]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: self.num_agents], *trees)
 

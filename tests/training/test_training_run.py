@@ -137,8 +137,33 @@ def test_other_run_is_not_resumed(whole, tmp_path, change, name):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     (folder / "summary.json").unlink()
-    with pytest.raises(ValueError, match=f"belongs to another run: its {name} is"):
+    with pytest.raises(ValueError, match=f"{name} is .*, but must be .*, as in {folder}"):
         train_small(out=folder, resume=True, **change)
+
+
+def test_shorter_run_is_not_resumed(whole):
+    with pytest.raises(ValueError, match="total_steps is 60, but must be at least 200"):
+        train_small(SMALL.replace(total_steps=60), out=whole, resume=True)
+
+
+def test_checkpoint_of_another_run_is_refused_by_name(whole, tmp_path):
+    folder, other = tmp_path / "run", tmp_path / "other"
+    train_small(out=folder, stop_after=1)
+    train_small(out=other, stop_after=1, seed=1)
+    shutil.rmtree(folder / "checkpoints")
+    shutil.copytree(other / "checkpoints", folder / "checkpoints")
+    with pytest.raises(ValueError, match="belongs to another run: its seed is 1, here 0"):
+        train_small(out=folder, resume=True)
+
+
+def test_sweep_over_sizes_cannot_be_extended_and_says_why(swept, tmp_path):
+    configs, whole, _ = swept
+    shutil.copytree(whole, tmp_path / "run")
+    longer = [config.replace(total_steps=180) for config in configs]
+    with pytest.raises(
+        ValueError, match="total_steps is 180, but must be 120: the sweep has networks"
+    ):
+        train_small(longer, seeds=range(2), out=tmp_path / "run", resume=True)
 
 
 def test_second_process_is_refused(tmp_path):
