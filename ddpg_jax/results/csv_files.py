@@ -2,7 +2,7 @@
 
 import csv
 import io
-from functools import partial
+from collections.abc import Iterable
 from math import isfinite
 
 import numpy as np
@@ -56,16 +56,17 @@ def _sorted(columns: dict[str, np.ndarray], seeds: range, num_configs: int) -> d
 
 
 def _text(columns: dict[str, np.ndarray]) -> str:
-    cell = partial(_cell, digits=FLOAT32_DIGITS)
-    rows = zip(*(map(cell, column.tolist()) for column in columns.values()), strict=True)
+    rows = zip(*map(_cells, columns.values()), strict=True)
     return "\n".join([",".join(columns), *map(",".join, rows)]) + "\n"
 
 
-def _cell(value: float | None, digits: int = CONFIG_DIGITS) -> str:
-    """Returns an integer, or a float with at most this many significant digits; an empty text if it is not finite."""
-    if isinstance(value, int):
-        return str(value)
-    return f"{value:.{digits}g}" if value is not None and isfinite(value) else ""
+def _cells(column: np.ndarray) -> Iterable[str]:
+    return map(str if np.issubdtype(column.dtype, np.integer) else _significant, column.tolist())
+
+
+def _significant(value: float, digits: int = FLOAT32_DIGITS) -> str:
+    """Returns a number with at most this many significant digits; an empty text if it is not finite."""
+    return f"{value:.{digits}g}" if isfinite(value) else ""
 
 
 def configs_csv(summary: Summary) -> str:
@@ -80,6 +81,7 @@ def configs_csv(summary: Summary) -> str:
         final, against = each.final_return, each.against_best
         num_solved = each.final_shortfall.num_solved if each.final_shortfall else None
         values = [format_value(each.values.get(field, "")) for field in summary.swept_fields]
-        measured = (final.iqm, *final.iqm_ci95, final.worst, num_solved, against.iqm, *against.ci95, against.p_adjusted)
-        writer.writerow([each.rank, each.config, *values, *map(_cell, measured)])
+        numbers = (final.iqm, *final.iqm_ci95, final.worst, against.iqm, *against.ci95, against.p_adjusted)
+        cells = [_significant(number, CONFIG_DIGITS) for number in numbers]
+        writer.writerow([each.rank, each.config, *values, *cells[:4], num_solved, *cells[4:]])  # None is an empty cell
     return file.getvalue()

@@ -29,10 +29,8 @@ def test_statistics_of_three_runs():
     assert [row.median_steps for row in found.rows] == [np.inf, 20.0, 20.0]
     assert [row.num_diverged for row in found.rows] == [0, 0, 1]
     assert found.rows[0].improvement[0] == 0.5
-    assert found.rows[1].improvement[::2] == (1.0, 1.0)
-    assert 0.5 < found.rows[1].improvement[1] < 0.7
-    assert found.rows[1].iqm == pytest.approx(-110.0)
-    assert found.rows[1].iqm_ci95 == (-115.0, -105.0)
+    assert found.rows[1].improvement == (1.0, pytest.approx(0.6, abs=0.1), 1.0)
+    assert (found.rows[1].iqm, found.rows[1].iqm_ci95) == (pytest.approx(-110.0), (-115.0, -105.0))
     assert found.rows[0].area == pytest.approx(-413.0 - 250.0)
     assert found.notes == ("runs with fewer than 5 agents: no interval",)
     assert repr(found) == "Comparison(3 runs on Pendulum-v1)"
@@ -80,20 +78,15 @@ def test_configuration_whose_agents_all_diverged_is_left_out_and_named():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"env_args": ("g=1.0",)}, "env_args is none in a and g=1.0 in b, but must be the same in all compared runs"),
-        ({"action_repeat": 4}, "action_repeat is 1 in a and 4 in b, but must be the same in all compared runs"),
+        ({"env_id": "X-v0"}, "env_id is Pendulum-v1 in a and X-v0 in b"),
+        ({"env_args": ("g=1.0",)}, "env_args is none in a and g=1.0 in b"),
+        ({"action_repeat": 4}, "action_repeat is 1 in a and 4 in b"),
     ],
 )
 def test_runs_of_different_tasks_are_refused_by_field(change, message):
-    with pytest.raises(ValueError, match=message):
-        compare_runs([*runs("a", HIGH), *runs("b", LOW, change=change)])
-
-
-def test_runs_in_different_environments_are_refused():
     (one,), (two,) = runs("a", HIGH), runs("b", LOW)
-    two = replace(two, task={**two.task, "env_id": "MountainCarContinuous-v0"})
-    with pytest.raises(ValueError, match="env_id is Pendulum-v1 in a and MountainCarContinuous-v0 in b, but must"):
-        compare_runs([one, two])
+    with pytest.raises(ValueError, match=f"{message}, but must be the same in all compared runs"):
+        compare_runs([one, replace(two, task={**two.task, **change})])
 
 
 def test_different_steps_and_episodes_are_named_above_the_table():
@@ -111,13 +104,9 @@ def test_run_that_was_stopped_is_refused():
         runs("a", HIGH, complete=False)
 
 
-@pytest.mark.parametrize("threshold", [np.nan, np.inf])
-def test_threshold_that_is_not_finite_is_refused(threshold):
-    with pytest.raises(ValueError, match=f"threshold is {threshold}, but must be a finite number"):
-        compare_runs(runs("a", HIGH), threshold)
-
-
-def test_threshold_of_ones_own_and_none():
+def test_threshold_of_the_user_and_none():
+    with pytest.raises(ValueError, match="threshold is nan, but must be a finite number"):
+        compare_runs(runs("a", HIGH), np.nan)
     assert compare_runs(runs("a", HIGH), -107.0).rows[0].num_reached == 1
     without = compare_runs(runs("a", HIGH, solved=None))
     assert (without.threshold, without.rows[0].num_reached) == (None, None)
@@ -126,19 +115,16 @@ def test_threshold_of_ones_own_and_none():
 
 def test_table_shows_no_nan():
     text = str(compare_runs([*runs("one", [-150.0]), *runs("two", [-1.0, -2.0])]))
-    assert "nan" not in text
-    assert "never" in text
+    assert ("nan" in text, "never" in text) == (False, True)
 
 
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["runs/a", "runs/b"], ["a", "b"]),
-        (["a/run", "b/run/"], ["a/run", "b/run"]),
+        (["runs/a", "runs/b/"], ["a", "b"]),
         (["/x/a/run", "/x/b/run", "/x/b/c"], ["a/run", "b/run", "b/c"]),
         (["run", "b/run"], ["run", "b/run"]),
         (["a/run", "a/run"], ["run (1)", "run (2)"]),
-        (["pendulum on Pendulum-v1"], ["pendulum on Pendulum-v1"]),
     ],
 )
 def test_names_tell_runs_apart(names, expected):

@@ -15,8 +15,7 @@ def test_losses_are_averaged_over_the_updates_of_the_interval():
     history.add_evaluation(np.array([-1.5]), 4)
     history.add_chunk(log(1, 1, critic_loss=[[3.0]]))
     last = history.add_evaluation(np.array([-1.0]), 6)
-    assert history.evaluation_steps.tolist() == [5, 6]
-    assert history.updates.tolist() == [[4], [6]]
+    assert (history.evaluation_steps.tolist(), history.updates.tolist()) == ([5, 6], [[4], [6]])
     assert history.metrics.eval_return.tolist() == [[-1.5], [-1.0]]
     assert history.metrics.critic_loss.tolist() == [[4.0], [1.5]]
     assert history.metrics.q_mean.tolist() == [[-1.0], [0.0]]
@@ -27,13 +26,9 @@ def test_training_return_is_averaged_over_the_episodes_that_ended_in_the_interva
     history = History(np.arange(2))
     history.add_chunk(log(2, 3, episode_length=[[2, 0, 0], [0, 0, 0]], episode_return=[[-7, -1, -2], [-1, -2, -3]]))
     history.add_chunk(log(2, 2, episode_length=[[0, 3], [0, 0]], episode_return=[[-3, -4], [-4, -5]]))
-    np.testing.assert_array_equal(history.add_evaluation(np.zeros(2), 1).train_return, [(-7 - 4) / 2, np.nan])
-
-
-def test_interval_without_updates_has_no_losses():
-    history = History(np.arange(1))
-    history.add_chunk(log(1, 3))
-    assert np.isnan(history.add_evaluation(np.array([2.0]), 0)).ravel().tolist() == [False, True, True, True, True]
+    metrics = history.add_evaluation(np.zeros(2), 0)
+    np.testing.assert_array_equal(metrics.train_return, [(-7 - 4) / 2, np.nan])
+    assert np.isnan(metrics.critic_loss).all()  # without updates
 
 
 def test_clipped_targets_are_averaged_over_the_updates_of_the_whole_training():
@@ -123,56 +118,44 @@ def assert_equal_arrays(one, other):
         assert array.dtype == other[name].dtype
 
 
-@pytest.mark.parametrize("chunk_lengths", [[1] * 20, [7, 13], [2, 17, 1]])
+@pytest.mark.parametrize("chunk_lengths", [[1] * 20, [2, 17, 1]])
 def test_lengths_of_chunks_change_no_bit(chunk_lengths):
     assert_equal_arrays(measured(range(5), [20]), measured(range(5), chunk_lengths))
 
 
 def test_memory_does_not_grow_with_the_steps_since_the_last_evaluation():
     history = History(np.arange(8))
-    sizes = []
-    for _ in range(3):
-        for _ in range(50):
-            history.add_chunk(log(8, 200))
-        sizes.append(sum(array.nbytes for array in history.to_arrays().values()))
-    assert sizes[0] == sizes[1] == sizes[2] < 2_000
+    for _ in range(50):
+        history.add_chunk(log(8, 200))
+    assert sum(array.nbytes for array in history.to_arrays().values()) < 2_000
 
 
 @pytest.mark.parametrize("num_agents", [0, 2])
 def test_history_continues_from_its_arrays_in_the_middle_of_an_interval(num_agents):
-    agents = np.arange(num_agents)
-    whole, first = History(agents), History(agents)
-    chunks = [
-        log(num_agents, 2, critic_loss=np.full((num_agents, 2), i), episode_length=np.full((num_agents, 2), 1))
-        for i in range(6)
-    ]
-    for chunk in chunks[:3]:
-        first.add_chunk(chunk)
-    first.add_evaluation(np.zeros(num_agents), 3)
-    first.add_chunk(chunks[3])
-    second = History.from_arrays(first.to_arrays())
-    for history, rest in ((whole, chunks), (second, chunks[4:])):
-        for chunk in rest:
+    whole = History(np.arange(num_agents))
+    continued = whole
+    for i in range(6):
+        chunk = log(num_agents, 2, critic_loss=np.full((num_agents, 2), i), episode_length=np.ones((num_agents, 2)))
+        for history in (whole, continued) if i >= 4 else (whole,):
             history.add_chunk(chunk)
-            if history.env_steps in (6, 12):
+            if i in (2, 5):
                 history.add_evaluation(np.zeros(num_agents), history.env_steps // 2)
-    assert_equal_arrays(second, whole)
-    assert second.metrics.eval_return.shape == (2, num_agents)
+        continued = History.from_arrays(whole.to_arrays()) if i == 3 else continued
+    assert_equal_arrays(continued, whole)
+    assert continued.metrics.eval_return.shape == (2, num_agents)
 
 
 def test_agents_of_several_setups_are_joined_in_the_order_of_their_numbers():
     joined, whole = History.join([measured([1, 4], [20]), measured([0, 2, 3], [20])]), measured(range(5), [20])
     assert joined.agents.tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(joined.metrics, whole.metrics)
-    np.testing.assert_array_equal(joined.updates, whole.updates)
     for mine, theirs in zip(joined.training_returns(), whole.training_returns(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
 def test_agents_that_were_not_evaluated_as_often_have_no_numbers_there():
     joined = History.join([measured([0], [20], 2), measured([1], [20], 1), History(np.array([2]))])
-    assert joined.env_steps == 40
-    assert joined.evaluation_steps.tolist() == [20, 40]
+    assert (joined.env_steps, joined.evaluation_steps.tolist()) == (40, [20, 40])
     assert joined.updates.tolist() == [[0, 0, -1], [20, -1, -1]]
     np.testing.assert_array_equal(joined.metrics.eval_return, [[0, 1, np.nan], [20, np.nan, np.nan]])
 
@@ -181,10 +164,8 @@ def test_some_of_the_agents_with_other_numbers():
     whole = measured(range(4), [20])
     whole.diverged = {1: 30, 2: 35}
     some = whole.select([3, 1], agents=[7, 8])
-    assert some.agents.tolist() == [7, 8]
-    assert some.diverged == {8: 30}
+    assert (some.agents.tolist(), some.diverged) == ([7, 8], {8: 30})
     np.testing.assert_array_equal(some.metrics.critic_loss, whole.metrics.critic_loss[:, [3, 1]])
     assert np.sum(some.episodes.agent == 7) == np.sum(whole.episodes.agent == 3) > 0
-    assert set(some.episodes.agent.tolist()) == {7, 8}
     assert repr(some) == "History(2 agents, 40 environment steps, 2 evaluations)"
     assert_equal_arrays(whole.select(range(4)), whole)
