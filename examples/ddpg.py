@@ -1,6 +1,6 @@
 """Deep Deterministic Policy Gradient (DDPG) in one file, on JAX, Flax, Optax and gymnax.
 
-    python examples/ddpg.py                # Pendulum, a quarter of a minute
+    python examples/ddpg.py                # Pendulum, about 15 seconds
     python examples/ddpg.py --env-id MountainCarContinuous-v0 --seed 1
 
 Read it next to Algorithm 1 of Lillicrap et al. 2015 (https://arxiv.org/abs/1509.02971): "Line n" in a comment is the
@@ -19,10 +19,10 @@ import matplotlib.pyplot as plt
 import optax
 from flax.training.train_state import TrainState
 
-STEPS, CHUNK = 10_000, 500  # steps in all, and between two evaluations
+STEPS, EVAL_EVERY = 10_000, 500  # environment steps in total, and between two evaluations
 GAMMA = 0.99  # discount factor
-TAU = 0.01  # how far a target network moves towards its network in an update
-ACTOR_LR, CRITIC_LR = 1e-3, 2e-3
+TAU = 0.01  # fraction of the way that a target network moves towards the online network per update
+ACTOR_LR, CRITIC_LR = 1e-3, 2e-3  # like TAU and the networks, for small tasks; the paper has 1e-4, 1e-3 and 0.001
 BATCH_SIZE, REPLAY_SIZE = 64, 50_000
 NOISE_THETA, NOISE_SIGMA = 0.15, 0.2  # of the Ornstein-Uhlenbeck process; actions lie between -1 and 1
 
@@ -73,9 +73,21 @@ class Transition(NamedTuple):
     next_observation: jax.Array  # s' [O]
 
 
+class State(NamedTuple):
+    """All that changes during training."""
+
+    actor: Network
+    critic: Network
+    replay: Transition  # the buffer R
+    step: jax.Array  # number of environment steps so far
+    noise: jax.Array  # N [A]
+    env_state: Any
+    observation: jax.Array  # s [O]
+
+
 @partial(jax.jit, static_argnames="env")
 def init(key, env):
-    """Returns all that changes during training: actor, critic, replay, step, noise, the environment's state and s."""
+    """Returns the `State` before the first step."""
     actor_key, critic_key, reset_key = jax.random.split(key, 3)
     observation, env_state = env.reset(reset_key)
     action = jnp.zeros(env.action_space().shape)
@@ -86,7 +98,7 @@ def init(key, env):
     row = Transition(observation, action, jnp.array(0.0), jnp.array(False), observation)
     replay = jax.tree.map(lambda x: jnp.zeros((REPLAY_SIZE, *x.shape), x.dtype), row)
     # Lines 5 and 6: initialise the random process N; receive the first observation.
-    return actor, critic, replay, 0, jnp.zeros_like(action), env_state, observation
+    return State(actor, critic, replay, jnp.array(0), jnp.zeros_like(action), env_state, observation)
 
 
 @jax.jit
@@ -120,7 +132,7 @@ def update(actor, critic, batch):
 
 @partial(jax.jit, static_argnames="env")
 def train(key, state, env):
-    """Runs lines 8 to 15 CHUNK times. `state` is as `init` returns it."""
+    """Runs lines 8 to 15 EVAL_EVERY times; takes and returns a state like that of `init`."""
 
     def advance(state, key):
         actor, critic, replay, step, noise, env_state, observation = state
@@ -141,14 +153,14 @@ def train(key, state, env):
         actor, critic = update(actor, critic, batch)
         # Line 5: a new episode begins with a new random process N.
         noise = jnp.where(terminated | truncated, 0, noise)
-        return (actor, critic, replay, step + 1, noise, env_state, next_start), None
+        return State(actor, critic, replay, step + 1, noise, env_state, next_start), None
 
-    return jax.lax.scan(advance, state, jax.random.split(key, CHUNK))[0]
+    return jax.lax.scan(advance, state, jax.random.split(key, EVAL_EVERY))[0]
 
 
 @partial(jax.jit, static_argnames="env")
 def greedy_return(key, actor, env):
-    """Returns the sum of rewards of an episode without noise, the mean of 32 episodes."""
+    """Returns the mean undiscounted return of 32 episodes without exploration noise."""
 
     def advance(carry, key):
         observation, env_state, alive = carry
@@ -176,9 +188,10 @@ def main(env_id="Pendulum-v1", seed=0, num_steps=STEPS):
     init_key, train_key, evaluation_key = jax.random.split(jax.random.key(seed), 3)
     state = init(init_key, env)
     curve = {}
-    for step in range(CHUNK, num_steps + 1, CHUNK):  # Lines 4 and 7: for each episode, for each of its steps.
+    # Lines 4 and 7: for each episode, for each of its steps.
+    for step in range(EVAL_EVERY, num_steps + 1, EVAL_EVERY):
         state = train(jax.random.fold_in(train_key, step), state, env)
-        curve[step] = float(greedy_return(evaluation_key, state[0], env))
+        curve[step] = float(greedy_return(evaluation_key, state.actor, env))
         print(f"step {step:6,}: greedy return {curve[step]:7.1f}", flush=True)
     figure, axes = plt.subplots()
     axes.plot(curve.keys(), curve.values())

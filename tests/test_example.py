@@ -52,7 +52,8 @@ def test_updates_end_in_the_parameters_of_the_package(example):
     composed = ddpg_jax.make_algorithm(config, low=(-1.0,), high=(1.0,))
     hyperparameters = ddpg_jax.make_hyperparameters(config)
     env, _ = gymnax.make("Pendulum-v1")
-    actor, critic, *_ = example.init(jax.random.key(3), env)
+    initial = example.init(jax.random.key(3), env)
+    actor, critic = initial.actor, initial.critic
     observation, action, reward, terminated, next_observation = minibatch()
 
     state = algorithm.init(jax.random.key(0), jnp.zeros(3), algorithm=composed)
@@ -84,7 +85,7 @@ def test_updates_end_in_the_parameters_of_the_package(example):
 def test_the_last_transition_of_an_episode_is_stored_before_the_reset(example):
     """Pendulum's episodes have 200 steps; row 199 is the last of the first episode."""
     env, _ = gymnax.make("Pendulum-v1")
-    *_, replay, _, _, _, _ = example.train(jax.random.key(1), example.init(jax.random.key(0), env), env)
+    replay = example.train(jax.random.key(1), example.init(jax.random.key(0), env), env).replay
     same = np.all(np.asarray(replay.next_observation[:499]) == np.asarray(replay.observation[1:500]), axis=1)
     assert np.flatnonzero(~same).tolist() == [199, 399]
     # One step turns the pendulum by at most 8 rad/s times 0.05 s.

@@ -1,4 +1,4 @@
-"""Deep Deterministic Policy Gradient as `init`, `act` and `update`: the page to read beside Algorithm 1 of the paper.
+"""Deep Deterministic Policy Gradient as `init`, `act` and `update`. Read it next to Algorithm 1 of the paper.
 
 Comments name the lines of Algorithm 1 (Lillicrap et al. 2015, https://arxiv.org/abs/1509.02971), counted from the
 first: 1-3 initialise, 4-6 begin an episode, 7 begins a step, 8-10 act, execute and store, 11-15 learn.
@@ -52,7 +52,8 @@ class Algorithm:
     action_value: Callable[[jax.Array], jax.Array] = losses.action_value
     """(the critic's output) -> Q(s, a) [B]."""
     clipped_share: Callable[..., jax.Array] | None = None
-    """(arguments of `td_target`) -> the fraction [] of the targets outside the critic's support; None: always 0."""
+    """(arguments of `td_target`) -> the fraction [] of the targets' probability outside the critic's support; None:
+    always 0."""
 
 
 @partial(jax.jit, static_argnames="algorithm")
@@ -66,7 +67,7 @@ def init(key: PRNGKey, observation: jax.Array, *, algorithm: Algorithm) -> Agent
     actor = dict(algorithm.actor.init(actor_key, observation))
     critic = dict(algorithm.critic.init(critic_key, observation, action))
     actor, critic = jax.tree.map(lambda x: x.astype(observation.dtype), (actor, critic))
-    optimizer = algorithm.optimizer(1.0, 1.0, 0.0)  # its first state does not depend on the three numbers
+    optimizer = algorithm.optimizer(1.0, 1.0, 0.0)  # the initial state does not depend on these three numbers
     return AgentState(
         actor=actor,
         critic=critic,
@@ -95,7 +96,7 @@ def update(
 ) -> tuple[AgentState, UpdateInfo]:
     """Updates critic, actor and targets once (lines 12 to 15), on the minibatch [B, ...] of line 11. Consumes the key.
 
-    `noise`, `lr_decay`, `reward_scale` and `ema_tau` are not used here, but by the loop and by `Setup.reader`.
+    `update` ignores `noise`, `lr_decay`, `reward_scale` and `ema_tau`; the loop and `Setup.reader` apply them.
 
     Raises:
         AssertionError: if the fields of the batch have wrong ranks, or differ in B.
@@ -112,7 +113,7 @@ def update(
     # Line 13: update the critic by minimising the mean squared error to y.
     new, critic_loss, q_mean = _critic_step(critic_key, state, batch, y, algorithm, hyperparameters)
 
-    def move_actor_and_targets(new: AgentState) -> tuple[AgentState, jax.Array]:
+    def update_actor_and_targets(new: AgentState) -> tuple[AgentState, jax.Array]:
         # Line 14: update the actor by the sampled policy gradient.
         critic = new.critic if algorithm.critic_first else state.critic
         new, actor_loss = _actor_step(actor_key, new, critic, batch, algorithm, hyperparameters)
@@ -121,23 +122,26 @@ def update(
         target_actor, target_critic = optax.incremental_update(online, old, hyperparameters.tau)
         return new._replace(target_actor=target_actor, target_critic=target_critic), actor_loss
 
-    new, actor_loss = _every(algorithm.policy_delay, move_actor_and_targets, new)
+    new, actor_loss = _every(algorithm.policy_delay, update_actor_and_targets, new)
     return new._replace(step=state.step + 1), UpdateInfo(critic_loss, actor_loss, q_mean, clipped_targets)
 
 
 def _every(
-    delay: int, move: Callable[[AgentState], tuple[AgentState, jax.Array]], state: AgentState
+    delay: int, update: Callable[[AgentState], tuple[AgentState, jax.Array]], state: AgentState
 ) -> tuple[AgentState, jax.Array]:
-    """Moves at each `delay`-th update, with `delay` times the loss, and otherwise not, with a loss of 0."""
-    if delay == 1:
-        return move(state)
+    """Applies `update` at every `delay`-th update and returns `delay` times its loss.
 
-    def move_now(state: AgentState) -> tuple[AgentState, jax.Array]:
-        state, loss = move(state)
+    Otherwise changes nothing and returns a loss of 0.
+    """
+    if delay == 1:
+        return update(state)
+
+    def update_now(state: AgentState) -> tuple[AgentState, jax.Array]:
+        state, loss = update(state)
         return state, delay * loss
 
     no_loss = jnp.zeros((), dtype_of(state.critic))
-    return jax.lax.cond((state.step + 1) % delay == 0, move_now, lambda state: (state, no_loss), state)
+    return jax.lax.cond((state.step + 1) % delay == 0, update_now, lambda state: (state, no_loss), state)
 
 
 def _target(
@@ -174,8 +178,8 @@ def _critic_step(
     params = state.critic["params"]
     (critic_loss, (variables, q_mean)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
     optimizer = algorithm.optimizer(hyperparameters.critic_lr, hyperparameters.adam_eps, hyperparameters.critic_l2)
-    step, optimizer_state = optimizer.update(gradient, state.critic_optimizer_state, params)
-    critic = variables | {"params": optax.apply_updates(params, step)}
+    updates, optimizer_state = optimizer.update(gradient, state.critic_optimizer_state, params)
+    critic = variables | {"params": optax.apply_updates(params, updates)}
     return state._replace(critic=critic, critic_optimizer_state=optimizer_state), critic_loss, q_mean
 
 
@@ -199,8 +203,8 @@ def _actor_step(
     params = state.actor["params"]
     (actor_loss, variables), gradient = jax.value_and_grad(loss, has_aux=True)(params)
     optimizer = algorithm.optimizer(hyperparameters.actor_lr, hyperparameters.adam_eps, hyperparameters.actor_l2)
-    step, optimizer_state = optimizer.update(gradient, state.actor_optimizer_state, params)
-    actor = variables | {"params": optax.apply_updates(params, step)}
+    updates, optimizer_state = optimizer.update(gradient, state.actor_optimizer_state, params)
+    actor = variables | {"params": optax.apply_updates(params, updates)}
     return state._replace(actor=actor, actor_optimizer_state=optimizer_state), actor_loss
 
 
