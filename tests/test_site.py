@@ -14,7 +14,11 @@ from ddpg_jax import algorithm
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/*.md")])
 WIDE = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(REPOSITORY)}
-WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text()]
+WITH_PYTHON = [
+    pytest.param(page, marks=pytest.mark.slow if page.name == "extending.md" else ())
+    for page in PAGES
+    if "```python" in page.read_text()
+]
 REFUSED = re.compile(r"^\$ python (-m ddpg_jax\..*)\n(error: .*)$", re.MULTILINE)
 COMMAND = re.compile(r"(?:python -m ddpg_jax\.)(run|merge|cluster|compare|evaluate|render|export)\b([^\n`#]*)")
 
