@@ -160,9 +160,7 @@ def test_sweep_over_sizes_cannot_be_extended_and_says_why(swept, tmp_path):
     configs, whole, _ = swept
     shutil.copytree(whole, tmp_path / "run")
     longer = [config.replace(total_steps=180) for config in configs]
-    with pytest.raises(
-        ValueError, match="total_steps is 180, but must be 120: the sweep has networks"
-    ):
+    with pytest.raises(ValueError, match="total_steps is 180, but must be 120: the sweep has networks"):
         train_small(longer, seeds=range(2), out=tmp_path / "run", resume=True)
 
 
