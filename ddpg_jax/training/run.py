@@ -219,7 +219,7 @@ def _train_setup(run: Run, index: int, setup_plan: SetupPlan, checkpoint: Checkp
             raise _environment_failed(run, failure) from failure
         run.trained.append(trained)
         run.policies.append(_policy(run, trainer, history, trained.finals))
-        if run.folder is not None:
+        if run.folder is not None and index + 1 < len(run.plan.setups):  # the last is written with the result
             write_policy(_policy_path(run, index), run.policies[-1])
 
 
