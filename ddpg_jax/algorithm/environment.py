@@ -47,6 +47,9 @@ class HostEnvs(Protocol):
         Inactive environments keep their last observation, with a reward of 0.
         """
 
+    def keep(self, indices: np.ndarray) -> None:
+        """Keeps only these environments, in this order, each in the middle of its episode."""
+
     def render(self, index: int) -> np.ndarray:
         """Draws one environment as a frame [H, W, 3] of 8-bit colours."""
 

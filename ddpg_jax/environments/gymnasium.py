@@ -195,6 +195,11 @@ class GymnasiumEnvs:
         results: list[Any] = [self._observations.copy(), rewards, *ends]
         return Step(*results)
 
+    def keep(self, indices: np.ndarray) -> None:
+        """Keeps only these environments, in this order, each in the middle of its episode."""
+        self._envs = [self._envs[index] for index in indices.tolist()]
+        self._observations = self._observations[indices]
+
     def render(self, index: int) -> np.ndarray:
         """Draws one environment as a frame [H, W, 3] of 8-bit colours. They must come from a task's `film_env`."""
         frame = np.array(self._call("render", self._envs[index].render))

@@ -95,6 +95,14 @@ class HostTrainer(Trainer):
         super().restore(read)
         self._actions = []
 
+    def _rearrange(self, *, learned: np.ndarray, own: np.ndarray) -> None:
+        waiting = self._gather(self._actions)[own] if self._actions else None
+        super()._rearrange(learned=learned, own=own)
+        self._actions = [] if waiting is None else self._in_blocks(waiting)
+        num_envs = self.setup.num_envs
+        self._envs.keep((own[:, None] * num_envs + np.arange(num_envs)).ravel())
+        self._evaluation_envs.keep(own)
+
     def evaluate(self, starts: Starts) -> GreedyEpisodes:
         """Runs greedy episodes from S start states that all agents share; returns NumPy arrays [N, S]."""
         environment = self.setup.environment

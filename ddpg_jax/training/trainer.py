@@ -70,7 +70,7 @@ class Trainer:
         self.programs = programs or compile_programs(setup, placement, starts=starts, hyperparameters=structure)
         self._episodes_at_once, self._size = len(starts.observation), placement.block_size
         self._num_blocks = placement.num_blocks(self.num_agents)
-        self._hyperparameters = self._in_blocks(hyperparameters)
+        self.hyperparameters = hyperparameters
         key_data = self._in_blocks(np.asarray(jax.random.key_data(keys)))
         self._states = [self.programs.init(*block) for block in zip(key_data, self._hyperparameters, strict=True)]
 
@@ -190,6 +190,45 @@ class Trainer:
                 leaves.append(_fitting(name, array, leaf))
             state = jax.tree.unflatten(jax.tree.structure(self._states[index]), leaves)
             self._states[index] = jax.device_put(state, self.programs.states)
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """Arrays [N] on the host. Setting them compiles nothing anew."""
+        return jax.tree.map(lambda *leaves: self._gather(leaves), *self._hyperparameters)
+
+    @hyperparameters.setter
+    def hyperparameters(self, hyperparameters: Hyperparameters) -> None:
+        self._hyperparameters = self._in_blocks(hyperparameters)
+
+    def keep(self, agents: np.ndarray) -> None:
+        """Keeps only these agents, by their indices, in this order; the others leave, and free their memory.
+
+        Nothing is compiled anew, and the bits of the agents that stay do not change.
+        """
+        self._rearrange(learned=agents, own=agents)
+
+    def copy(self, sources: np.ndarray) -> None:
+        """Gives agent i what agent `sources[i]` has learned: networks, targets, optimizers' states and replay.
+
+        Its random key, its environments and its hyperparameters remain its own.
+        """
+        self._rearrange(learned=sources, own=np.arange(self.num_agents))
+
+    def _rearrange(self, *, learned: np.ndarray, own: np.ndarray) -> None:
+        """Gives agent i networks and replay of agent `learned[i]`, and everything else of agent `own[i]`."""
+        saved = {each.name: list(each.pieces) for each in self.saved_arrays()}
+        hyperparameters = self.hyperparameters
+        self.num_agents, self._num_blocks = len(own), self.programs.placement.num_blocks(len(own))
+        del self._states[self._num_blocks :]
+        self.hyperparameters = jax.tree.map(lambda x: x[own], hyperparameters)
+
+        def read(name: str, rows: slice | None) -> np.ndarray:
+            if rows is None:
+                return saved[name][0]
+            source = learned if name.startswith((".agent", ".replay")) else own
+            return np.concatenate(saved[name])[source[rows]]
+
+        Trainer.restore(self, read)
 
     def _pieces(self, number: int, filled: int | None) -> Iterator[np.ndarray]:
         """Yields the real agents' entries of the leaf with this number, block by block."""
