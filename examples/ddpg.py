@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import optax
 from flax.training.train_state import TrainState
 
-STEPS, EVAL_EVERY = 10_000, 500  # environment steps in total, and between two evaluations
+STEPS, CHUNK = 10_000, 1_000  # environment steps in total, and in one call of the compiled program
 GAMMA = 0.99  # discount factor
 TAU = 0.01  # fraction of the way that a target network moves towards the online network per update
 ACTOR_LR, CRITIC_LR = 1e-3, 2e-3  # like TAU and the networks, for small tasks; the paper has 1e-4, 1e-3 and 0.001
@@ -57,12 +57,6 @@ class Network(TrainState):
     target_params: Any
 
 
-def make_network(module, learning_rate, *inputs):
-    """Returns a `Network` with random weights theta and theta' = theta."""
-    theta = module.init(*inputs)
-    return Network.create(apply_fn=module.apply, params=theta, target_params=theta, tx=optax.adam(learning_rate))
-
-
 class Transition(NamedTuple):
     """One step of an environment; in the replay buffer, arrays [REPLAY_SIZE, ...] of steps."""
 
@@ -73,35 +67,26 @@ class Transition(NamedTuple):
     next_observation: jax.Array  # s' [O]
 
 
-class State(NamedTuple):
-    """All that changes during training."""
-
-    actor: Network
-    critic: Network
-    replay: Transition  # the buffer R
-    step: jax.Array  # number of environment steps so far
-    noise: jax.Array  # N [A]
-    env_state: Any
-    observation: jax.Array  # s [O]
-
-
-@partial(jax.jit, static_argnames="env")
 def init(key, env):
-    """Returns the `State` before the first step."""
+    """Returns the state before the first step: actor, critic, replay, noise, environment and observation."""
     actor_key, critic_key, reset_key = jax.random.split(key, 3)
     observation, env_state = env.reset(reset_key)
     action = jnp.zeros(env.action_space().shape)
-    # Lines 1 and 2: initialise critic, actor and their targets.
-    actor = make_network(Actor(action.size), ACTOR_LR, actor_key, observation)
-    critic = make_network(Critic(), CRITIC_LR, critic_key, observation, action)
+
+    # Line 1: initialise critic and actor with random weights theta. Line 2: initialise their targets, theta' = theta.
+    def network(module, learning_rate, *inputs):
+        theta = module.init(*inputs)
+        return Network.create(apply_fn=module.apply, params=theta, target_params=theta, tx=optax.adam(learning_rate))
+
+    actor = network(Actor(action.size), ACTOR_LR, actor_key, observation)
+    critic = network(Critic(), CRITIC_LR, critic_key, observation, action)
     # Line 3: initialise the replay buffer R.
     row = Transition(observation, action, jnp.array(0.0), jnp.array(False), observation)
     replay = jax.tree.map(lambda x: jnp.zeros((REPLAY_SIZE, *x.shape), x.dtype), row)
     # Lines 5 and 6: initialise the random process N; receive the first observation.
-    return State(actor, critic, replay, jnp.array(0), jnp.zeros_like(action), env_state, observation)
+    return actor, critic, replay, jnp.zeros_like(action), env_state, observation
 
 
-@jax.jit
 def update(actor, critic, batch):
     """Learns from a minibatch of transitions [B, ...]; returns the new actor and critic."""
     # Line 12: y = r + gamma Q'(s', mu'(s')), or y = r where s' is terminal. After a time limit s' still has a value.
@@ -123,26 +108,27 @@ def update(actor, critic, batch):
     actor = actor.apply_gradients(grads=jax.grad(actor_loss)(actor.params))
 
     # Line 15: update the targets: theta' <- tau theta + (1 - tau) theta'.
-    actor, critic = (
-        net.replace(target_params=optax.incremental_update(net.params, net.target_params, TAU))
-        for net in (actor, critic)
-    )
-    return actor, critic
+    def with_soft_update(net):
+        return net.replace(target_params=optax.incremental_update(net.params, net.target_params, TAU))
+
+    return with_soft_update(actor), with_soft_update(critic)
 
 
 @partial(jax.jit, static_argnames="env")
-def train(key, state, env):
-    """Runs lines 8 to 15 EVAL_EVERY times; takes and returns a state like that of `init`."""
+def train(key, state, steps, env):
+    """Makes the environment steps with these numbers [n]; returns the state, the rewards [n] and where episodes end."""
+    low, high = env.action_space().low, env.action_space().high
 
-    def advance(state, key):
-        actor, critic, replay, step, noise, env_state, observation = state
-        noise_key, env_key, sample_key = jax.random.split(key, 3)
+    def advance(state, step):
+        actor, critic, replay, noise, env_state, observation = state
+        noise_key, env_key, sample_key = jax.random.split(jax.random.fold_in(key, step), 3)
         # Line 8: select action a = mu(s) + N.
         noise = noise - NOISE_THETA * noise + NOISE_SIGMA * jax.random.normal(noise_key, noise.shape)
         action = jnp.clip(actor.apply_fn(actor.params, observation) + noise, -1, 1)
-        # Line 9: execute a; observe r and s'. Where the episode ends, gymnax begins the next one (line 6), whose first
-        # observation it returns; s' is the final observation of this one.
-        next_start, env_state, reward, terminated, truncated, info = env.step(env_key, env_state, in_env(action, env))
+        # Line 9: execute a, in the environment's units; observe r and s'. Where the episode ends, gymnax begins the
+        # next one (line 6), whose first observation it returns; s' is the final observation of this one.
+        in_env = low + (action + 1) / 2 * (high - low)
+        next_start, env_state, reward, terminated, truncated, info = env.step(env_key, env_state, in_env)
         # Line 10: store the transition in R. When R is full, it replaces the oldest one.
         row = Transition(observation, action, reward, terminated, info["final_observation"])
         replay = jax.tree.map(lambda rows, x: rows.at[step % REPLAY_SIZE].set(x), replay, row)
@@ -152,50 +138,29 @@ def train(key, state, env):
         # Lines 12 to 15: learn from it.
         actor, critic = update(actor, critic, batch)
         # Line 5: a new episode begins with a new random process N.
-        noise = jnp.where(terminated | truncated, 0, noise)
-        return State(actor, critic, replay, step + 1, noise, env_state, next_start), None
+        ended = terminated | truncated
+        noise = jnp.where(ended, 0, noise)
+        return (actor, critic, replay, noise, env_state, next_start), (reward, ended)
 
-    return jax.lax.scan(advance, state, jax.random.split(key, EVAL_EVERY))[0]
-
-
-@partial(jax.jit, static_argnames="env")
-def greedy_return(key, actor, env):
-    """Returns the mean undiscounted return of 32 episodes without exploration noise."""
-
-    def advance(carry, key):
-        observation, env_state, alive = carry
-        action = actor.apply_fn(actor.params, observation)
-        observation, env_state, reward, terminated, truncated, _ = env.step(key, env_state, in_env(action, env))
-        return (observation, env_state, alive & ~(terminated | truncated)), alive * reward
-
-    def episode(key):
-        reset_key, steps_key = jax.random.split(key)
-        step_keys = jax.random.split(steps_key, env.default_params.max_steps_in_episode)
-        return jax.lax.scan(advance, (*env.reset(reset_key), True), step_keys)[1].sum()
-
-    return jax.vmap(episode)(jax.random.split(key, 32)).mean()
-
-
-def in_env(action, env):
-    """Returns an action in the environment's units, for one between -1 and 1."""
-    space = env.action_space()
-    return space.low + (action + 1) / 2 * (space.high - space.low)
+    return jax.lax.scan(advance, state, steps)
 
 
 def main(env_id="Pendulum-v1", seed=0, num_steps=STEPS):
-    """Trains an agent; prints, plots and returns its learning curve {step: greedy return}."""
+    """Trains an agent; prints, plots and returns its learning curve {last step of an episode: its return}."""
     env, _ = gymnax.make(env_id)
-    init_key, train_key, evaluation_key = jax.random.split(jax.random.key(seed), 3)
-    state = init(init_key, env)
-    curve = {}
+    init_key, train_key = jax.random.split(jax.random.key(seed))
+    state, total, curve = init(init_key, env), 0.0, {}
     # Lines 4 and 7: for each episode, for each of its steps.
-    for step in range(EVAL_EVERY, num_steps + 1, EVAL_EVERY):
-        state = train(jax.random.fold_in(train_key, step), state, env)
-        curve[step] = float(greedy_return(evaluation_key, state.actor, env))
-        print(f"step {step:6,}: greedy return {curve[step]:7.1f}", flush=True)
+    for first in range(0, num_steps, CHUNK):
+        state, (rewards, ends) = train(train_key, state, first + jnp.arange(CHUNK), env)
+        for step, (reward, ended) in enumerate(zip(rewards.tolist(), ends.tolist(), strict=True), first + 1):
+            total += reward
+            if ended:
+                print(f"step {step:6,}: the episode's return is {total:8.1f}", flush=True)
+                curve[step], total = total, 0.0
     figure, axes = plt.subplots()
     axes.plot(curve.keys(), curve.values())
-    axes.set(title=f"DDPG on {env_id}, seed {seed}", xlabel="environment steps", ylabel="greedy return")
+    axes.set(title=f"DDPG on {env_id}, seed {seed}", xlabel="environment steps", ylabel="return with exploration noise")
     figure.savefig("learning_curve.png")
     return curve
 

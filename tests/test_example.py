@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import chex
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -23,25 +24,11 @@ def example():
     return module
 
 
-def minibatch(size=64):
-    """Returns transitions of Pendulum's sizes, some of which end in a terminal state."""
-    generator = np.random.default_rng(0)
-    observation, next_observation = generator.normal(size=(2, size, 3)).astype(np.float32)
-    action = generator.uniform(-1, 1, (size, 1)).astype(np.float32)
-    return (
-        observation,
-        action,
-        generator.normal(size=size).astype(np.float32),
-        np.arange(size) % 5 == 0,
-        next_observation,
-    )
-
-
-def in_package_form(params):
+def in_package_form(params, hidden):
     """Returns the parameters of a network of the example, named as the package names them."""
     layers = params["params"]
-    hidden = {name: layers[name] for name in ("Dense_0", "Dense_1")}
-    return hidden, {"Dense_0": layers["Dense_2"]}
+    return {"params": {hidden: {name: layers[name] for name in ("Dense_0", "Dense_1")},
+                       "final": {"Dense_0": layers["Dense_2"]}}}  # fmt: skip
 
 
 def test_updates_end_in_the_parameters_of_the_package(example):
@@ -49,49 +36,41 @@ def test_updates_end_in_the_parameters_of_the_package(example):
         hidden_sizes=(64, 64), actor_lr=example.ACTOR_LR, critic_lr=example.CRITIC_LR, gamma=example.GAMMA,
         tau=example.TAU,
     )  # fmt: skip
-    composed = ddpg_jax.make_algorithm(config, low=(-1.0,), high=(1.0,))
-    hyperparameters = ddpg_jax.make_hyperparameters(config)
+    parts = {"algorithm": ddpg_jax.make_algorithm(config, low=(-1.0,), high=(1.0,))}
     env, _ = gymnax.make("Pendulum-v1")
-    initial = example.init(jax.random.key(3), env)
-    actor, critic = initial.actor, initial.critic
-    observation, action, reward, terminated, next_observation = minibatch()
+    actor, critic = example.init(jax.random.key(3), env)[:2]
+    networks = {"actor": in_package_form(actor.params, "hidden"), "critic": in_package_form(critic.params, "trunk")}
+    state = algorithm.init(jax.random.key(0), jnp.zeros(3), **parts)
+    assert jax.tree.structure(networks) == jax.tree.structure({"actor": state.actor, "critic": state.critic})
+    state = state._replace(**networks, target_actor=networks["actor"], target_critic=networks["critic"])
 
-    state = algorithm.init(jax.random.key(0), jnp.zeros(3), algorithm=composed)
-    hidden, final = in_package_form(actor.params)
-    actor_variables = {"params": {"hidden": hidden, "final": final}}
-    trunk, final = in_package_form(critic.params)
-    critic_variables = {"params": {"trunk": trunk, "final": final}}
-    assert jax.tree.structure((actor_variables, critic_variables)) == jax.tree.structure((state.actor, state.critic))
-    state = state._replace(
-        actor=actor_variables, target_actor=actor_variables, critic=critic_variables, target_critic=critic_variables
-    )
-    batch = algorithm.Transition(observation, action, reward, 1.0 - terminated, next_observation)
+    draw = np.random.default_rng(0)
+    rows = [draw.normal(size=(64, *shape)).astype(np.float32) for shape in ((3,), (1,), (), (3,))]
+    terminated = np.arange(64) % 5 == 0
+    ours = algorithm.Transition(*rows[:3], 1.0 - terminated, rows[3])
+    theirs = example.Transition(*rows[:3], terminated, rows[3])
+    parts["hyperparameters"] = ddpg_jax.make_hyperparameters(config)
     for number in range(3):
-        actor, critic = example.update(
-            actor, critic, example.Transition(observation, action, reward, terminated, next_observation)
-        )
-        state, _ = algorithm.update(
-            jax.random.key(number), state, batch, algorithm=composed, hyperparameters=hyperparameters
-        )
-    for found, expected in (
-        (actor.params, state.actor), (actor.target_params, state.target_actor),
-        (critic.params, state.critic), (critic.target_params, state.target_critic),
-    ):  # fmt: skip
-        hidden, final = in_package_form(found)
-        for ours, theirs in zip(jax.tree.leaves([final, hidden]), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+        actor, critic = example.update(actor, critic, theirs)
+        state, _ = algorithm.update(jax.random.key(number), state, ours, **parts)
+    found = [in_package_form(params, "hidden") for params in (actor.params, actor.target_params)]
+    found += [in_package_form(params, "trunk") for params in (critic.params, critic.target_params)]
+    expected = [state.actor, state.target_actor, state.critic, state.target_critic]
+    chex.assert_trees_all_close(found, expected, atol=1e-6, rtol=0)
 
 
 def test_the_last_transition_of_an_episode_is_stored_before_the_reset(example):
     """Pendulum's episodes have 200 steps; row 199 is the last of the first episode."""
     env, _ = gymnax.make("Pendulum-v1")
-    replay = example.train(jax.random.key(1), example.init(jax.random.key(0), env), env).replay
-    same = np.all(np.asarray(replay.next_observation[:499]) == np.asarray(replay.observation[1:500]), axis=1)
+    state, (_, ends) = example.train(jax.random.key(1), example.init(jax.random.key(0), env), jnp.arange(500), env)
+    assert np.flatnonzero(ends).tolist() == [199, 399]
+    replay = jax.tree.map(lambda rows: np.asarray(rows[:500]), state[2])
+    same = np.all(replay.next_observation[:-1] == replay.observation[1:], axis=1)
     assert np.flatnonzero(~same).tolist() == [199, 399]
     # One step turns the pendulum by at most 8 rad/s times 0.05 s.
-    angle, after = (np.arctan2(x[:, 1], x[:, 0]) for x in (replay.observation[:500], replay.next_observation[:500]))
+    angle, after = (np.arctan2(x[:, 1], x[:, 0]) for x in (replay.observation, replay.next_observation))
     assert np.abs((after - angle + np.pi) % (2 * np.pi) - np.pi).max() < 0.4 + 1e-3
-    assert not np.asarray(replay.terminated[:500]).any()
+    assert not replay.terminated.any()
 
 
 def test_learns_pendulum_and_shows_its_learning_curve(example, tmp_path, monkeypatch, capsys):
@@ -100,8 +79,8 @@ def test_learns_pendulum_and_shows_its_learning_curve(example, tmp_path, monkeyp
     curve = example.main(num_steps=5_000, seed=11)
     lines = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
     assert lines == [f"step {step:6,}" for step in curve]
-    assert list(curve) == [*range(500, 5_001, 500)]
-    assert max(curve.values()) > -200
+    assert list(curve) == [*range(200, 5_001, 200)]
+    assert np.mean(list(curve.values())[-10:]) > -400
     assert (tmp_path / "learning_curve.png").stat().st_size > 1_000
 
 
@@ -109,10 +88,10 @@ def test_learns_pendulum_and_shows_its_learning_curve(example, tmp_path, monkeyp
 @pytest.mark.parametrize("seed", range(12, 16))
 def test_learns_pendulum_with_every_seed(example, tmp_path, monkeypatch, seed):
     monkeypatch.chdir(tmp_path)
-    assert example.main(seed=seed)[10_000] > -200
+    assert np.mean(list(example.main(seed=seed).values())[-20:]) > -450  # with exploration noise
 
 
 @pytest.mark.slow
 def test_learns_where_an_episode_can_end_in_a_terminal_state(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert max(example.main(env_id="MountainCarContinuous-v0").values()) > 85
+    assert np.mean(list(example.main(env_id="MountainCarContinuous-v0").values())[-10:]) > 85

@@ -38,17 +38,20 @@ def categorical(num_atoms: int, value_min: float, value_max: float) -> CriticFor
     """
     numbers = np.linspace(value_min, value_max, num_atoms)
 
-    def bellman(reward: jax.Array, discount: jax.Array, atoms: jax.Array, gamma: Scalar) -> jax.Array:
-        return reward[:, None] + gamma * discount[:, None] * atoms[None, :]
+    def next_returns(
+        reward: jax.Array, discount: jax.Array, next_logits: jax.Array, gamma: Scalar
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns probabilities [B, M], the returns [B, M] r + gamma d z that have them, and the atoms z [M]."""
+        chex.assert_rank([reward, discount, next_logits], [1, 1, 2])
+        atoms = jnp.asarray(numbers, next_logits.dtype)
+        return jax.nn.softmax(next_logits), reward[:, None] + gamma * discount[:, None] * atoms[None, :], atoms
 
     def action_value(logits: jax.Array) -> jax.Array:
         atoms = jnp.asarray(numbers, logits.dtype)
         return jnp.sum(jax.nn.softmax(logits) * jax.lax.broadcast_to_rank(atoms, logits.ndim), axis=-1)
 
     def td_target(reward: jax.Array, discount: jax.Array, next_logits: jax.Array, *, gamma: Scalar) -> jax.Array:
-        chex.assert_rank([reward, discount, next_logits], [1, 1, 2])
-        atoms = jnp.asarray(numbers, next_logits.dtype)
-        return project(jax.nn.softmax(next_logits), bellman(reward, discount, atoms, gamma), atoms)
+        return project(*next_returns(reward, discount, next_logits, gamma))
 
     def critic_loss(logits: jax.Array, target: jax.Array) -> jax.Array:
         chex.assert_rank([logits, target], 2)
@@ -56,13 +59,12 @@ def categorical(num_atoms: int, value_min: float, value_max: float) -> CriticFor
         return -jnp.mean(jnp.sum(jax.lax.stop_gradient(target) * jax.nn.log_softmax(logits), axis=-1))
 
     def clipped_share(reward: jax.Array, discount: jax.Array, next_logits: jax.Array, *, gamma: Scalar) -> jax.Array:
-        chex.assert_rank([reward, discount, next_logits], [1, 1, 2])
-        atoms = jnp.asarray(numbers, next_logits.dtype)
-        returns = bellman(reward, discount, atoms, gamma)
+        probabilities, returns, atoms = next_returns(reward, discount, next_logits, gamma)
         tolerance = 1e-3 * (atoms[1] - atoms[0])  # larger than rounding
         outside = (returns < atoms[0] - tolerance) | (returns > atoms[-1] + tolerance)
-        return jnp.mean(jnp.sum(jnp.where(outside, jax.nn.softmax(next_logits), 0.0), axis=-1))
+        return jnp.mean(jnp.sum(jnp.where(outside, probabilities, 0.0), axis=-1))
 
-    return CriticForm(
-        td_target, critic_loss, lambda logits: -jnp.mean(action_value(logits)), action_value, clipped_share
-    )
+    def actor_loss(logits: jax.Array) -> jax.Array:
+        return -jnp.mean(action_value(logits))
+
+    return CriticForm(td_target, critic_loss, actor_loss, action_value, clipped_share)

@@ -31,6 +31,14 @@ class GreedyEpisodes(NamedTuple):
     """[S] the fraction of the actions, over steps and components, that were at a bound."""
 
 
+def act(state: AgentState, observations: jax.Array, *, algorithm: Algorithm) -> jax.Array:
+    """Returns greedy actions [S, A] float32 for observations [S, O]; if there is an average of the actor, it acts."""
+    state = state._replace(actor=ema.policy(state))
+    actions = agent.act(state, observations, algorithm=algorithm).astype(jnp.float32)
+    low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (algorithm.actor.low, algorithm.actor.high))
+    return jnp.clip(actions, low, high)
+
+
 class _Progress(NamedTuple):
     """S episodes after t steps; `alive` marks those that have not ended."""
 
@@ -50,15 +58,13 @@ def greedy_episodes(
 
     An episode depends on its start and its key (not consumed), not on the other episodes or on how many there are.
     """
-    state = state._replace(actor=ema.policy(state))
     low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (environment.low, environment.high))
 
     def is_running(now: _Progress) -> jax.Array:
         return (now.t < environment.max_steps) & jnp.any(now.alive)
 
     def step(now: _Progress) -> _Progress:
-        action = agent.act(state, now.observation, algorithm=algorithm).astype(jnp.float32)
-        action = jnp.clip(action, low, high)
+        action = act(state, now.observation, algorithm=algorithm)
         keys = jax.vmap(jax.random.fold_in, (0, None))(starts.key, now.t)
         env_state, result = jax.vmap(environment.step)(keys, now.state, action)
         at_bounds = jnp.mean((action == low) | (action == high), axis=-1, dtype=jnp.float32)

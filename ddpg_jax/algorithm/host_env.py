@@ -4,28 +4,17 @@ Between two calls, the next action waits in the training state. Each agent's ope
 act, execute, store, learn.
 """
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import agent, ema, noise, rng
-from ddpg_jax.algorithm.agent import Algorithm
+from ddpg_jax.algorithm import loop, noise, rng
 from ddpg_jax.algorithm.environment import Step
-from ddpg_jax.algorithm.interaction import ActionSample, episode_number, process_step, sample_action
-from ddpg_jax.algorithm.loop import decay_learning_rates, over_envs, store, to_row, update_agent
-from ddpg_jax.algorithm.rng import InteractionRandomness
 from ddpg_jax.algorithm.setup import Setup
-from ddpg_jax.algorithm.types import (
-    AgentState,
-    EnvState,
-    EpisodeStats,
-    Hyperparameters,
-    PRNGKey,
-    TrainState,
-    Transition,
-)
+from ddpg_jax.algorithm.types import EnvState, EpisodeStats, Hyperparameters, PRNGKey, TrainState, Transition
 
 
 class PendingAction(NamedTuple):
@@ -33,7 +22,7 @@ class PendingAction(NamedTuple):
 
     seed: jax.Array
     """[] uint32: the seed of the environment's random numbers."""
-    action: ActionSample
+    action: loop.ActionSample
     """The action to execute next."""
 
 
@@ -41,7 +30,7 @@ def reset(key: PRNGKey, *, observation_size: int, action_size: int) -> tuple[Pen
     """Returns an environment's state before its first reset on the host, and zeros [O]. Consumes the key."""
     zeros = jnp.zeros(action_size, jnp.float32)
     seed = jax.random.bits(key, (), jnp.uint32)
-    return PendingAction(seed, ActionSample(zeros, zeros, zeros)), jnp.zeros(observation_size)
+    return PendingAction(seed, loop.ActionSample(zeros, zeros, zeros)), jnp.zeros(observation_size)
 
 
 def begin(
@@ -72,28 +61,18 @@ def step(
         observation, next_start, (reward, terminated, truncated) = jnp.split(received, [size, 2 * size])
         result = Step(observation, reward, terminated != 0, truncated != 0)
 
-        def begin_if(ended: jax.Array) -> tuple[Any, jax.Array]:
-            return env.state, next_start  # the host has begun the next episode if this one has ended
+        begun = env.state, next_start  # the host has begun the next episode if this one has ended
+        return loop.process_step(env, env.state.action, result, lambda ended: begun, hyperparameters, setup)
 
-        return process_step(env, env.state.action, result, begin_if, hyperparameters=hyperparameters, setup=setup)
-
-    now = decay_learning_rates(hyperparameters, episode_number(state, setup))
+    now = loop.decay_learning_rates(hyperparameters, loop.episode_number(state, setup))
     received = received[0] if setup.num_envs == 1 else received
-    env, transition, stats = over_envs(receive, setup)(state.env, received)
+    env, transition, stats = loop.over_envs(receive, setup)(state.env, received)
     learns = state.step >= setup.first_update - 1
     randomness = rng.of_next_step(state, setup=setup)
-    state = store(state, env, transition, setup)
-    state, info = update_agent(state, randomness, now, setup, learns=learns)
+    state = loop.store(state, env, transition, setup)
+    state, info = loop.update_agent(state, randomness, now, setup, learns=learns)
     state, action = _sample_next_action(state, hyperparameters, setup)
-    return state, action, to_row(stats, info)
-
-
-def act(state: AgentState, observations: jax.Array, *, algorithm: Algorithm) -> jax.Array:
-    """Returns greedy actions [S, A] float32 for observations [S, O]; if there is an average of the actor, it acts."""
-    state = state._replace(actor=ema.policy(state))
-    actions = agent.act(state, observations, algorithm=algorithm).astype(jnp.float32)
-    low, high = (jnp.asarray(bound, jnp.float32)[None] for bound in (algorithm.actor.low, algorithm.actor.high))
-    return jnp.clip(actions, low, high)
+    return state, action, loop.to_row(stats, info)
 
 
 def pack(results: Step, observations: np.ndarray) -> np.ndarray:
@@ -111,9 +90,7 @@ def _sample_next_action(
     """Returns the state with the next action pending (line 8), and that action [E, A]."""
     state = state._replace(agent=setup.exploration.observe(state.agent, state.env.observation))
 
-    def sample(randomness: InteractionRandomness, env: EnvState) -> ActionSample:
-        return sample_action(randomness, env, state, hyperparameters, setup)
-
-    action = over_envs(sample, setup)(rng.of_next_step(state, setup=setup).interaction, state.env)
+    sample = partial(loop.sample_action, state=state, hyperparameters=hyperparameters, setup=setup)
+    action = loop.over_envs(sample, setup)(rng.of_next_step(state, setup=setup).interaction, state.env)
     env = state.env._replace(state=state.env.state._replace(action=action))
     return state._replace(env=env), action.executed.reshape(setup.num_envs, -1)

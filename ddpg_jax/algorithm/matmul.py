@@ -46,9 +46,5 @@ _in_bfloat16.defvjp(_forward, _backward)
 
 def _rounded(left: jax.Array, right: jax.Array, left_axes: tuple[int, ...], right_axes: tuple[int, ...]) -> jax.Array:
     """Rounds both operands, and returns their product, summed over the given axes of each."""
-    return jax.lax.dot_general(
-        left.astype(jnp.bfloat16),
-        right.astype(jnp.bfloat16),
-        ((left_axes, right_axes), ((), ())),
-        preferred_element_type=left.dtype,
-    )
+    left16, right16 = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
+    return jnp.tensordot(left16, right16, (left_axes, right_axes), preferred_element_type=left.dtype)

@@ -36,17 +36,15 @@ class NStep:
         capacity = ring.rows.shape[0]
         gamma = jnp.asarray(hyperparameters.gamma, ring.rows.dtype)
         num_newer = (ring.added - 1 - indices) % capacity // self.num_envs
-        first = last = replay.read(ring, indices, action_size)
-        reward, going_on, weight = first.reward, jnp.ones(indices.shape, bool), jnp.ones_like(first.reward)
+        first = replay.read(ring, indices, action_size)
+        _, _, reward, discount, observation = first
+        going_on, weight = jnp.ones(indices.shape, bool), jnp.ones_like(reward)
         for k in range(1, self.num_steps):
             following = replay.read(ring, (indices + k * self.num_envs) % capacity, action_size)
-            same_episode = jnp.all(following.observation == last.next_observation, axis=-1) & (last.discount != 0)
+            same_episode = jnp.all(following.observation == observation, axis=-1) & (discount != 0)
             going_on = going_on & same_episode & (k <= num_newer)
-            last = jax.tree.map(lambda new, old, go=going_on: _where(go, new, old), following, last)
             weight = jnp.where(going_on, gamma * weight, weight)
             reward = reward + jnp.where(going_on, weight * following.reward, 0.0)
-        return first._replace(reward=reward, discount=weight * last.discount, next_observation=last.next_observation)
-
-
-def _where(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    return jnp.where(condition.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+            discount = jnp.where(going_on, following.discount, discount)
+            observation = jnp.where(going_on[:, None], following.next_observation, observation)
+        return first._replace(reward=reward, discount=weight * discount, next_observation=observation)

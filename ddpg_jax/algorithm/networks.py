@@ -113,9 +113,8 @@ class Standardize(nn.Module):
         mean = self.variable(OBS_STATS, "mean", jnp.zeros, shape, dtype)
         variance = self.variable(OBS_STATS, "variance", jnp.ones, shape, dtype)
         self.variable(OBS_STATS, "count", jnp.zeros, (), dtype)
-        center, spread = (
-            jax.lax.broadcast_to_rank(x, observation.ndim) for x in (mean.value, jnp.sqrt(variance.value + 1e-8))
-        )
+        center = jax.lax.broadcast_to_rank(mean.value, observation.ndim)
+        spread = jax.lax.broadcast_to_rank(jnp.sqrt(variance.value + 1e-8), observation.ndim)
         return jnp.clip((observation - center) / spread, -10.0, 10.0)
 
 

@@ -33,18 +33,20 @@ def add(replay: Replay, transition: Transition) -> Replay:
     """Returns the replay with one more transition (no leading axis), in place of the oldest if the replay is full."""
     chex.assert_rank(list(transition), [1, 1, 0, 0, 1])
     row = jnp.concatenate([jnp.atleast_1d(field).astype(replay.rows.dtype) for field in transition])
-    index = replay.added % replay.rows.shape[0]
-    return Replay(jax.lax.dynamic_update_slice_in_dim(replay.rows, row[None], index, axis=0), replay.added + 1)
+    return _add_rows(replay, row[None])
 
 
 def add_all(replay: Replay, transitions: Transition) -> Replay:
     """Returns the replay with E more transitions [E, ...]; E must divide the capacity and `added`."""
     chex.assert_rank(list(transitions), [2, 2, 1, 1, 2])
     columns = [field if field.ndim == 2 else field[:, None] for field in transitions]
-    rows = jnp.concatenate([column.astype(replay.rows.dtype) for column in columns], axis=1)
+    return _add_rows(replay, jnp.concatenate([column.astype(replay.rows.dtype) for column in columns], axis=1))
+
+
+def _add_rows(replay: Replay, new: jax.Array) -> Replay:
     index = replay.added % replay.rows.shape[0]
-    rows_after = jax.lax.dynamic_update_slice_in_dim(replay.rows, rows, index, axis=0)
-    return Replay(rows_after, replay.added + len(rows))
+    rows = jax.lax.dynamic_update_slice_in_dim(replay.rows, new, index, axis=0)
+    return Replay(rows, replay.added + len(new))
 
 
 def sample(key: PRNGKey, replay: Replay, batch_size: int, action_size: int, sampler: Sampler) -> Transition:

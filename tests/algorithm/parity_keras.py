@@ -1,13 +1,12 @@
 """Runs the Keras tutorial's networks and update in Keras 3, and ours from the same parameters on the same batches.
 
 It is a separate program, because Keras's backend and float type, and JAX's x64, apply to a whole process:
-`KERAS_BACKEND=jax python parity_keras.py batches.npz` prints the differences in float64 as JSON.
+`KERAS_BACKEND=jax python parity_keras.py batches.npz` fails if they differ in float64.
 
 Where the tutorial calls TensorFlow's functions between the layers, this calls `jax.numpy` or a layer: on its JAX
 backend Keras 3.15's own `keras.ops.mean`, `tanh` and `*` compute in float32 also where floatx is float64.
 """
 
-import json
 import sys
 from collections.abc import Callable
 
@@ -15,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
+from plain_update import Net, Tensors, actor_and_critic
 
 from ddpg_jax.algorithm import agent
 from ddpg_jax.algorithm.types import Transition
@@ -27,9 +26,6 @@ from ddpg_jax.training.setup_factory import make_algorithm, make_hyperparameters
 CRITIC_LR, ACTOR_LR = 0.002, 0.001
 GAMMA, TAU = 0.99, 0.005
 UPPER_BOUND = 2.0
-
-Weights = dict[str, np.ndarray]
-"""A network's tensors by the names of our parameters, such as "hidden/Dense_0/kernel"."""
 
 
 def dense(name: str, units: int, activation: str | Callable | None = "relu", **options) -> keras.layers.Dense:
@@ -77,22 +73,22 @@ class Learner:
         value, gradients = jax.value_and_grad(loss)(weights)
         return value, *self.optimizer.stateless_apply(adam, gradients, weights)
 
-    def named(self, values: list) -> Weights:
+    def named(self, values: list) -> Tensors:
         """Returns values that are in the order of the model's weights, by our names."""
         names = [variable.path.replace("-", "/") for variable in self.model.trainable_variables]
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
-    def tensors(self, name: str, weights: list, adam: list, target: list) -> dict[str, Weights]:
+    def net(self, weights: list, adam: list, target: list) -> Net:
         """Returns the weights, the targets and Adam's two moments."""
         paths = [variable.path for variable in self.optimizer.variables]
-        found = {name: self.named(weights), f"target_{name}": self.named(target)}
-        for moment, suffix in (("mu", "_momentum"), ("nu", "_velocity")):
-            values = [value for value, path in zip(adam, paths, strict=True) if path.endswith(suffix)]
-            found[f"{name}_{moment}"] = self.named(values)
-        return found
+        mu, nu = (
+            [value for value, path in zip(adam, paths, strict=True) if path.endswith(suffix)]
+            for suffix in ("_momentum", "_velocity")
+        )
+        return Net(*map(self.named, (weights, target, mu, nu)), stats={}, target_stats={})
 
 
-def run_keras(actor: Learner, critic: Learner, batches: Transition) -> tuple[dict[str, Weights], np.ndarray]:
+def run_keras(actor: Learner, critic: Learner, batches: Transition) -> tuple[tuple[Net, Net], np.ndarray]:
     """Makes all updates with Keras; returns every tensor at the end, and the losses [updates, 2]."""
 
     def update(variables: tuple, batch: Transition) -> tuple[tuple, jax.Array]:
@@ -120,41 +116,24 @@ def run_keras(actor: Learner, critic: Learner, batches: Transition) -> tuple[dic
 
     start = (actor.weights, actor.adam, actor.weights, critic.weights, critic.adam, critic.weights)
     end, losses = jax.jit(lambda start: jax.lax.scan(update, start, batches))(start)
-    return actor.tensors("actor", *end[:3]) | critic.tensors("critic", *end[3:]), np.asarray(losses)
+    return (actor.net(*end[:3]), critic.net(*end[3:])), np.asarray(losses)
 
 
-def run_ours(initial: dict[str, Weights], batches: Transition) -> tuple[dict[str, Weights], np.ndarray]:
+def run_ours(initial: dict[str, Tensors], batches: Transition) -> tuple[tuple[Net, Net], np.ndarray]:
     """Makes the same updates with the preset `keras`, from Keras's initial weights."""
     config, key = PRESETS["keras"], jax.random.key(0)  # without dropout an update draws nothing
     parts = {"algorithm": make_algorithm(config, (-UPPER_BOUND,), (UPPER_BOUND,))}
     state = agent.init(key, batches.observation[0, 0], **parts)
-    shapes = jax.tree.map(jnp.shape, state)
-    networks = {
-        name: {"params": unflatten_dict(jax.tree.map(jnp.asarray, weights), sep="/")}
-        for name, weights in initial.items()
-    }
-    state = state._replace(**networks, target_actor=networks["actor"], target_critic=networks["critic"])
-    assert jax.tree.map(jnp.shape, state) == shapes
+    actor, critic = ({"params": unflatten_dict(initial[name], sep="/")} for name in ("actor", "critic"))
+    new = state._replace(actor=actor, critic=critic, target_actor=actor, target_critic=critic)
+    assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
     parts["hyperparameters"] = make_hyperparameters(config)
-    state, infos = jax.lax.scan(lambda state, batch: agent.update(key, state, batch, **parts), state, batches)
-    tensors = {name: getattr(state, name)["params"] for name in ("actor", "critic", "target_actor", "target_critic")}
-    for name, moment in ((name, moment) for name in ("actor", "critic") for moment in ("mu", "nu")):
-        tensors[f"{name}_{moment}"] = optax.tree.get(getattr(state, f"{name}_optimizer_state"), moment)
-    losses = np.stack([infos.critic_loss, infos.actor_loss], axis=1)
-    return {name: flatten_dict(tree, sep="/") for name, tree in tensors.items()}, losses
-
-
-def distances(ours: dict[str, Weights], theirs: dict[str, Weights]) -> dict[str, float]:
-    """Computes ||ours - theirs|| / ||theirs|| for each tensor of ours."""
-    return {
-        f"{part}/{name}": float(np.linalg.norm(value - theirs[part][name]) / np.linalg.norm(theirs[part][name]))
-        for part, tensors in ours.items()
-        for name, value in tensors.items()
-    }
+    state, infos = jax.lax.scan(lambda state, batch: agent.update(key, state, batch, **parts), new, batches)
+    return actor_and_critic(state), np.stack([infos.critic_loss, infos.actor_loss], axis=1)
 
 
 def main(path: str) -> None:
-    """Runs both and prints the report."""
+    """Runs both, and compares every tensor by ||ours - theirs|| / ||theirs||."""
     jax.config.update("jax_enable_x64", True)
     keras.backend.set_floatx("float64")
     keras.utils.set_random_seed(11)
@@ -162,14 +141,21 @@ def main(path: str) -> None:
     actor, critic = Learner(get_actor(), ACTOR_LR), Learner(get_critic(), CRITIC_LR)
     initial = {"actor": actor.named(actor.weights), "critic": critic.named(critic.weights)}
     (theirs, their_losses), (ours, our_losses) = run_keras(actor, critic, batches), run_ours(initial, batches)
-    assert ours.keys() == theirs.keys()
-    report = {
-        "tensors": distances(ours, theirs),
-        "losses": (abs(our_losses - their_losses) / abs(their_losses)).tolist(),
-        "moved": distances(initial, theirs),
-        "dtypes": sorted({str(x.dtype) for run in (theirs, ours) for part in run.values() for x in part.values()}),
-    }
-    print(json.dumps(report))
+    np.testing.assert_allclose(our_losses, their_losses, rtol=1e-10)
+    compared = 0
+    for who, our_net, their_net in zip(initial, ours, theirs, strict=True):
+        assert jax.tree.structure(our_net) == jax.tree.structure(their_net)
+        for part, tensors in their_net._asdict().items():
+            for name, value in tensors.items():
+                mine = getattr(our_net, part)[name]
+                assert mine.dtype == value.dtype == np.float64
+                distance = np.linalg.norm(mine - value) / np.linalg.norm(value)
+                assert distance <= 1e-10, (who, part, name, distance)
+                compared += 1
+        for name, value in initial[who].items():
+            moved = np.linalg.norm(their_net.params[name] - value) / np.linalg.norm(their_net.params[name])
+            assert moved > 0.01, (who, name)  # all tensors have learned
+    print(f"compared {compared} tensors after {len(our_losses)} updates")
 
 
 if __name__ == "__main__":

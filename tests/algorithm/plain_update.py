@@ -3,7 +3,7 @@
 Nothing here calls the package. Tensors are in flat dicts under the package's names, such as "hidden/Dense_0/kernel".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 
-from ddpg_jax.algorithm.types import AgentState, Transition
+from ddpg_jax.algorithm.types import AgentState
 
 Tensors = dict[str, np.ndarray]
 
@@ -46,23 +46,6 @@ def actor_and_critic(state: AgentState) -> tuple[Net, Net]:
 def flat(tree) -> Tensors:
     """Returns a tree of arrays as a flat dict."""
     return {name: np.asarray(value) for name, value in flatten_dict(tree, sep="/").items()}
-
-
-def unstacked(batches: Transition) -> Iterable[Transition]:
-    """Yields the minibatches in float64."""
-    return (Transition(*(field[i].astype(np.float64) for field in batches)) for i in range(len(batches.reward)))
-
-
-def largest_deviation(ours: AgentState, reference: tuple[Net, Net]) -> dict[str, float]:
-    """Returns, for each part of the state, the largest |difference| / max(1, |value|) among its tensors' entries."""
-    deviations = {}
-    for who, our_net, net in zip(("actor", "critic"), actor_and_critic(ours), reference, strict=True):
-        for part, our_tensors, tensors in zip(Net._fields, our_net, net, strict=True):
-            assert our_tensors.keys() == tensors.keys()
-            assert all(tensor.dtype == np.float64 for tensor in our_tensors.values())
-            errors = [abs(our_tensors[n] - tensors[n]) / np.maximum(1, abs(tensors[n])) for n in tensors]
-            deviations[f"{who} {part}"] = max((float(error.max()) for error in errors), default=0.0)
-    return deviations
 
 
 def dense(p: Tensors, layer: str, x: np.ndarray) -> np.ndarray:

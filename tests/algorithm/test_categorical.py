@@ -59,29 +59,23 @@ def test_losses_are_cross_entropy_and_mean():
     np.testing.assert_allclose(terminal, [[0.0, 0.5, 0.5], [0.0, 0.0, 1.0]], atol=1e-6)
 
 
-# Targets outside the support
-
-
 @pytest.mark.parametrize(
-    ("reward", "discount", "gamma", "share"),
+    ("value_max", "reward", "discount", "gamma", "share"),
     [
-        (0.0, 1.0, 1.0, 0.0),  # returns -1, 0, 1: the outermost atoms are inside
-        (0.5, 1.0, 1.0, 0.5),  # -0.5, 0.5, 1.5
-        (-1.5, 1.0, 1.0, 0.5),  # -2.5, -1.5, -0.5
-        (7.0, 0.0, 1.0, 1.0),  # a terminal state, whose return is the reward
+        (1.0, 0.0, 1.0, 1.0, 0.0),  # returns -1, 0, 1: the outermost atoms are inside
+        (1.0, 0.5, 1.0, 1.0, 0.5),  # -0.5, 0.5, 1.5
+        (1.0, -1.5, 1.0, 1.0, 0.5),  # -2.5, -1.5, -0.5
+        (1.0, 7.0, 0.0, 1.0, 1.0),  # a terminal state, whose return is the reward
+        (30.0, 30 * (1 - 0.98), 1.0, 0.98, 0.0),  # the largest atom again; in float32 it comes out 2e-6 larger
     ],
 )
-def test_clipped_share_is_the_probability_of_returns_beyond_the_outermost_atoms(reward, discount, gamma, share):
+def test_clipped_share_is_the_probability_of_returns_beyond_the_outermost_atoms(
+    value_max, reward, discount, gamma, share
+):
     logits = jnp.log(jnp.array([[0.2, 0.3, 0.5]]))
     inputs = (jnp.array([x]) for x in (reward, discount))
-    found = categorical(3, -1.0, 1.0).clipped_share(*inputs, logits, gamma=gamma)
+    found = categorical(3, -1.0, value_max).clipped_share(*inputs, logits, gamma=gamma)
     assert float(found) == pytest.approx(share, abs=1e-6)
-
-
-def test_clipped_share_does_not_count_rounding():
-    """A reward of 30 (1 - 0.98) maps the largest atom to itself; in float32 it comes out 2e-6 larger."""
-    logits, one = jnp.zeros((1, 3)), jnp.ones(1)
-    assert float(categorical(3, 0.0, 30.0).clipped_share(30 * (1 - 0.98) * one, one, logits, gamma=0.98)) == 0.0
 
 
 def test_update_and_log_report_the_mean_of_the_minibatch():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,15 +65,9 @@ def test_training_is_that_of_the_compiled_loop(changes):
         rows.append(row)
 
     # On the host the next action has been sampled, for which the statistics have seen one observation more.
-    ours, theirs = state.agent._asdict(), compiled.agent._asdict()
-    for name in ours:
-        pairs = ((x, y) for x, y in zip(*(_params(tree[name]) for tree in (ours, theirs)), strict=True))
-        assert all(np.allclose(x, y, rtol=1e-4, atol=1e-6) for x, y in pairs), name
+    for name, theirs in compiled.agent._asdict().items():
+        pair = [tree["params"] if isinstance(tree, dict) else tree for tree in (getattr(state.agent, name), theirs)]
+        chex.assert_trees_all_close(*pair, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(np.stack(rows), log, rtol=1e-4, atol=1e-6)
-    for one, other in zip(stored(state.replay, 1), stored(compiled.replay, 1), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(stored(state.replay, 1), stored(compiled.replay, 1), rtol=1e-4, atol=1e-6)
     assert int(state.agent.step) == setup.num_updates(NUM_STEPS * config.num_envs) > 0
-
-
-def _params(tree):
-    return jax.tree.leaves(tree["params"] if isinstance(tree, dict) else tree)
