@@ -16,17 +16,17 @@ import argparse
 import json
 import sys
 import time
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from record import RESULTS, begin, make_parser, write
 
 from ddpg_jax.environments import optimum
 
-RESULTS = Path(__file__).parent / "results"
 COARSEST = 400
 CELLS = 256
 """Cells per direction, into which Gymnasium's reset distribution is divided; two starts are drawn in each cell."""
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark; returns its exit status."""
     options = parse(arguments)
     starts, given = shipped(options.discount) if options.starts is None else (read_starts(options.starts), None)
-    reset = reset_starts()
+    record, reset = begin(), reset_starts()
     rows: list[Row] = []
     num = min(COARSEST, options.finest)
     while True:
@@ -61,7 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
             break
         num *= 2
     if options.starts is None:
-        write(options.discount, rows, given)
+        name = "optimum.json" if options.discount == 1 else f"optimum_discount_{options.discount:g}.json"
+        tables = [describe(row, given) for row in rows]
+        record |= {"discount": options.discount, "jax": jax.__version__, "device": str(jax.devices()[0].device_kind)}
+        write(RESULTS / name, record | {"num_starts": len(starts), "num_reset_starts": 2 * CELLS**2, "tables": tables})
     if options.returns is not None:
         np.save(options.returns, rows[-1].returns)
     return 0
@@ -69,12 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Returns the options, checked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--finest", type=int, default=3200, help="largest number of points in each direction")
     parser.add_argument("--stable", type=float, default=0.1, help="stop when the mean returns change by less than this")
-    parser.add_argument(
-        "--discount", type=float, default=1.0, help="1: episodes of 200 steps; below 1: episodes that never end"
-    )
+    parser.add_argument("--discount", type=float, default=1.0, help="1: 200 steps; below 1: episodes that never end")
     parser.add_argument("--starts", type=Path, help=".npy file with start states [S, 2]: angle (rad), velocity (rad/s)")
     parser.add_argument("--returns", type=Path, help=".npy file for the undiscounted 200-step returns [S]")
     options = parser.parse_args(arguments)
@@ -119,9 +120,15 @@ def solve(num: int, discount: float, starts: np.ndarray, reset: np.ndarray) -> R
     points = (num, num + 1)
     values = optimum.finite_horizon(points)[1] if discount == 1 else optimum.infinite_horizon(points, discount)
     states = jnp.asarray(np.concatenate([starts, reset.reshape(-1, 2)]), jnp.float32)
-    returns = np.asarray(optimum.episode_returns(values, states[:, 0], states[:, 1], discount)[0])
+    returns = np.asarray(episode_returns(values, *states.T, discount))
     seconds = time.perf_counter() - began
     return Row(points, seconds, returns[: len(starts)], returns[len(starts) :].reshape(reset.shape[:3]))
+
+
+@jax.jit
+def episode_returns(values: jax.Array, angle: jax.Array, velocity: jax.Array, discount: float) -> jax.Array:
+    """Returns the undiscounted returns [S] of the episodes of `optimum.follow`."""
+    return jnp.sum(optimum.follow(values, angle, velocity, discount)[2], axis=0)
 
 
 def reset_mean(row: Row) -> tuple[float, float]:
@@ -139,37 +146,13 @@ def changes(rows: list[Row]) -> tuple[float, float]:
 def describe(row: Row, given: np.ndarray | None) -> dict[str, Any]:
     """Returns the content of the record for a table; returns are undiscounted sums over 200 steps."""
     mean, error = reset_mean(row)
-    content = {
-        "points": row.points,
-        "seconds": row.seconds,
-        "mean_return": float(row.returns.mean()),
-        "reset_mean_return": mean,
-        "reset_standard_error": error,
-    }
-    if given is not None:
-        difference = (row.returns - given).astype(np.float64)
-        content["minus_shipped"] = {
-            "mean": difference.mean(),
-            "lowest": difference.min(),
-            "highest": difference.max(),
-            "num_lower_by_more_than_0.1": int(np.sum(difference < -0.1)),
-        }
-    return content
-
-
-def write(discount: float, rows: list[Row], given: np.ndarray | None) -> None:
-    """Writes the results as JSON."""
-    content = {
-        "discount": discount,
-        "jax": metadata.version("jax"),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "num_starts": len(rows[-1].returns),
-        "num_reset_starts": rows[-1].reset_returns.size,
-        "tables": [describe(row, given) for row in rows],
-    }
-    name = "optimum.json" if discount == 1 else f"optimum_discount_{discount:g}.json"
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / name).write_text(json.dumps(content, indent=2) + "\n")
+    content = {"points": row.points, "seconds": row.seconds, "mean_return": float(row.returns.mean()),
+               "reset_mean_return": mean, "reset_standard_error": error}  # fmt: skip
+    if given is None:
+        return content
+    minus = (row.returns - given).astype(np.float64)
+    shipped = {"mean": minus.mean(), "lowest": minus.min(), "highest": minus.max()}
+    return content | {"minus_shipped": shipped | {"num_lower_by_more_than_0.1": int(np.sum(minus < -0.1))}}
 
 
 if __name__ == "__main__":

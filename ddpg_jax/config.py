@@ -4,8 +4,10 @@ Nothing here imports JAX, so that commands check their input and print their hel
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ddpg_jax.fields import (
@@ -31,10 +33,8 @@ from ddpg_jax.fields import (
 class Config:
     """One DDPG agent's task, networks, optimisation, exploration and evaluation.
 
-    Immutable and hashable. Creating one (also with `dataclasses.replace`) checks every field.
-
-    Raises:
-        ValueError: names the field, its value and the rule it breaks.
+    Immutable and hashable. Creating one (also with `replace`) checks every field; a ValueError names the field, its
+    value and the rule that it breaks.
     """
 
     # Task
@@ -63,7 +63,10 @@ class Config:
     """Units of the critic's layers that see only the action, before it is joined with the observation."""
     action_bound: Literal["tanh", "sigmoid"] = "tanh"
     """Function that bounds the actor's output before it is scaled to the action space."""
-    hidden_init: Literal["glorot_uniform", "lecun_normal", "fan_in_uniform"] = "glorot_uniform"
+    hidden_layers: Literal["dense", "residual"] = "dense"
+    """Hidden layers: dense ones, or SimBa's residual blocks with layer normalisation, one for each of the sizes, which
+    must then be equal."""
+    hidden_init: Literal["glorot_uniform", "lecun_normal", "fan_in_uniform", "orthogonal"] = "glorot_uniform"
     """Initialisation of hidden layers; fan_in_uniform draws kernels and biases from U(+-1/sqrt(fan_in))."""
     actor_final_init: Annotated[float | None, POSITIVE] = 0.003
     """The actor's last kernel is drawn from U(+- this). With None, it is drawn by hidden_init."""
@@ -74,8 +77,7 @@ class Config:
     actor_normalization: Literal["none", "layer", "batch"] = "none"
     """Normalisation of the actor's hidden layers; batch also normalises the observation."""
     critic_normalization: Literal["none", "layer", "batch"] = "none"
-    """Normalisation of the critic's hidden layers; batch also normalises the observation, but stops where the action
-    enters."""
+    """Normalisation of the critic's hidden layers; batch also normalises the observation, and stops at the action."""
     actor_dropout: Annotated[float, RATE] = 0.0
     """Dropout rate after the actor's hidden layers, only in the losses."""
     critic_dropout: Annotated[float, RATE] = 0.0
@@ -91,8 +93,7 @@ class Config:
     normalize_observations: bool = False
     """Standardise observations by the mean and the variance of all that the agent has acted on."""
     matmul_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Data type of the operands in the hidden layers' matrix products; bfloat16 rounds operands with 16 or more
-    features, and sums in float32."""
+    """Operands of the hidden layers' matrix products; bfloat16 rounds those of 16 or more features, sums in float32."""
 
     # Optimisation
     actor_lr: Annotated[float, POSITIVE] = 1e-3
@@ -109,13 +110,14 @@ class Config:
     """L2 on the actor's kernels: this times the kernel is added to its gradient, before Adam."""
     critic_l2: Annotated[float, NOT_NEGATIVE] = 0.0
     """L2 on the critic's kernels: this times the kernel is added to its gradient, before Adam."""
+    decoupled_l2: bool = False
+    """Apply L2 as AdamW does: each step subtracts the learning rate times L2 times the kernel."""
     max_grad_norm: Annotated[float | None, POSITIVE] = None
     """Largest global norm of each network's gradients; larger gradients are scaled down to it (default: no limit)."""
     gamma: Annotated[float, FRACTION] = 0.99
     """Discount factor per step."""
     n_step: Annotated[int, count(1, 1000)] = 1
-    """Number of rewards in the critic's target before it bootstraps; fewer at the end of an episode or of the stored
-    data."""
+    """Rewards in the critic's target before it bootstraps; fewer at the end of an episode or of the stored data."""
     reward_scale: Annotated[float, POSITIVE] = 1.0
     """Factor on the rewards that the critic learns from; reported returns are not scaled."""
     target_noise: Annotated[float, NOT_NEGATIVE] = 0.0
@@ -172,8 +174,7 @@ class Config:
 
     # Evaluation
     ema_tau: Annotated[float, DECAY] = 1.0
-    """Step of an exponential moving average of the actor's weights towards the actor after each update. The average is
-    evaluated and exported in the actor's place; with 1 there is no average."""
+    """Step of a moving average of the actor's weights, which is evaluated and exported in its place (1: no average)."""
     eval_every: Annotated[int, COUNT] = 500
     """Environment steps per agent between evaluations."""
     eval_episodes: Annotated[int | None, COUNT] = None
@@ -202,11 +203,15 @@ class Config:
             require(atoms > 1 or getattr(self, name) == 0, name, "be 0 unless critic_atoms is above 1")
         rule = f"be above value_min, {self.value_min}, where critic_atoms is above 1"
         require(atoms == 1 or self.value_min < self.value_max, "value_max", rule)
+        if self.hidden_layers == "residual":
+            for name in ("hidden_sizes", "critic_hidden_sizes", "critic_observation_sizes", "critic_action_sizes"):
+                require(len(set(getattr(self, name) or ())) <= 1, name, "be equal sizes: hidden_layers is residual")
+            for name in ("actor_normalization", "critic_normalization", "actor_dropout", "critic_dropout"):
+                rule = f"be {getattr(Config, name)}: hidden_layers is residual, whose layer normalisation is its own"
+                require(getattr(self, name) == getattr(Config, name), name, rule)
         updates = self.updates_per_train * -(-self.loop_steps(self.total_steps) // self.train_every)
-        rule = (
-            f"result in at most {LARGEST_COUNT} updates, not {updates} (updates_per_train is {self.updates_per_train}, "
-            f"train_every {self.train_every})"
-        )
+        because = f"updates_per_train is {self.updates_per_train}, train_every {self.train_every}"
+        rule = f"result in at most {LARGEST_COUNT} updates, not {updates} ({because})"
         require(updates <= LARGEST_COUNT, "total_steps", rule)
 
     @property
@@ -237,14 +242,29 @@ class Config:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Config":
-        """Returns the configuration that `to_dict` described; fields that are missing have their defaults.
-
-        Raises:
-            ValueError: names a field that is unknown, or its value and the rule.
-        """
+        """Returns the configuration that `to_dict` described; fields that are missing have their defaults."""
         if unknown := sorted(set(values) - set(ANNOTATIONS)):
             raise ValueError(f"{unknown[0]} is not a field of the configuration; known are {', '.join(ANNOTATIONS)}")
         return Config(**values)
+
+    def to_json(self, path: str | Path) -> None:
+        """Writes the fields as a JSON object into a file, for `from_json` and `python -m ddpg_jax.run --config`."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @staticmethod
+    def from_json(path: str | Path) -> "Config":
+        """Returns the configuration in a JSON file; fields that are missing have their defaults.
+
+        A ValueError names the file, and the field that is unknown or breaks its rule.
+        """
+        try:
+            values = json.loads(Path(path).read_bytes())
+            if not isinstance(values, dict):
+                raise ValueError("it must be an object with fields of the configuration")
+            return Config.from_dict(values)
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ValueError(f"{path} is not a configuration: {reason}") from error
 
 
 ANNOTATIONS: dict[str, Any] = annotations(Config)

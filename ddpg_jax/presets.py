@@ -84,9 +84,22 @@ D4PG = Config(
     ema_tau=0.001, eval_every=2_000,
 )
 
+SIMBA = Config(
+    action_repeat=2, total_steps=50_000,
+    hidden_layers="residual", hidden_sizes=(128,), critic_hidden_sizes=(512, 512), hidden_init="orthogonal",
+    actor_final_init=None, normalize_observations=True,
+    actor_lr=1e-4, critic_lr=1e-4, actor_l2=1e-2, critic_l2=1e-2, decoupled_l2=True, tau=0.005, batch_size=256,
+    replay_capacity=1_000_000, learning_starts=5_000, updates_per_train=2, update_order="together",
+    # N(0, 0.1) in units of half the action's range, on the action and on the target's.
+    target_noise=0.1, target_noise_clip=1.0,
+    random_steps=5_000, noise="gaussian", noise_sigma=0.1, noise_scale=0.5, noise_relative=True,
+    eval_every=5_000, eval_episodes=8, final_episodes=32,
+)
+
 PRESETS: dict[str, Config] = {
     "pendulum": PENDULUM, "keras": KERAS, "gist": GIST, "gist_corrected": GIST_CORRECTED, "paper": PAPER,
     "mountain_car": MOUNTAIN_CAR, "continuous": CONTINUOUS, "td3": TD3, "d4pg": D4PG,
+    "simba": SIMBA,
 }
 """All of them, by the name that `--preset` takes."""
 # fmt: on
@@ -94,17 +107,15 @@ PRESETS: dict[str, Config] = {
 SOURCES = {
     "pendulum": "Ours, tuned for Pendulum-v1.",
     "keras": 'The Keras tutorial "Deep Deterministic Policy Gradient (DDPG)" (amifunny, 2020).',
-    "gist": "The TensorFlow 1 gist exactly as its code behaves: its noise does not accumulate, and a time limit is "
-    "terminal.",
-    "gist_corrected": "The gist with a true Ornstein-Uhlenbeck process, bootstrapping at time limits, and the executed "
-    "action stored.",
+    "gist": "A TensorFlow 1 gist exactly as its code behaves: its noise does not accumulate, a time limit is terminal.",
+    "gist_corrected": "The gist with a true Ornstein-Uhlenbeck process, bootstrapping, and executed actions stored.",
     "paper": "Lillicrap et al. 2015, arXiv 1509.02971, section 7, for low-dimensional observations.",
     "mountain_car": "Ours, for MountainCarContinuous-v0, whose reward comes only at the goal.",
-    "continuous": "Ours, for other environments: layer normalisation, 3-step returns, noise in units of the action's "
-    "range.",
+    "continuous": "Ours, for other environments: layer normalisation, 3-step returns, noise relative to the range.",
     "td3": "Fujimoto et al. 2018, arXiv 1802.09477: twin critics, a delayed actor, smoothed targets.",
-    "d4pg": "Barth-Maron et al. 2018, arXiv 1804.08617, with four actors in step: a categorical critic, 5-step "
-    "returns.",
+    "d4pg": "Barth-Maron et al. 2018, arXiv 1804.08617, with four actors in step: categorical critic, 5-step returns.",
+    "simba": "Lee et al. 2024, arXiv 2410.09754: residual blocks, AdamW, scaled observations. --hidden-sizes 32 "
+    "--critic-hidden-sizes 64 suits a few CPU cores.",
 }
 """Where each preset comes from."""
 

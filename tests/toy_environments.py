@@ -23,10 +23,9 @@ def counter(*, length: int = 3, terminates: bool = False, max_steps: int = 1000,
 
     def step(key, state, action):
         state = state + 1
-        end = state >= length
-        terminated = end if terminates else jnp.bool_(False)
-        truncated = jnp.bool_(False) if terminates else end
-        return state, Step(state[None].astype(jnp.float32), jnp.float32(1), terminated, truncated)
+        end, never = state >= length, jnp.bool_(False)
+        ends = (end, never) if terminates else (never, end)
+        return state, Step(state[None].astype(jnp.float32), jnp.float32(1), *ends)
 
     return Environment("counter", 1, (-bound,), (bound,), max_steps, reset, step)
 
@@ -47,43 +46,43 @@ def chain(rewards: tuple[float, ...]) -> Environment:
     return Environment("chain", num, (-1.0,), (1.0,), 100, reset, step)
 
 
-def treadmill(*, terminates: bool) -> Environment:
-    """Observation: one place. Reward: 1. Each episode has one step, and ends for one of the two reasons."""
+def one_step(env_id, low, high, draw, reward, *, terminates: bool = True) -> Environment:
+    """An episode has one step. Observation: the state [1] that `draw(key)` returns. Reward: `reward(state, action)`."""
 
     def reset(key):
-        return jnp.int32(0), jnp.ones(1)
+        state = draw(key)
+        return state, state
 
     def step(key, state, action):
-        return state, Step(jnp.ones(1), jnp.float32(1), jnp.bool_(terminates), jnp.bool_(not terminates))
+        return state, Step(state, reward(state, action), jnp.bool_(terminates), jnp.bool_(not terminates))
 
-    return Environment("treadmill", 1, (-1.0,), (1.0,), 100, reset, step)
+    return Environment(env_id, 1, low, high, 100, reset, step)
+
+
+def one(key):
+    return jnp.ones(1)
+
+
+def treadmill(*, terminates: bool) -> Environment:
+    """Observation: one place. Reward: 1. Each episode ends for one of the two reasons."""
+    return one_step("treadmill", (-1.0,), (1.0,), one, lambda state, action: jnp.float32(1), terminates=terminates)
 
 
 def aim(target: tuple[float, ...], low: tuple[float, ...], high: tuple[float, ...]) -> Environment:
-    """An episode has one step, whose reward is minus the squared distance of the action to a target."""
-
-    def reset(key):
-        return jnp.int32(0), jnp.ones(1)
-
-    def step(key, state, action):
-        reward = -jnp.sum((action - jnp.asarray(target)) ** 2)
-        return state, Step(jnp.ones(1), reward, jnp.bool_(True), jnp.bool_(False))
-
-    return Environment("aim", 1, low, high, 100, reset, step)
+    """The reward is minus the squared distance of the action to a target."""
+    return one_step("aim", low, high, one, lambda state, action: -jnp.sum((action - jnp.asarray(target)) ** 2))
 
 
 def follow() -> Environment:
-    """An episode has one step at a random s in [-1, 1]; its reward is minus the squared distance to (s / 2, -s)."""
+    """The state is a random s in [-1, 1]; the reward is minus the squared distance of the action to (s / 2, -s)."""
 
-    def reset(key):
-        place = jax.random.uniform(key, (1,), minval=-1.0, maxval=1.0)
-        return place, place
+    def draw(key):
+        return jax.random.uniform(key, (1,), minval=-1.0, maxval=1.0)
 
-    def step(key, state, action):
-        best = jnp.stack([state[0] / 2, -state[0]])
-        return state, Step(state, -jnp.sum((action - best) ** 2), jnp.bool_(True), jnp.bool_(False))
+    def reward(state, action):
+        return -jnp.sum((action - jnp.stack([state[0] / 2, -state[0]])) ** 2)
 
-    return Environment("follow", 1, (-2.0, -2.0), (2.0, 2.0), 100, reset, step)
+    return one_step("follow", (-2.0, -2.0), (2.0, 2.0), draw, reward)
 
 
 def small_config(**changes) -> Config:
@@ -109,20 +108,16 @@ def trained(config: Config, environment: Environment, num_steps: int, *, num_age
     return setup, jax.jit(train, donate_argnums=0)(start, hyperparameters, num_steps)[0].agent
 
 
-def explored(config: Config, environment: Environment, num_steps: int, *, seed: int = 0, algorithm=None):
-    """Acts for this many steps without an update.
-
-    Returns:
-        The rows that the agent stores, its state, and the `EpisodeStats` of the steps.
-    """
+def explored(config: Config, environment: Environment, num_steps: int):
+    """Acts for this many steps without an update; returns the rows stored, the state and the steps' `EpisodeStats`."""
     setup = setup_for(config, environment)
     hyperparameters = make_hyperparameters(config)
-    setup = Setup(setup.environment, algorithm or setup.algorithm, setup.exploration, replay_capacity=num_steps)
+    setup = Setup(setup.environment, setup.algorithm, setup.exploration, replay_capacity=num_steps)
 
     def explore(state, _):
         return loop.explore(state, rng.of_next_step(state, setup=setup), hyperparameters, setup=setup)
 
-    start = loop.init(jax.random.key(seed), hyperparameters, setup=setup)
+    start = loop.init(jax.random.key(0), hyperparameters, setup=setup)
     state, stats = jax.jit(lambda state: jax.lax.scan(explore, state, length=num_steps))(start)
     return stored(state.replay, setup.environment.action_size), state, jax.device_get(stats)
 

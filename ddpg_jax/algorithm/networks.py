@@ -29,11 +29,10 @@ def uniform(bound: float) -> Initializer:
 
 
 def _initializers(kind: str, fan_in: int) -> tuple[Initializer, Initializer]:
-    """Returns the initialisers of a hidden layer's kernel and bias (paper, section 7; Keras's and Flax's defaults)."""
+    """Returns the initialisers of a layer's kernel and bias: the paper's (section 7), or Flax's of that name."""
     if kind == "fan_in_uniform":
         return uniform(fan_in**-0.5), uniform(fan_in**-0.5)
-    kernel = {"glorot_uniform": nn.initializers.glorot_uniform, "lecun_normal": nn.initializers.lecun_normal}[kind]
-    return kernel(), nn.initializers.zeros_init()
+    return getattr(nn.initializers, kind)(), nn.initializers.zeros_init()
 
 
 @jax.custom_jvp
@@ -99,13 +98,42 @@ class Hidden(nn.Module):
         return x
 
 
+class Residual(nn.Module):
+    """SimBa's hidden layers: a linear layer, residual blocks x + W2 relu(W1 LN(x)), and a layer normalisation.
+
+    Lee et al. 2024, section 4 (https://arxiv.org/abs/2410.09754). W1 has four times the width, and both are He normal.
+    """
+
+    sizes: tuple[int, ...]
+    """The width of each block; all are equal."""
+    initializer: str = "orthogonal"
+    """Of the linear layer."""
+    product: Product = full_precision
+    normalization = "layer"
+    is_narrow = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, axis: int = -1) -> jax.Array:
+        if not self.sizes:
+            return x
+        x = Dense(self.sizes[0], *_initializers(self.initializer, x.shape[-1]), self.product)(x, axis)
+        for size in self.sizes:
+            he = _initializers("he_normal", size)
+            wide = relu(Dense(4 * size, *he, self.product)(nn.LayerNorm()(x), axis))
+            x = x + Dense(size, *he, self.product)(wide, axis)
+        return nn.LayerNorm()(x)
+
+
 def batch_norm(train: bool) -> nn.BatchNorm:
     """Returns batch normalisation (paper, section 3): by the minibatch's statistics in losses, else by running ones."""
     return nn.BatchNorm(use_running_average=not train, momentum=0.99)  # Flax's default; the paper gives none
 
 
 class Standardize(nn.Module):
-    """Observations minus their mean, divided by their standard deviation, clipped to ±10 (`obs_normalization.py`)."""
+    """(observation - mean) / (standard deviation + 0.01), clipped to ±10 (`obs_normalization.py`).
+
+    The 0.01 keeps what hardly moves, such as a balanced pole, from being blown up (FastTD3, https://arxiv.org/abs/2505.22642).
+    """
 
     @nn.compact
     def __call__(self, observation: jax.Array) -> jax.Array:
@@ -114,7 +142,7 @@ class Standardize(nn.Module):
         variance = self.variable(OBS_STATS, "variance", jnp.ones, shape, dtype)
         self.variable(OBS_STATS, "count", jnp.zeros, (), dtype)
         center = jax.lax.broadcast_to_rank(mean.value, observation.ndim)
-        spread = jax.lax.broadcast_to_rank(jnp.sqrt(variance.value + 1e-8), observation.ndim)
+        spread = jax.lax.broadcast_to_rank(jnp.sqrt(variance.value) + 0.01, observation.ndim)
         return jnp.clip((observation - center) / spread, -10.0, 10.0)
 
 
@@ -142,7 +170,7 @@ class Actor(nn.Module):
 
     low: tuple[float, ...]
     high: tuple[float, ...]
-    hidden: Hidden
+    hidden: Hidden | Residual
     final: Final
     sigmoid: bool = False
     """Bound the output by low + (high - low) sigmoid(x), instead of (low + high) / 2 + (high - low) / 2 tanh(x)."""
@@ -175,9 +203,9 @@ class Critic(nn.Module):
     with one layer in the observation's branch, the action enters at the second layer (paper, section 7).
     """
 
-    observation_branch: Hidden
-    action_branch: Hidden
-    trunk: Hidden
+    observation_branch: Hidden | Residual
+    action_branch: Hidden | Residual
+    trunk: Hidden | Residual
     final: Final
     standardize: bool = False
     """Apply `Standardize` to observations."""

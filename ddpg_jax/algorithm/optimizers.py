@@ -73,5 +73,20 @@ class Clipped:
         return optax.chain(optax.clip_by_global_norm(self.max_norm), self.optimizer(learning_rate, eps, l2))
 
 
+@dataclass(frozen=True)
+class Decoupled:
+    """An optimizer whose L2 is decoupled: in each step, kernels shrink by the learning rate times `l2`.
+
+    With `adam` that is AdamW, Loshchilov & Hutter 2019, Algorithm 2 (https://arxiv.org/abs/1711.05101).
+    """
+
+    optimizer: Optimizer
+
+    def __call__(self, learning_rate: Scalar, eps: Scalar, l2: Scalar) -> optax.GradientTransformation:
+        """Returns the transformation (see `Optimizer`)."""
+        decay = optax.add_decayed_weights(-learning_rate * l2, mask=_is_kernel)
+        return optax.chain(self.optimizer(learning_rate, eps, 0.0), decay)
+
+
 def _is_kernel(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -34,35 +34,41 @@ def adapt(task: Environment | Task, action_repeat: int = 1) -> Task:
     if environment.host_env is None:
         task = _conformed(task)
     else:
-        host.check(environment)
+        host.check(environment, environment.host_env)
     return _repeated(task, action_repeat)
 
 
 def _conformed(task: Task) -> Task:
     """Returns a task whose functions return arrays as the training loop needs them."""
     environment = task.environment
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key, action = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros(environment.action_size, jnp.float32)))
     state, observation = _trace(environment, "reset", "(state, observation)", key)
     parts = _observation_parts(observation, "reset", environment)
-    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    action = jax.ShapeDtypeStruct((environment.action_size,), jnp.float32)
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)  # of no weak type
     after, result = _trace(environment, "step", "(state, Step)", key, state, action)
     _require_same_state(state, after, environment, "after a step")
     if not isinstance(result, Step):
         raise _fault(environment, "step", f"returns {type(result).__name__}", "return a Step")
     if _observation_parts(result.observation, "step", environment) != parts:
         raise _fault(environment, "observation", "has other arrays after a step", "have those of a reset")
-    for value, name in zip(result[1:], ("reward", "terminated", "truncated"), strict=True):
+    for value, name in zip(result[1:], Step._fields[1:], strict=True):
         kind, rule = (jnp.number, "a number []") if name == "reward" else (jnp.bool_, "bool[]")
         if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, kind) or math.prod(value.shape) != 1:
             raise _fault(environment, name, f"is {_shape_of(value)}", f"be {rule}")
-    reset, step = environment.reset, environment.step  # a task that is adapted again stays equal
-    reset = reset if isinstance(reset, _ConformedReset) else _ConformedReset(reset)
-    step = step if isinstance(step, _ConformedStep | _Repeated) else _ConformedStep(step)
+    given: Any = task.starts
+
+    def starts(num: int) -> tuple[State, jax.Array]:
+        made = _pair(given(num), "starts", "(states, observations)", environment)
+        states, observations = _strong_types(made[0]), jax.tree.map(jnp.asarray, made[1])
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (states, observations))
+        _require_same_state(state, one[0], environment, "in starts")
+        _observation_parts(one[1], "starts", environment)
+        return states, jax.vmap(flat)(observations)
+
     return replace(
         task,
-        environment=replace(environment, reset=reset, step=step),
-        starts=task.starts and _ConformedStarts(task.starts, state, environment),
+        environment=replace(environment, reset=_conform(environment.reset), step=_conform(environment.step)),
+        starts=given and starts,
         observation_parts=parts if len(parts) > 1 or len(parts[0][1]) != 1 else task.observation_parts,
     )
 
@@ -77,40 +83,23 @@ def _trace(environment: Environment, name: str, rule: str, *arguments: Any) -> t
     return _pair(shapes, name, rule, environment)
 
 
-@dataclass(frozen=True)
-class _ConformedReset:
-    reset: Callable[[PRNGKey], tuple[State, Any]]
-
-    def __call__(self, key: PRNGKey) -> tuple[State, jax.Array]:
-        state, observation = self.reset(key)
-        return _strong_types(state), flat(observation)
+def _conform(function: Callable) -> Callable:
+    return function if isinstance(function, _Conformed | _Repeated) else _Conformed(function)  # also if adapted again
 
 
 @dataclass(frozen=True)
-class _ConformedStep:
-    step: Callable[[PRNGKey, State, jax.Array], tuple[State, Step]]
+class _Conformed:
+    """A `reset` or a `step` whose results have the types that the training loop needs."""
 
-    def __call__(self, key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
-        new, step = self.step(key, state, action)
-        ends = (jnp.asarray(end, bool).reshape(()) for end in (step.terminated, step.truncated))
-        return _strong_types(new), Step(
-            flat(step.observation), jnp.asarray(step.reward, jnp.float32).reshape(()), *ends
-        )
+    function: Callable[..., tuple[State, Any]]
 
-
-@dataclass(frozen=True)
-class _ConformedStarts:
-    starts: Callable[[int], tuple[State, Any]]
-    state: Any  # shapes and dtypes of a state
-    environment: Environment
-
-    def __call__(self, num: int) -> tuple[State, jax.Array]:
-        returned = _pair(self.starts(num), "starts", "(states, observations)", self.environment)
-        states, observations = _strong_types(returned[0]), jax.tree.map(jnp.asarray, returned[1])
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (states, observations))
-        _require_same_state(self.state, shapes[0], self.environment, "in starts")
-        _observation_parts(shapes[1], "starts", self.environment)
-        return states, jax.vmap(flat)(observations)
+    def __call__(self, *arguments: Any) -> tuple[State, Any]:
+        state, result = self.function(*arguments)
+        if not isinstance(result, Step):
+            return _strong_types(state), flat(result)
+        ends = (jnp.asarray(end, bool).reshape(()) for end in (result.terminated, result.truncated))
+        reward = jnp.asarray(result.reward, jnp.float32).reshape(())
+        return _strong_types(state), Step(flat(result.observation), reward, *ends)
 
 
 def _repeated(task: Task, times: int) -> Task:
@@ -125,11 +114,10 @@ def _repeated(task: Task, times: int) -> Task:
     if times == 1:
         return task
     times = int(times)
-    changed: dict[str, Any] = {"step": _Repeated(environment.step, times)}
-    if environment.host_env is not None:
-        changed = {"host_env": environment.host_env.repeating(times)}
-    environment = replace(environment, max_steps=environment.max_steps // times, **changed)
-    film_env = task.film_env and task.film_env.repeating(times)
+    host_env, film_env = (each and each.repeating(times) for each in (environment.host_env, task.film_env))
+    step = environment.step if host_env else _Repeated(environment.step, times)
+    max_steps = environment.max_steps // times
+    environment = replace(environment, max_steps=max_steps, step=step, host_env=host_env)
     return replace(task, environment=environment, film_env=film_env, optimal_returns=None, solved_shortfall=None)
 
 
@@ -195,15 +183,15 @@ def _observation_parts(observation: Any, name: str, environment: Environment) ->
 
 def _require_same_state(before: State, after: State, environment: Environment, when: str) -> None:
     """Refuses a change of the structure, a shape or a dtype of the state: a loop carries one type."""
-    shapes: list[dict[str, Any]] = [
-        {"": jax.tree.structure(state)}
-        | {jax.tree_util.keystr(path): _shape_of(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-        for state in (before, after)
-    ]
-    for path, expected in shapes[0].items():
-        found = shapes[1][path]
+    for (path, expected), (_, found) in zip(_types(before), _types(after), strict=False):  # unequal lengths end at once
         if found != expected:
             raise _fault(environment, f"state{path}", f"is {found} {when}", f"be {expected}, as after a reset")
+
+
+def _types(state: State) -> list[tuple[str, Any]]:
+    """Returns the structure of a state, and then the dtype and shape of each array by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return [("", jax.tree.structure(state)), *((jax.tree_util.keystr(path), _shape_of(leaf)) for path, leaf in leaves)]
 
 
 def _shape_of(leaf: Any) -> str:

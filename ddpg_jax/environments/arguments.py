@@ -11,23 +11,23 @@ CONSTANTS = {"true": True, "false": False, "none": None, "null": None}
 """Values that are written in any case."""
 
 
-class EnvArgsError(ValueError):
-    """Arguments that are refused before an environment is made."""
+class RefusedError(ValueError):
+    """Says in one line what cannot be used and which rule it breaks; `refusing` passes it on."""
 
 
 def parse(env_args: Sequence[str], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Returns new values by name: constants, numbers, lists and texts, whatever the words NAME=VALUE look like.
 
-    With the parameters' default values, a whole float for an int becomes an int. Raises EnvArgsError.
+    With the parameters' default values, a whole float for an int becomes an int. Raises RefusedError.
     """
     values: dict[str, Any] = {}
     for word in env_args:
         name, equals, text = word.partition("=")
         if not (name and equals) or name in values:
-            raise EnvArgsError(f"env_args has {word!r}, but must have each argument once, as NAME=VALUE")
+            raise RefusedError(f"env_args has {word!r}, but must have each argument once, as NAME=VALUE")
         value, default = _value(text), (defaults or {}).get(name)
         if isinstance(default, bool) and isinstance(value, str):
-            raise EnvArgsError(f"env_args has {word}, but must have true or false for {name}")
+            raise RefusedError(f"env_args has {word}, but must have true or false for {name}")
         is_whole = type(default) is int and isinstance(value, float) and value.is_integer()
         values[name] = int(value) if is_whole else value
     return values
@@ -58,11 +58,11 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def refusing(env_id: str, env_args: Sequence[str], rule: str) -> Iterator[None]:
-    """Turns any error of a library or of a user's function into a ValueError of one line."""
+    """Turns any error of a library or of a user's function into a RefusedError that names the environment."""
     try:
         yield
-    except EnvArgsError:
+    except RefusedError:
         raise
     except Exception as error:
         given = f" with env_args {' '.join(env_args)}" if env_args else ""
-        raise ValueError(f"env_id is {env_id!r}{given}, but must be {rule}: {one_line(error)}") from error
+        raise RefusedError(f"env_id is {env_id!r}{given}, but must be {rule}: {one_line(error)}") from error

@@ -14,7 +14,7 @@ import numpy as np
 from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments.adapt import flat, with_default_settings
-from ddpg_jax.environments.arguments import defaults_of, parse, refusing
+from ddpg_jax.environments.arguments import defaults_of, parse
 from ddpg_jax.environments.task import Task
 
 EPISODE_LENGTH = 1000
@@ -34,7 +34,7 @@ def has(name: str) -> bool:
 
 
 def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
-    """Returns an environment of Brax, such as "reacher"; raises ValueError if Brax refuses the arguments.
+    """Returns an environment of Brax, such as "reacher".
 
     Its arguments are the environment's own, such as its physics `backend`, and `episode_length`, the time limit.
     """
@@ -45,7 +45,7 @@ def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
 
         return image.render_array(env.sys, [state.pipeline_state for state in states], height=240, width=320)
 
-    with warnings.catch_warnings(), refusing(env_id, env_args, "an environment that Brax makes here"):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Brax's advice to use MuJoCo Playground
         arguments = parse(env_args, {**defaults_of(envs._envs[name]), "episode_length": EPISODE_LENGTH})
         max_steps = arguments.pop("episode_length", EPISODE_LENGTH)
@@ -62,20 +62,20 @@ def wrap(env: Any, env_id: str, max_steps: int, draw: Callable[[Sequence[Any]], 
 
     @jax.jit
     @with_default_settings
-    def reset(key: PRNGKey) -> tuple[State, jax.Array]:
+    def reset(key: PRNGKey) -> tuple[State, Any]:
         state = env.reset(jax.random.key_data(key))
-        return state, flat(state.obs)
+        return state, state.obs
 
     @jax.jit
     @with_default_settings
     def step(key: PRNGKey, state: State, action: jax.Array) -> tuple[State, Step]:
         new = env.step(state, action)
         new = jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype).reshape(old.shape), new, state)
-        observation, reward = flat(new.obs), jnp.asarray(new.reward, jnp.float32)
-        sound = jnp.isfinite(observation).all() & jnp.isfinite(reward)
-        observation = jnp.where(jnp.isfinite(observation), observation, 0.0)
+        reward = jnp.asarray(new.reward, jnp.float32)
+        sound = jnp.isfinite(flat(new.obs)).all() & jnp.isfinite(reward)
+        observation = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0.0), new.obs)
         return new, Step(observation, jnp.where(sound, reward, 0.0), (new.done != 0) | ~sound, jnp.bool_(False))
 
-    size = jax.eval_shape(reset, jax.random.key(0))[1].shape[0]
+    size = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(reset, jax.random.key(0))[1]))
     low, high = (-1.0,) * env.action_size, (1.0,) * env.action_size
     return Task(Environment(env_id, size, low, high, max_steps, reset, step, cacheable=True), draw=draw)

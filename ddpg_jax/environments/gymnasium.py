@@ -18,12 +18,10 @@ from ddpg_jax.algorithm import host_env
 from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments import pendulum
-from ddpg_jax.environments.arguments import defaults_of, one_line, parse, refusing
+from ddpg_jax.environments.arguments import RefusedError, defaults_of, one_line, parse, refusing
 from ddpg_jax.environments.host import HostEnvFailure
 from ddpg_jax.environments.task import Task
 from ddpg_jax.environments.user_env import look_in
-
-_RULE = "an environment of Gymnasium that can be made here"
 
 
 def names() -> tuple[str, ...]:
@@ -45,20 +43,19 @@ def has(name: str) -> bool:
 def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
     """Returns an environment of Gymnasium, such as "HalfCheetah-v5" or "my_module:Mine-v0".
 
-    Raises ValueError if there is no such environment, its actions are not continuous and bounded, its observations are
-    not numbers, or its episodes have no time limit.
+    Raises RefusedError if its actions are not continuous, its observations are not numbers, or it has no time limit.
     """
     made_by = GymnasiumEnv(env_id, name, tuple(env_args))
-    with refusing(env_id, env_args, _RULE), _closing(made_by.make_one()) as env:
+    with _closing(made_by.make_one()) as env:
         actions, observations = (getattr(env, f"{kind}_space", None) for kind in ("action", "observation"))
         max_steps = env.spec.max_episode_steps if env.spec else None
         has_frames = "rgb_array" in (env.metadata or {}).get("render_modes", ())
     if not isinstance(actions, spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
-        raise ValueError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {actions}")
+        raise RefusedError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {actions}")
     if not isinstance(observations, spaces.Space) or not observations.is_np_flattenable:
-        raise ValueError(f"env_id is {env_id!r}, but must observe a fixed number of numbers, not {observations}")
+        raise RefusedError(f"env_id is {env_id!r}, but must observe a fixed number of numbers, not {observations}")
     if max_steps is None:
-        raise ValueError(f"env_id is {env_id!r}, but must have a time limit: --env-args max_episode_steps=1000")
+        raise RefusedError(f"env_id is {env_id!r}, but must have a time limit: --env-args max_episode_steps=1000")
     low, high = (tuple(np.ravel(bound).tolist()) for bound in (actions.low, actions.high))
     size, parts = spaces.flatdim(observations), tuple(_parts(observations))
     reset = _reset(size, len(low))
@@ -123,7 +120,8 @@ class GymnasiumEnv:
 
         Raises ValueError if one of them cannot be made; the others are then closed.
         """
-        with refusing(self.env_id, self.env_args, _RULE), contextlib.ExitStack() as stack:
+        rule = "an environment of gymnasium that can be made here"
+        with refusing(self.env_id, self.env_args, rule), contextlib.ExitStack() as stack:
             envs = [stack.enter_context(_closing(self.make_one(max_steps))) for _ in range(num)]
             return GymnasiumEnvs(self, envs, stack.pop_all())
 
@@ -163,7 +161,7 @@ class GymnasiumEnvs:
         for position, index in enumerate(np.asarray(indices).tolist()):
             env: Any = self._envs[index]
             start: Any = None if starts is None else starts[position]
-            options = {} if start is None else {"seed": int(start) if np.ndim(start) == 0 else 0}
+            options = {} if start is None else {"seed": 0 if np.ndim(start) else int(start)}
             result = self._call("reset", env.reset, **options)
             if not isinstance(result, tuple) or len(result) != 2:
                 raise self._failure("reset", f"returns {type(result).__name__}, but must return (observation, info)")
@@ -171,7 +169,7 @@ class GymnasiumEnvs:
             if np.ndim(start):
                 env.unwrapped.state = np.asarray(start, np.float64)
                 observation = np.array([np.cos(start[0]), np.sin(start[0]), start[1]])
-            self._keep(index, observation, "a reset")
+            self._record(index, observation, "a reset")
         return self._observations[indices]
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> Step:
@@ -187,7 +185,7 @@ class GymnasiumEnvs:
                 observation, reward, terminated, truncated, _ = self._call(
                     "step", self._envs[index].step, shaped[index]
                 )
-                self._keep(index, observation, "a step")
+                self._record(index, observation, "a step")
                 rewards[index] += self._number("reward", reward)
                 ends[:, index] = self._number("terminated", terminated), self._number("truncated", truncated)
                 if ends[:, index].any():
@@ -211,7 +209,7 @@ class GymnasiumEnvs:
         """Closes all environments."""
         self._to_close.close()
 
-    def _keep(self, index: int, observation: Any, after: str) -> None:
+    def _record(self, index: int, observation: Any, after: str) -> None:
         """Copies an observation as a vector [O]."""
         try:
             if not isinstance(self._space, spaces.Box):
@@ -237,7 +235,7 @@ class GymnasiumEnvs:
             raise self._failure(name, f"raises {one_line(error)}") from error
 
     def _failure(self, name: str, fault: str) -> HostEnvFailure:
-        return HostEnvFailure(self._env_id, f"{name} of {self._env_id!r} {fault}")
+        return HostEnvFailure(f"{name} of {self._env_id!r} {fault}")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from ddpg_jax.algorithm.environment import Environment, State, Step
 from ddpg_jax.algorithm.types import PRNGKey
 from ddpg_jax.environments import pendulum
 from ddpg_jax.environments.adapt import with_default_settings
-from ddpg_jax.environments.arguments import EnvArgsError, parse, refusing
+from ddpg_jax.environments.arguments import RefusedError, parse
 from ddpg_jax.environments.task import Task
 
 CONTINUOUS = ("Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc")
@@ -32,24 +32,22 @@ def has(name: str) -> bool:
 def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
     """Returns an environment of gymnax, or one that this program has registered with it.
 
-    Its arguments are fields of the environment's parameters. Raises ValueError if its parameters have no such field,
-    or its actions are not bounded boxes of numbers.
+    Its arguments are fields of the environment's parameters.
     """
-    with refusing(env_id, env_args, "an environment that gymnax makes here"):
-        env, params = _library().make(name)
-        fields = vars(params)
-        values = parse(env_args, fields)
-        for field, value in values.items():
-            is_number = isinstance(value, int | float) or not isinstance(fields.get(field), int | float)
-            if field not in fields or not is_number:
-                rule = f"numbers for parameters of {env_id}: {', '.join(fields)}"
-                raise EnvArgsError(f"env_args has {field}={value}, but must have {rule}")
-        params = params.replace(**values)
-        box = env.action_space(params)
+    env, params = _library().make(name)
+    fields = vars(params)
+    values = parse(env_args, fields)
+    for field, value in values.items():
+        is_number = isinstance(value, int | float) or not isinstance(fields.get(field), int | float)
+        if field not in fields or not is_number:
+            rule = f"numbers for parameters of {env_id}: {', '.join(fields)}"
+            raise RefusedError(f"env_args has {field}={value}, but must have {rule}")
+    params = params.replace(**values)
+    box = env.action_space(params)
     if not hasattr(box, "low"):
-        raise ValueError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {box}")
-    bounds = (np.broadcast_to(np.asarray(bound, np.float64), box.shape).ravel() for bound in (box.low, box.high))
-    low, high = (tuple(bound.tolist()) for bound in bounds)
+        raise RefusedError(f"env_id is {env_id!r}, but must have continuous actions; its actions are {box}")
+    bounds = (np.broadcast_to(np.asarray(bound, np.float64), box.shape) for bound in (box.low, box.high))
+    low, high = (tuple(bound.ravel().tolist()) for bound in bounds)
 
     @with_default_settings
     def reset(key: PRNGKey) -> tuple[State, jax.Array]:
@@ -63,10 +61,9 @@ def make(name: str, env_id: str, env_args: Sequence[str]) -> Task:
         new = jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype).reshape(old.shape), new, state)
         return new, Step(jnp.ravel(observation), reward, terminated, truncated)
 
-    with refusing(env_id, env_args, "an environment that gymnax makes here"):
-        size = jax.eval_shape(reset, jax.random.key(0))[1].size
-    max_steps, never_changes = params.max_steps_in_episode, name in CONTINUOUS
-    environment = Environment(env_id, size, low, high, max_steps, reset, step, cacheable=never_changes)
+    size, limit = jax.eval_shape(reset, jax.random.key(0))[1].size, params.max_steps_in_episode
+    # A program may change what it has registered.
+    environment = Environment(env_id, size, low, high, limit, reset, step, cacheable=name in CONTINUOUS)
     if name != pendulum.ENV_ID or env_args:
         return Task(environment)
     return Task(environment, starts=pendulum.starts_in_gymnax(env, reset), **pendulum.optimum())

@@ -3,53 +3,51 @@
 import itertools
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 
 from ddpg_jax.algorithm.environment import Environment, HostEnv, HostEnvs
 from ddpg_jax.algorithm.evaluation import GreedyEpisodes, Starts
 
-INTERFACE = (
-    "reset(seed=...) must return (observation, info), and step(action) must return (observation, reward, terminated, "
-    "truncated, info)"
-)
-
 
 class HostEnvFailure(RuntimeError):  # noqa: N818
     """An environment on the host raised an error (the `__cause__`), or returned what cannot be used."""
 
-    def __init__(self, env_id: str, message: str) -> None:
-        super().__init__(message)
-        self.env_id = env_id
 
-
-def check(environment: Environment) -> None:
+def check(environment: Environment, host_env: HostEnv) -> None:
     """Makes one reset, two steps and, as training does, another reset, before anything is compiled.
 
     Raises ValueError, which names what the environment does not return as it must.
     """
-    assert environment.host_env is not None
     middle = np.asarray([np.add(environment.low, environment.high) / 2], np.float32)
-    first, active = np.array([0]), np.array([True])
+    one, active = np.array([0]), np.array([True])
     try:
-        with closing(environment.host_env.make(1)) as envs:
-            seen = [envs.begin(first, [0])]
+        with closing(host_env.make(1)) as envs:
+            seen = [envs.begin(one, [0])]
             for _ in range(2):
                 step = envs.step(middle, active)
                 seen.append(np.asarray(step.observation))
                 if step.terminated[0] or step.truncated[0]:
-                    envs.begin(first, None)
-            seen.append(envs.begin(first, None))
+                    envs.begin(one, None)
+            seen.append(envs.begin(one, None))
     except HostEnvFailure as failure:
-        raise ValueError(f"{failure}, but {INTERFACE}" if failure.__cause__ else str(failure)) from failure
+        rule = (
+            ", but reset(seed=...) must return (observation, info), and step(action) must return (observation, reward, "
+            "terminated, truncated, info)"
+        )
+        raise ValueError(f"{failure}{rule if failure.__cause__ else ''}") from failure
     for size in {observation.size for observation in seen} - {environment.observation_size}:
         rule = f"but must have {environment.observation_size}"
         raise ValueError(f"observation of {environment.env_id!r} has {size} numbers, {rule}")
 
 
 def host_greedy_episodes(
-    act: Callable[[np.ndarray], np.ndarray], envs: HostEnvs, starts: Starts, num_agents: int, environment: Environment
+    act: Callable[[np.ndarray], np.ndarray],
+    envs: HostEnvs,
+    starts: Starts,
+    num_agents: int,
+    environment: Environment,
+    on_progress: Callable[[float], None] = lambda episodes: None,
 ) -> GreedyEpisodes:
     """Runs one greedy episode per agent from each of S start states; the agents share the start states.
 
@@ -57,7 +55,7 @@ def host_greedy_episodes(
     observations [N, W, O] -> actions [N, W, A] of N agents, and `envs` are N W environments, the W of one agent next to
     each other, which stay open. Returns arrays [N, S] float32. Raises HostEnvFailure if an environment fails.
     """
-    first, num = _list_of(starts), len(envs)
+    first, num = list(starts.state), len(envs)
     width = num // num_agents
     agent, episode = np.repeat(np.arange(num_agents), width), np.tile(np.arange(width), num_agents)
     next_episode = np.full(num_agents, width)
@@ -80,6 +78,7 @@ def host_greedy_episodes(
         for i in np.flatnonzero(ended):
             episode[i] = next_episode[agent[i]]
             next_episode[agent[i]] += 1
+        on_progress(ended.sum() / num_agents)
         active = episode < len(first)
         new = ended & active
     return GreedyEpisodes(returns.astype(np.float32), (at_bounds / length).astype(np.float32))
@@ -94,7 +93,7 @@ def film(
     """
     one, active, frames = np.array([0]), np.array([True]), []
     with closing(film_env.make(1)) as envs:
-        observation, ended = envs.begin(one, _list_of(starts)[:1])[0], False
+        observation, ended = envs.begin(one, starts.state[:1])[0], False
         for number in itertools.count():
             if number % every == 0:
                 frames.append(envs.render(0))
@@ -103,9 +102,3 @@ def film(
             step = envs.step(np.asarray(act(observation))[None], active)
             observation, ended = np.asarray(step.observation)[0], bool(step.terminated[0] or step.truncated[0])
     return frames
-
-
-def _list_of(starts: Starts) -> list[Any]:
-    """Returns start states for `HostEnvs.begin`: seeds, or states of Pendulum [2]."""
-    state = starts.state
-    return list(np.asarray(state["state"] if isinstance(state, dict) else state))

@@ -81,15 +81,16 @@ def bellman(values: jax.Array, discount: float | jax.Array) -> jax.Array:
     a distance that depends on the new velocity only. Then the best torque is searched along the velocity, per angle.
     """
     angles, velocities = axes((values.shape[0], values.shape[1]))
-    turned = _turn(values, velocities)
-    pushed = velocities[None, :] + TIME_STEP * _GRAVITY_GAIN * jnp.sin(angles)[:, None]
+    turned = interpolate(values, *jnp.broadcast_arrays(angles[:, None] + TIME_STEP * velocities, velocities))
+    pushed = velocities + TIME_STEP * _GRAVITY_GAIN * jnp.sin(angles)[:, None]
+    rows = len(velocities) * jnp.arange(len(angles))[:, None]
 
     def value_of(torque: jax.Array) -> jax.Array:
         velocity = jnp.clip(pushed + TIME_STEP * _TORQUE_GAIN * torque, -MAX_SPEED, MAX_SPEED)
-        return discount * _along_velocity(turned, velocity) - 0.001 * torque**2
+        return discount * _along_velocity(turned, rows, velocity) - 0.001 * torque**2
 
-    _, best = _search(value_of, pushed, refinements=1)
-    return best - (angles**2)[:, None] - (0.1 * velocities**2)[None, :]
+    best = _search(value_of, pushed, refinements=1)[1]
+    return best - (angles**2)[:, None] - 0.1 * velocities**2
 
 
 def greedy_torque(values: jax.Array, angle: jax.Array, velocity: jax.Array, discount: float | jax.Array) -> jax.Array:
@@ -122,28 +123,25 @@ def follow(
     return jax.lax.scan(forward, (angle, velocity), xs, length)[1]
 
 
-@jax.jit
-def episode_returns(
-    values: jax.Array, angle: jax.Array, velocity: jax.Array, discount: float = 1.0
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the undiscounted and the discounted returns [S] of the episodes of `follow`."""
-    reward = follow(values, angle, velocity, discount)[2]
-    weights = jnp.asarray(discount) ** jnp.arange(len(reward))
-    return jnp.sum(reward, axis=0), jnp.sum(weights[:, None] * reward, axis=0)
-
-
 def interpolate(values: jax.Array, angle: jax.Array, velocity: jax.Array) -> jax.Array:
     """Returns the values of a table [angles, velocities] at states of any shape, linearly in both directions."""
     # Cubic convolution leaves the range of its points: the maximum over torques selects its overshoots, which grow.
     num_angles, num_velocities = values.shape
-    row, row_weight = _split((angle + jnp.pi) * (num_angles / (2 * jnp.pi)))
-    column, weight = _column(velocity, num_velocities)
-    flat = values.ravel()
-    total = jnp.zeros_like(weight)
-    for i, share in enumerate((1 - row_weight, row_weight)):
-        index = jnp.mod(row + i, num_angles) * num_velocities + column
-        total += share * ((1 - weight) * _entry(flat, index) + weight * _entry(flat, index + 1))
-    return total
+    place = (angle + jnp.pi) * (num_angles / (2 * jnp.pi))
+    weight = place - jnp.floor(place)
+    below = jnp.floor(place).astype(jnp.int32)
+    here, there = (_along_velocity(values, jnp.mod(below + i, num_angles) * num_velocities, velocity) for i in range(2))
+    return (1 - weight) * here + weight * there
+
+
+def _along_velocity(values: jax.Array, rows: jax.Array, velocity: jax.Array) -> jax.Array:
+    """Returns the values of a table at velocities; `rows` has the places, in the flat table, of the states' rows."""
+    num_velocities, flat = values.shape[1], values.ravel()
+    place = (velocity + MAX_SPEED) * ((num_velocities - 1) / (2 * MAX_SPEED))
+    below = jnp.minimum(jnp.floor(place), num_velocities - 2)
+    weight, index = place - below, rows + below.astype(jnp.int32)
+    lower, upper = (flat.at[index + i].get(mode="promise_in_bounds") for i in range(2))
+    return (1 - weight) * lower + weight * upper
 
 
 def _search(value_of: Callable, like: jax.Array, refinements: int) -> tuple[jax.Array, jax.Array]:
@@ -163,36 +161,3 @@ def _search(value_of: Callable, like: jax.Array, refinements: int) -> tuple[jax.
         num = _REFINED_TORQUES
         spacing /= (num + 1) / 2  # the next torques lie between the neighbours, which have been tried
     return carry
-
-
-def _turn(values: jax.Array, velocities: jax.Array) -> jax.Array:
-    """Returns the values at the angles after a step that ends with the state's velocity."""
-    num_angles, num_velocities = values.shape
-    row, weight = _split(velocities * (TIME_STEP * num_angles / (2 * jnp.pi)))
-    flat, columns = values.ravel(), jnp.arange(num_velocities)[None, :]
-    rows = jnp.arange(num_angles)[:, None] + row[None, :]
-    here, there = (_entry(flat, jnp.mod(rows + i, num_angles) * num_velocities + columns) for i in range(2))
-    return (1 - weight) * here + weight * there
-
-
-def _along_velocity(values: jax.Array, velocity: jax.Array) -> jax.Array:
-    """Returns the values of each angle's row [angles, velocities] at velocities of the same shape."""
-    num_angles, num_velocities = values.shape
-    column, weight = _column(velocity, num_velocities)
-    flat, index = values.ravel(), column + (num_velocities * jnp.arange(num_angles))[:, None]
-    return (1 - weight) * _entry(flat, index) + weight * _entry(flat, index + 1)
-
-
-def _column(velocity: jax.Array, num_velocities: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the point of a table below a velocity, and the weight of the point above."""
-    return _split((velocity + MAX_SPEED) * ((num_velocities - 1) / (2 * MAX_SPEED)), last=num_velocities - 2)
-
-
-def _split(place: jax.Array, last: int | None = None) -> tuple[jax.Array, jax.Array]:
-    """Returns the whole number below a place (at most `last`), and the remainder."""
-    below = jnp.floor(place) if last is None else jnp.minimum(jnp.floor(place), last)
-    return below.astype(jnp.int32), place - below
-
-
-def _entry(flat: jax.Array, index: jax.Array) -> jax.Array:
-    return flat.at[index].get(mode="promise_in_bounds")

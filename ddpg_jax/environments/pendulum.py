@@ -23,7 +23,7 @@ NUM_STARTS = 512
 
 def optimum() -> dict[str, Any]:
     """Returns the fields of a `Task` that hold the optimum."""
-    return {"optimal_returns": tuple(_table()["return_optimal"].tolist()), "solved_shortfall": SOLVED_SHORTFALL}
+    return {"optimal_returns": _table()["return_optimal"], "solved_shortfall": SOLVED_SHORTFALL}
 
 
 def starts_in_gymnax(env: Any, reset: Callable[[PRNGKey], tuple[State, jax.Array]]) -> Callable[[int], tuple]:
@@ -35,20 +35,21 @@ def starts_in_gymnax(env: Any, reset: Callable[[PRNGKey], tuple[State, jax.Array
         state = template.replace(theta=theta, theta_dot=theta_dot)
         return state, jax.vmap(env.get_obs)(state)
 
-    return lambda num: placed(*(values.astype(np.float32) for values in _start_states(num)))
+    return lambda num: placed(*_start_states(num).astype(np.float32).T)
 
 
-def starts_in_gymnasium(num: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Returns `Task.starts` for Gymnasium: states [num, 2] as rad and rad/s, and observations [num, 3]."""
-    theta, velocity = _start_states(num)
-    return {"state": np.stack([theta, velocity], axis=1)}, np.stack([np.cos(theta), np.sin(theta), velocity], axis=1)
+def starts_in_gymnasium(num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `Task.starts` for Gymnasium: states [num, 2] in rad and rad/s, and observations [num, 3]."""
+    states = _start_states(num)
+    theta, velocity = states.T
+    return states, np.stack([np.cos(theta), np.sin(theta), velocity], axis=1)
 
 
-def _start_states(num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the angles [num] (rad) and velocities [num] (rad/s) of the first start states, float64."""
+def _start_states(num: int) -> np.ndarray:
+    """Returns the first start states [num, 2] float64: angles in rad and velocities in rad/s."""
     if num > NUM_STARTS:
         raise ValueError(f"eval_episodes is {num}, but must be at most {NUM_STARTS}: Pendulum has no more start states")
-    return _table()["theta"][:num], _table()["theta_dot"][:num]
+    return np.stack([_table()["theta"], _table()["theta_dot"]], axis=1)[:num]
 
 
 @cache

@@ -9,7 +9,7 @@ from types import ModuleType
 from ddpg_jax.config import Config
 from ddpg_jax.environments import user_env
 from ddpg_jax.environments.adapt import adapt
-from ddpg_jax.environments.arguments import one_line
+from ddpg_jax.environments.arguments import one_line, refusing
 from ddpg_jax.environments.task import Task
 
 PROVIDERS = {"gymnax": "gymnax", "brax": "brax", "playground": "mujoco_playground", "gymnasium": "gymnasium"}
@@ -49,12 +49,6 @@ def is_user_env(env_id: str) -> bool:
     return bool(colon) and (provider not in PROVIDERS or (provider == "gymnasium" and ":" in name))
 
 
-def providers_of(name: str) -> list[str]:
-    """Returns the names PROVIDER:NAME of the libraries here that have an environment of that name."""
-    here = [provider for provider, module in PROVIDERS.items() if importlib.util.find_spec(module)]
-    return [f"{provider}:{name}" for provider in here if _module(provider, name).has(name)]
-
-
 def listed() -> Iterator[str]:
     """Yields a line for each environment that can be named here, and one for each library that is missing."""
     for provider in PROVIDERS:
@@ -82,13 +76,18 @@ def _make(env_id: str, env_args: tuple[str, ...]) -> Task:
     """Returns what a library or a user's function makes."""
     provider, name = env_id.split(":", 1) if ":" in env_id else ("gymnax", env_id)
     if provider not in PROVIDERS:
-        return user_env.make(env_id, env_args)
+        rule = "MODULE:FUNCTION, which can be called here and returns a ddpg_jax.Environment or a ddpg_jax.Task"
+        with refusing(env_id, env_args, rule):
+            return user_env.make(env_id, env_args)
     library = _module(provider, env_id)
     if provider != "gymnasium" and not library.has(name):  # Gymnasium itself says what is similar
+        here = [other for other, module in PROVIDERS.items() if importlib.util.find_spec(module)]
+        elsewhere = [f"{other}:{name}" for other in here if _module(other, env_id).has(name)]
         rule = f"one of {', '.join(library.names())}, or another name that --list-environments shows"
-        rule = " or ".join(providers_of(name)) or rule
+        rule = " or ".join(elsewhere) or rule
         raise ValueError(f"env_id is {env_id!r}, which {provider} does not have, but must be {rule}")
-    return library.make(name, env_id, env_args)
+    with refusing(env_id, env_args, f"an environment of {provider} that can be made here"):
+        return library.make(name, env_id, env_args)
 
 
 def _module(provider: str, env_id: str) -> ModuleType:

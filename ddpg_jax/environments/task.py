@@ -13,8 +13,6 @@ from ddpg_jax.algorithm.environment import Environment, HostEnv, State
 from ddpg_jax.algorithm.evaluation import Starts
 from ddpg_jax.algorithm.types import PRNGKey
 
-Reset = Callable[[PRNGKey], tuple[State, jax.Array]]
-
 EVALUATION_SEED, SELECTION_SEED = 512_000_001, 512_000_002
 """Numbers that nobody uses as a root seed."""
 
@@ -59,10 +57,8 @@ class Task:
         state, observation = self.starts(int(num))
         sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves((state, observation))}
         if sizes != {(num,)}:
-            found = f"arrays whose first axes are {sorted(sizes)}"
-            raise ValueError(
-                f"starts of {self.environment.env_id!r} returns {found}, but must return {num} start states"
-            )
+            found = f"starts of {self.environment.env_id!r} returns arrays whose first axes are {sorted(sizes)}"
+            raise ValueError(f"{found}, but must return {num} start states")
         return Starts(state, observation, _episode_keys(EVALUATION_SEED, int(num)))
 
     def selection_starts(self, num: int) -> Starts:
@@ -73,16 +69,16 @@ class Task:
         """Returns start states that are drawn with a seed; on the host: the environments' seeds [num] uint32."""
         if not 0 <= seed < 2**32 or seed != int(seed):
             raise ValueError(f"seed is {seed}, but must be a whole number >= 0 (at most {2**32 - 1})")
-        reset = self.environment.reset
+        reset, seed, num = self.environment.reset, int(seed), int(num)
         if self.environment.cacheable:
-            state, observation = _draw_and_keep(reset, int(seed), int(num))
+            state, observation = _draw_and_keep(reset, seed, num)
         else:
             # JAX keeps a compiled program for as long as its function. An environment of the user's may have changed
             # although it is equal to what it was, so each call compiles a function of its own.
-            state, observation = jax.jit(lambda: _draw(reset, int(seed), int(num)))()
+            state, observation = jax.jit(lambda: _draw(reset, seed, num))()
         if self.environment.host_env is not None:
             state, observation = np.asarray(state.seed), np.asarray(observation)
-        return Starts(state, observation, _episode_keys(int(seed), int(num)))
+        return Starts(state, observation, _episode_keys(seed, num))
 
     def optimum(self, num: int) -> np.ndarray | None:
         """Returns the highest possible returns [num] from the first start states of evaluations, if they are known."""
@@ -93,7 +89,7 @@ class Task:
         return None if known is None else np.asarray(known[:num])
 
 
-def _draw(reset: Reset, seed: int, num: int) -> tuple[State, jax.Array]:
+def _draw(reset: Callable[[PRNGKey], tuple[State, jax.Array]], seed: int, num: int) -> tuple[State, jax.Array]:
     """Draws start states; number i is the same however many there are."""
     root = jax.random.key(seed)
     return jax.vmap(lambda i: reset(jax.random.fold_in(root, i)))(jnp.arange(num))

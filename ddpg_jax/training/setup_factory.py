@@ -7,8 +7,8 @@ from ddpg_jax.algorithm.ensemble import Ensemble, of_ensemble
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.algorithm.losses import CriticForm
 from ddpg_jax.algorithm.n_step import NStep
-from ddpg_jax.algorithm.networks import Actor, Critic, Final, Hidden
-from ddpg_jax.algorithm.optimizers import Clipped, adam, adam_eps_hat
+from ddpg_jax.algorithm.networks import Actor, Critic, Final, Hidden, Residual
+from ddpg_jax.algorithm.optimizers import Clipped, Decoupled, Optimizer, adam, adam_eps_hat
 from ddpg_jax.algorithm.replay import Reader
 from ddpg_jax.algorithm.setup import Exploration, Setup
 from ddpg_jax.algorithm.smoothing import smooth
@@ -65,10 +65,12 @@ def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ..
     trunk_sizes = config.hidden_sizes if config.critic_hidden_sizes is None else config.critic_hidden_sizes
     product = PRODUCTS[config.matmul_dtype]
 
-    def hidden(sizes: tuple[int, ...], normalization: str, dropout: float) -> Hidden:
+    def hidden(sizes: tuple[int, ...], normalization: str, dropout: float) -> Hidden | Residual:
+        if config.hidden_layers == "residual":
+            return Residual(sizes, config.hidden_init, product)
         return Hidden(sizes, config.hidden_init, normalization, dropout, product)
 
-    def critic_hidden(sizes: tuple[int, ...], normalization: str) -> Hidden:
+    def critic_hidden(sizes: tuple[int, ...], normalization: str) -> Hidden | Residual:
         return hidden(sizes, normalization, config.critic_dropout)
 
     form = CriticForm()
@@ -86,7 +88,9 @@ def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ..
     critic: Critic | Ensemble = one_critic
     if config.num_critics > 1:
         critic, form = Ensemble(one_critic, config.num_critics), of_ensemble(form)
-    optimizer = adam_eps_hat if config.adam_eps_hat else adam
+    optimizer: Optimizer = adam_eps_hat if config.adam_eps_hat else adam
+    if config.decoupled_l2:
+        optimizer = Decoupled(optimizer)
     return Algorithm(
         actor=Actor(
             low=low,

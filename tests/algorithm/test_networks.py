@@ -41,6 +41,37 @@ def test_networks_compute_their_layers_whether_narrow_or_wide(sizes):
     np.testing.assert_allclose(actions, [1, 0.625] + np.tanh(expected) * [2, 0.125], rtol=1e-4, atol=1e-5)
 
 
+def test_residual_layers_are_simbas():
+    """Written out in NumPy: a linear layer, x + W2 relu(W1 LN(x)) twice, LN, a linear layer."""
+
+    def normalized(x, layer):
+        return (
+            layer["scale"] * (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) + layer["bias"]
+        )
+
+    def linear(x, layer):
+        return x @ layer["kernel"] + layer["bias"]
+
+    config = small_config(
+        hidden_layers="residual", hidden_sizes=(8, 8), hidden_init="orthogonal", critic_final_init=1.0
+    )
+    critic = make_algorithm(config, (-2.0,), (2.0,)).critic
+    draw = np.random.default_rng(0)
+    observation, action = (draw.normal(size=(7, size)).astype(np.float32) for size in (3, 1))
+    variables = critic.init(KEY, observation, action)
+    first = variables["params"]["trunk"]["Dense_0"]["kernel"]
+    np.testing.assert_allclose(first @ first.T, np.eye(4), atol=1e-5)
+    variables = jax.tree.map(lambda x: x + 0.3 * draw.normal(size=x.shape), variables)
+    layers = variables["params"]["trunk"]
+    x = linear(np.concatenate([observation, action], axis=1), layers["Dense_0"])
+    for block in range(2):
+        wide = linear(normalized(x, layers[f"LayerNorm_{block}"]), layers[f"Dense_{2 * block + 1}"])
+        assert wide.shape == (7, 32)
+        x = x + linear(np.maximum(wide, 0), layers[f"Dense_{2 * block + 2}"])
+    expected = linear(normalized(x, layers["LayerNorm_2"]), variables["params"]["final"]["Dense_0"])[:, 0]
+    np.testing.assert_allclose(critic.apply(variables, observation, action), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("preset", "actor", "critic"),  # sizes of the sources' kernels on Pendulum; those of Keras are in its parity test
     [
@@ -61,6 +92,7 @@ def test_networks_have_the_sizes_of_their_source(preset, actor, critic):
         (networks.Final(256, bound=0.003), 0.003 / 3**0.5),  # uniform in both signs of the interval
         (networks.Final(256, "glorot_uniform"), (2 / (30 + 256)) ** 0.5),  # of U(± sqrt(6 / (fan in + fan out)))
         (networks.Final(256, "lecun_normal"), 30**-0.5),
+        (networks.Final(256, "he_normal"), (2 / 30) ** 0.5),
     ],
 )
 def test_kernels_have_the_variance_of_their_initialiser_and_zero_biases(module, deviation):

@@ -1,4 +1,4 @@
-"""Compares environments with Gymnasium and with values by hand: how episodes end, and what the replay stores then."""
+"""Compares gymnax's environments with Gymnasium's, and Pendulum's start states with the shipped table."""
 
 from importlib import resources
 
@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_environments import explored, small_config
 
 from ddpg_jax.environments.registry import make_task
 
@@ -17,30 +16,15 @@ def task():
     return make_task("Pendulum-v1")
 
 
-@pytest.fixture(scope="module")
-def pendulum(task):
-    return task.environment
-
-
-# Pendulum against Gymnasium
-
-
-def gymnasium_pendulum(theta: float, theta_dot: float):
-    """Gymnasium's Pendulum-v1 in a given state."""
+def test_pendulum_agrees_with_gymnasium_in_single_steps_from_anywhere(task):
+    pendulum, draw = task.environment, np.random.default_rng(0)
+    states = task.evaluation_starts(200).state.replace(
+        theta=draw.uniform(-7, 7, 200).astype(np.float32), theta_dot=draw.uniform(-8, 8, 200).astype(np.float32)
+    )
+    actions = draw.uniform(-2, 2, size=(200, 1)).astype(np.float32)
+    _, here = jax.jit(jax.vmap(pendulum.step, (None, 0, 0)))(jax.random.key(0), states, actions)
     env = gymnasium.make("Pendulum-v1")
     env.reset(seed=0)
-    env.unwrapped.state = np.array([theta, theta_dot], np.float64)
-    return env
-
-
-def test_pendulum_agrees_with_gymnasium_in_single_steps_from_anywhere(task, pendulum):
-    rng = np.random.default_rng(0)
-    states = task.evaluation_starts(200).state.replace(
-        theta=rng.uniform(-7, 7, 200).astype(np.float32), theta_dot=rng.uniform(-8, 8, 200).astype(np.float32)
-    )
-    actions = rng.uniform(-2, 2, size=(200, 1)).astype(np.float32)
-    _, here = jax.jit(jax.vmap(pendulum.step, (None, 0, 0)))(jax.random.key(0), states, actions)
-    env = gymnasium_pendulum(0.0, 0.0)
     assert (pendulum.low, pendulum.high) == (tuple(env.action_space.low), tuple(env.action_space.high))
     assert pendulum.max_steps == env.spec.max_episode_steps == 200
     for i in range(200):
@@ -48,6 +32,31 @@ def test_pendulum_agrees_with_gymnasium_in_single_steps_from_anywhere(task, pend
         observation, reward, *_ = env.unwrapped.step(actions[i])
         np.testing.assert_allclose(here.observation[i], observation, atol=5e-6)
         np.testing.assert_allclose(here.reward[i], reward, atol=2e-5)
+
+
+def test_mountain_car_differs_from_gymnasiums_at_the_left_wall_only():
+    """Gymnasium stops the car there (its velocity becomes 0), gymnax does not, as docs/environments.md says."""
+    environment = make_task("MountainCarContinuous-v0").environment
+    theirs, draw = gymnasium.make("MountainCarContinuous-v0"), np.random.default_rng(0)
+    theirs.reset(seed=0)
+    template, _ = environment.reset(jax.random.key(0))
+    position = np.append(draw.uniform(-1.2, 0.44, 300), [-1.2, -1.19, 0.44])
+    velocity = np.append(draw.uniform(-0.07, 0.07, 300), [-0.05, -0.07, 0.05])
+    action = draw.uniform(-1, 1, len(position)).astype(np.float32)
+    at_wall = 0
+    for x, v, a in zip(position, velocity, action, strict=True):
+        state = template.replace(position=jnp.float32(x), velocity=jnp.float32(v))
+        _, ours = environment.step(jax.random.key(0), state, jnp.array([a]))
+        theirs.unwrapped.state = np.array([x, v])
+        observation, reward, terminated, *_ = theirs.unwrapped.step(np.array([a]))
+        if observation[0] <= np.float32(-1.2):
+            at_wall += 1
+            assert observation[1] == 0 > ours.observation[1]
+            observation[1] = ours.observation[1]
+        np.testing.assert_allclose(ours.observation, observation, atol=2e-6)
+        np.testing.assert_allclose(ours.reward, reward, rtol=1e-5, atol=1e-6)
+        assert bool(ours.terminated) == terminated
+    assert at_wall >= 3
 
 
 def test_pendulum_is_evaluated_from_the_table_that_is_shipped(task):
@@ -61,53 +70,5 @@ def test_pendulum_is_evaluated_from_the_table_that_is_shipped(task):
     np.testing.assert_allclose(starts.observation, expected, atol=1e-6)
     np.testing.assert_array_equal(np.float32(task.optimum(512)), table["return_optimal"])
     host = make_task("gymnasium:Pendulum-v1").evaluation_starts(512)
-    np.testing.assert_array_equal(host.state["state"], np.stack([table["theta"], table["theta_dot"]], axis=1))
+    np.testing.assert_array_equal(host.state, np.stack([table["theta"], table["theta_dot"]], axis=1))
     np.testing.assert_allclose(host.observation, expected)
-
-
-# How episodes end
-
-
-def test_episodes_of_pendulum_are_stored_and_reported(pendulum):
-    """401 steps: two episodes, and the first step of a third."""
-    rows, state, stats = explored(small_config(noise_sigma=1.0), pendulum, 401)
-    follows = [np.array_equal(rows.next_observation[i], rows.observation[i + 1]) for i in range(400)]
-    assert np.flatnonzero(np.logical_not(follows)).tolist() == [199, 399]
-    for end in (199, 399):  # what Gymnasium observes after the action, whatever came next here
-        cos, sin, velocity = rows.observation[end].astype(np.float64)
-        theirs = gymnasium_pendulum(np.arctan2(sin, cos), velocity).step(rows.action[end])[0]
-        np.testing.assert_allclose(rows.next_observation[end], theirs, atol=1e-4)
-    assert (rows.discount == 1).all()  # a time limit is bootstrapped
-    assert np.flatnonzero(stats.length).tolist() == [199, 399]
-    assert stats.length[[199, 399]].tolist() == [200, 200]
-    sums = [rows.reward[:200].sum(dtype=np.float64), rows.reward[200:400].sum(dtype=np.float64)]
-    np.testing.assert_allclose(stats.total_reward[[199, 399]], sums, rtol=1e-5)
-    assert (int(state.env.episode.number), int(state.env.episode.length), int(state.step)) == (2, 1, 401)
-    assert np.abs(rows.action).max() == 2
-    assert (np.abs(rows.action) == 2).mean() > 0.05  # the noise did exceed the bounds
-
-
-def test_mountain_car_differs_from_gymnasiums_at_the_left_wall_only():
-    """Gymnasium stops the car there (its velocity becomes 0), gymnax does not, as docs/environments.md says."""
-    environment = make_task("MountainCarContinuous-v0").environment
-    theirs = gymnasium.make("MountainCarContinuous-v0")
-    template, _ = environment.reset(jax.random.key(0))
-    draw = np.random.default_rng(0)
-    position = np.append(draw.uniform(-1.2, 0.44, 300), [-1.2, -1.19, 0.44])
-    velocity = np.append(draw.uniform(-0.07, 0.07, 300), [-0.05, -0.07, 0.05])
-    action = draw.uniform(-1, 1, len(position)).astype(np.float32)
-    at_wall = 0
-    for x, v, a in zip(position, velocity, action, strict=True):
-        state = template.replace(position=jnp.float32(x), velocity=jnp.float32(v))
-        _, ours = environment.step(jax.random.key(0), state, jnp.array([a]))
-        theirs.reset(seed=0)
-        theirs.unwrapped.state = np.array([x, v])
-        observation, reward, terminated, _, _ = theirs.step(np.array([a]))
-        wall = bool(observation[0] <= np.float32(-1.2))
-        at_wall += wall
-        expected = np.array([observation[0], ours.observation[1] if wall else observation[1]])
-        np.testing.assert_allclose(ours.observation, expected, atol=2e-6)
-        assert not wall or (observation[1] == 0 and ours.observation[1] < 0)
-        np.testing.assert_allclose(ours.reward, reward, rtol=1e-5, atol=1e-6)
-        assert bool(ours.terminated) == terminated
-    assert at_wall >= 3
