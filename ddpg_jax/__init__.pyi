@@ -12,6 +12,7 @@ from .environments.registry import task_of as task_of
 from .environments.task import Task as Task
 from .presets import PRESETS as PRESETS
 from .results.history import History as History
+from .search.tuning import tune as tune
 from .training.devices import use_all_cores as use_all_cores
 from .training.policy import Policy as Policy
 from .training.policy import load_policy as load_policy

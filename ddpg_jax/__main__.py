@@ -9,6 +9,7 @@ from ddpg_jax.training.output import ignore_broken_pipe
 COMMANDS = {
     "run": "train many agents, and leave a run folder",
     "compare": "compare finished runs",
+    "tune": "search for hyperparameters with Optuna",
     "evaluate": "run trained policies in new episodes",
     "render": "draw what agents have learned",
     "export": "write policies for programs without this package",

@@ -1,0 +1,1 @@
+"""Searches for hyperparameters, on top of `train` and `Trainer`: nothing below knows of them."""
