@@ -18,7 +18,6 @@ executed, so this says nothing about speed. Writes `results/ahead_of_time_<targe
 that are not compiled again (`--only`, `--groups`), and prints a table.
 """
 
-import argparse
 import itertools
 import json
 import re
@@ -31,7 +30,7 @@ from typing import Any
 import jax
 from hlo import learning_loop, replay_copies
 from jax.experimental import topologies
-from record import RESULTS, begin, circumstances, commit, write
+from record import RESULTS, begin, circumstances, commit, make_parser, markdown, write
 
 from ddpg_jax import PRESETS
 from ddpg_jax.environments.registry import task_of
@@ -41,12 +40,9 @@ from ddpg_jax.training.setup_factory import make_hyperparameters, make_setup
 
 MIB = 2**20
 
+H100 = Path(__file__).with_name("h100.txtpb").read_text()
 TARGETS: dict[str, dict[str, str]] = {
-    "h100": {
-        "platform": "cuda",
-        "topology": "1x1x1",
-        "target_config": Path(__file__).with_name("h100.txtpb").read_text(),
-    },
+    "h100": {"platform": "cuda", "topology": "1x1x1", "target_config": H100},
     "v5e": {"platform": "tpu", "topology_name": "v5e:2x2"},
 }
 """The devices that can be compiled for: arguments of `get_topology_desc`."""
@@ -87,31 +83,27 @@ def examine(preset: str, group_size: int, devices: Sequence[jax.Device]) -> dict
     }
 
 
-def row(found: dict[str, Any]) -> str:
+def row(found: dict[str, Any]) -> list[str]:
     """Returns a row of the table."""
-    name = f"| `{found['preset']}` | {found['group_size']} "
+    name = [f"`{found['preset']}`", str(found["group_size"])]
     if "error" in found:
-        return f"{name}| not compiled: {found['error'].partition(':')[0]} | – | – | – | – | – |"
-    sizes = " | ".join(f"{found[f'{kind}_bytes'] / MIB:,.0f}" for kind in ("argument", "temporary", "peak"))
+        return [*name, f"not compiled: {found['error'].partition(':')[0]}", *"–––––"]
+    sizes = [f"{found[f'{kind}_bytes'] / MIB:,.0f}" for kind in ("argument", "temporary", "peak")]
     copies = f"{len(found['replay_copies'])}, {len(found['replay_copies_in_loops'])} in the loops"
-    return f"{name}| {sizes} | {copies} | {sum(found['launches'].values())} | {found['compile_seconds']:.0f} |"
+    return [*name, *sizes, copies, str(sum(found["launches"].values())), f"{found['compile_seconds']:.0f}"]
 
 
 def table(record: dict[str, Any]) -> str:
     """Returns the record as Markdown."""
-    lines = [
-        f"One {record['device']}, compiled without it ({record['versions']}). {circumstances(record)}",
-        "",
-        "| preset | agents at a time | arguments, MiB | temporaries, MiB | peak, MiB | copies of the replay "
-        "| operations per step | compilation, s |",
-        "|---" * 8 + "|",
-    ]
-    return "\n".join(lines + [row(found) for found in record["programs"]])
+    columns = ("preset", "agents at a time", "arguments, MiB", "temporaries, MiB", "peak, MiB", "copies of the replay",
+               "operations per step", "compilation, s")  # fmt: skip
+    head = f"One {record['device']}, compiled without it ({record['versions']}). {circumstances(record)}"
+    return f"{head}\n\n{markdown(columns, map(row, record['programs']))}"
 
 
 def main() -> None:
     """Compiles and prints; writes after each program, together with those that the record has."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--target", choices=list(TARGETS), default="h100", help="the device (default: h100)")
     parser.add_argument("--only", nargs="*", choices=list(PRESETS), default=list(PRESETS), help="presets")
     parser.add_argument("--groups", nargs="*", type=int, default=list(programs.ACCELERATOR_GROUPS), help="group sizes")
@@ -121,14 +113,12 @@ def main() -> None:
     earlier = json.loads(path.read_text())["programs"] if path.exists() else []
     there = {(found["preset"], found["group_size"]): found for found in earlier}
     package = COMPILERS[options.target]
-    record = begin() | {
-        "device": devices[0].device_kind,
-        "versions": {"jax": jax.__version__, package: version(package)},
-    }
+    versions = {"jax": jax.__version__, package: version(package)}
+    record = begin() | {"device": devices[0].device_kind, "versions": versions}
     order = list(itertools.product(PRESETS, programs.ACCELERATOR_GROUPS))
     for preset, group_size in itertools.product(options.only, options.groups):
         there[preset, group_size] = examine(preset, group_size, devices)
-        print(row(there[preset, group_size]), flush=True)
+        print(*row(there[preset, group_size]), sep=" | ", flush=True)
         write(path, record | {"programs": [there[key] for key in sorted(there, key=order.index)]})
     print(table(json.loads(path.read_text())))
 

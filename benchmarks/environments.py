@@ -6,7 +6,6 @@ that are named). Keeps the run folder's tables in `results/environments/`, and w
 minutes on two cores.
 """
 
-import argparse
 import csv
 import json
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from record import RESULTS, fill
+from record import RESULTS, fill, make_parser, markdown
 
 import ddpg_jax
 from ddpg_jax import PRESETS
@@ -67,24 +66,23 @@ def train(name: str, task: Task, keep: Path | None) -> None:
             shutil.copy(folder / file, RESULTS / "environments" / name / file)
 
 
-def row(name: str, task: Task) -> str:
+def row(name: str, task: Task) -> list[str]:
     """Returns a row of the table."""
     folder = RESULTS / "environments" / name
     summary = json.loads((folder / "summary.json").read_text())
     with (folder / "metrics.csv").open() as file:
-        rows = [line for line in csv.DictReader(file) if line["env_steps"] == "40000"]
-    early = np.array([float(line["eval_return"] or "nan") for line in rows])
+        early = [float(line["eval_return"] or "nan") for line in csv.DictReader(file) if line["env_steps"] == "40000"]
     final = np.array(summary["per_agent_final_return"], float)
     low, high = iqm_interval(final)
     published = ", ".join(f"{value:g} at {steps:,}" for steps, value in task.published.items()) or "–"
-    cells = [f"{iqm(early):.0f}" if rows else "–", f"{iqm(final):.1f} [{low:.1f}, {high:.1f}] at {task.steps:,}"]
-    cells += [f"{final.min():.1f}", f"{final.max():.1f}", published, task.source, f"{summary['wall_seconds'] / 60:.0f}"]
-    return f"| `{task.env_id}` | {' | '.join(cells)} |"
+    cells = [f"`{task.env_id}`", f"{iqm(np.array(early)):.0f}" if early else "–"]
+    cells += [f"{iqm(final):.1f} [{low:.1f}, {high:.1f}] at {task.steps:,}", f"{final.min():.1f}", f"{final.max():.1f}"]
+    return [*cells, published, task.source, f"{summary['wall_seconds'] / 60:.0f}"]
 
 
 def main() -> None:
     """Trains what is missing, and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("tasks", nargs="*", choices=[[], *TASKS], help="tasks to train; none: all")
     parser.add_argument("--keep", type=Path, help="folder in which the run folders stay, for pictures of them")
     parser.add_argument("--again", action="store_true", help="train them even if their results exist")
@@ -94,9 +92,9 @@ def main() -> None:
     for name in () if options.table else options.tasks or TASKS:
         if options.again or not (RESULTS / "environments" / name / "summary.json").exists():
             train(name, TASKS[name], options.keep)
-    lines = ["| task | at 40,000: IQM | final: IQM [95%] | worst | best | published | by | minutes |", "|---" * 8 + "|"]
+    columns = ("task", "at 40,000: IQM", "final: IQM [95%]", "worst", "best", "published", "by", "minutes")
     there = [name for name in TASKS if (RESULTS / "environments" / name / "summary.json").exists()]
-    fill("environments.md", "table", "\n".join(lines + [row(name, TASKS[name]) for name in there]))
+    fill("environments.md", "table", markdown(columns, [row(name, TASKS[name]) for name in there]))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ all), and writes the tables of `docs/family.md`. On two cores `pendulum` takes a
 MuJoCo Playground need its extra, and an hour each.
 """
 
-import argparse
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from record import RESULTS, begin, fill, load_average
+from record import RESULTS, begin, fill, load_average, make_parser, markdown
 
 import ddpg_jax
 from ddpg_jax import PRESETS, Config
@@ -31,9 +30,8 @@ class Ladder(NamedTuple):
     """A return whose first crossing is reported."""
 
 
-SMALL = PRESETS["continuous"].replace(
-    n_step=1, hidden_sizes=(64, 64), batch_size=64, eval_every=2_500, final_episodes=16
-)
+SMALL = PRESETS["continuous"].replace(n_step=1, hidden_sizes=(64, 64), batch_size=64, eval_every=2_500,
+                                      final_episodes=16)  # fmt: skip
 """DDPG with the other values of the preset `continuous`, and networks small enough for a ladder on two cores."""
 
 CAR = PRESETS["mountain_car"].replace(n_step=1, gamma=0.995, learning_starts=2_000, actor_normalization="none")
@@ -42,12 +40,8 @@ CAR = PRESETS["mountain_car"].replace(n_step=1, gamma=0.995, learning_starts=2_0
 TASKS = {
     "pendulum": Ladder(PRESETS["pendulum"], (-2_000.0, 0.0), -150.0),
     "mountain_car": Ladder(CAR, (-50.0, 100.0), 85.0),
-    "cartpole_swingup": Ladder(
-        SMALL.replace(env_id="playground:CartpoleSwingup", total_steps=15_000), (0.0, 100.0), 200.0
-    ),
-    "cartpole_balance": Ladder(
-        SMALL.replace(env_id="playground:CartpoleBalance", total_steps=30_000), (0.0, 100.0), 900.0
-    ),
+    "cartpole_swingup": Ladder(SMALL.replace(env_id="playground:CartpoleSwingup", total_steps=15_000), (0, 100), 200),
+    "cartpole_balance": Ladder(SMALL.replace(env_id="playground:CartpoleBalance", total_steps=30_000), (0, 100), 900),
 }
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -105,14 +99,12 @@ def cell(result: dict[str, Any], before: dict[str, Any] | None, threshold: float
 
 def table(names: Mapping[str, str | None], results: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Returns a table of all tasks in Markdown; `names` are its rows, each with what it is compared with."""
-    lines = [f"| | {' | '.join(results)} |", "|---" * (1 + len(results)) + "|"]
+    rows = []
     for name, before in names.items():
-        cells = [
-            cell(there[name], there[before] if before else None, TASKS[task].threshold) if name in there else "–"
-            for task, there in results.items()
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells = [cell(there[name], there[before] if before else None, TASKS[task].threshold) if name in there else "–"
+                 for task, there in results.items()]  # fmt: skip
+        rows.append([name, *cells])
+    return markdown(["", *results], rows)
 
 
 def fill_page() -> None:
@@ -127,7 +119,7 @@ def fill_page() -> None:
 
 def main() -> None:
     """Runs what is missing, and writes the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--again", action="store_true", help="run everything again")
     parser.add_argument("--seeds", type=int, default=32, help="agents of each run (default: 32)")
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS), help="these tasks only")

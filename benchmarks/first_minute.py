@@ -17,14 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, ROOT, begin, circumstances, fill, write
+from record import RESULTS, ROOT, begin, circumstances, fill, make_parser, markdown, write
 
-STAGES = {
-    "compilation": "compile_seconds",
-    "training": "train_seconds",
-    "evaluation": "evaluation_seconds",
-    "checkpoints": "checkpoint_seconds",
-}
+STAGES = {"compilation": "compile_seconds", "training": "train_seconds", "evaluation": "evaluation_seconds",
+          "checkpoints": "checkpoint_seconds"}  # fmt: skip
 """Stages of a run, by the names that `summary.json` gives to their seconds."""
 
 REST, WHOLE = "start-up, figures and the rest", "whole command"
@@ -46,21 +42,15 @@ def run_once(cache: str, flags: Sequence[str]) -> dict[str, float]:
 
 def table(record: dict[str, Any]) -> str:
     """Returns the medians as Markdown."""
-    lines = [
-        f"Seconds of `python -m ddpg_jax.run {' '.join(record['flags'])}`, medians. {circumstances(record)}",
-        "",
-        "| stage | empty cache | filled cache |",
-        "|---|---|---|",
-    ]
-    for stage in (*STAGES, REST, WHOLE):
-        cells = [f"{statistics.median(run[stage] for run in record['runs'][state]):.1f}" for state in CACHES]
-        lines.append(f"| {stage} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    head = f"Seconds of `python -m ddpg_jax.run {' '.join(record['flags'])}`, medians. {circumstances(record)}"
+    rows = [[stage, *(f"{statistics.median(run[stage] for run in record['runs'][state]):.1f}" for state in CACHES)]
+            for stage in (*STAGES, REST, WHOLE)]  # fmt: skip
+    return f"{head}\n\n{markdown(('stage', 'empty cache', 'filled cache'), rows)}"
 
 
 def main() -> None:
     """Measures, and writes the record and its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="runs with each cache (default: 3)")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=["--seeds", "32"], help="flags of the command")
     parser.add_argument("--table", action="store_true", help="run nothing; write the table of the record")

@@ -8,7 +8,7 @@ kills come while a checkpoint is being written, a third while the tables are, an
 cores.
 """
 
-import argparse
+import itertools
 import os
 import random
 import subprocess
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, ROOT, begin, write
+from record import RESULTS, ROOT, begin, make_parser, write
 
 RUNS = {
     "ddpg": ("--seeds", "8", "--total-steps", "6000", "--eval-every", "50"),
@@ -27,7 +27,7 @@ RUNS = {
         *("--total-steps", "6000", "--eval-every", "200"),
     ),
     "small": (
-        *("--seeds", "2", "--total-steps", "15000", "--eval-every", "500", "--hidden-sizes", "8"),
+        *("--seeds", "2", "--total-steps", "40000", "--eval-every", "500", "--hidden-sizes", "8"),
         *("--batch-size", "8", "--replay-capacity", "1000"),
     ),
 }
@@ -94,7 +94,7 @@ def finish(folder: Path, flags: tuple[str, ...]) -> dict[str, bytes]:
 
 def main() -> int:
     """Kills, resumes and compares; returns 0 if everything was identical."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--kills", type=int, default=20, help="kills in all (default: 20)")
     parser.add_argument("--kills-per-run", type=int, default=5, help="kills per run before it may finish (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random times (default: 0)")
@@ -104,13 +104,12 @@ def main() -> int:
     name = "small" if options.small else "family" if options.family else "ddpg"
     record, begun, generator = begin(), time.perf_counter(), random.Random(options.seed)
     kills: list[dict[str, Any]] = []
+    aims = itertools.cycle(AIMS)
     with tempfile.TemporaryDirectory() as scratch:
         expected = finish(Path(scratch) / "whole", RUNS[name])
-        for number in range(options.kills):
-            if len(kills) >= options.kills:
-                break
-            folder, found = Path(scratch) / str(number), []
-            for aim in (AIMS * options.kills_per_run)[: min(options.kills_per_run, options.kills - len(kills))]:
+        while len(kills) < options.kills:  # a run may end before it is killed as often as it should be
+            folder, found = Path(tempfile.mkdtemp(dir=scratch)), []
+            for aim in itertools.islice(aims, min(options.kills_per_run, options.kills - len(kills))):
                 killed = kill(start(folder, RUNS[name]), folder, aim, generator)
                 if killed is None:
                     break
@@ -118,7 +117,7 @@ def main() -> int:
                 print(f"  killed: aimed at {aim}, hit {killed['hit']}", flush=True)
             identical = finish(folder, RUNS[name]) == expected
             kills += [{**killed, "identical": identical} for killed in found]
-            print(f"run {number + 1}: {len(found)} kills, {'identical' if identical else 'DIFFERENT'}", flush=True)
+            print(f"run: {len(found)} kills, {'identical' if identical else 'DIFFERENT'}", flush=True)
     num_identical, seconds = sum(killed["identical"] for killed in kills), time.perf_counter() - begun
     print(f"{num_identical} of {len(kills)} identical ({seconds:.0f} s)")
     if not options.small:

@@ -8,7 +8,6 @@ first installation (7 GB). `--only ours ours_gymnasium sb3 sbx` writes `results/
 `docs/environments.md`.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, ROOT, begin, circumstances, fill, write
+from record import RESULTS, ROOT, begin, circumstances, fill, make_parser, markdown, write
 
 MARK = "PEER-RESULT "  # as in peers/harness.py
 TIMEOUT = 900.0
@@ -48,30 +47,22 @@ _JAX = ("jax==0.10.2", "jaxlib==0.10.2", "flax==0.12.8", "optax==0.2.8", "numpy=
 _SB3 = ("stable-baselines3==2.9.2", "gymnasium==1.3.0")
 PEERS: dict[str, Peer] = {
     "ours": Peer("ddpg_jax", "ours.py", agents=(1, 8, 32)),
-    "ours_bfloat16": Peer(
-        "ddpg_jax, `--matmul-dtype bfloat16`", "ours.py", agents=(1, 32), flags=("--matmul-dtype", "bfloat16")
-    ),
-    "ours_gymnasium": Peer(
-        "ddpg_jax, `gymnasium:Pendulum-v1`", "ours.py", agents=(1, 8), flags=("--env-id", "gymnasium:Pendulum-v1")
-    ),
-    "keras": Peer(
-        "the Keras tutorial, our implementation for Keras 3", "keras_tutorial.py",
-        ("tensorflow==2.21.0", "keras==3.15.1", "gymnasium==1.3.0"),
-    ),
+    "ours_bfloat16": Peer("ddpg_jax, `--matmul-dtype bfloat16`", "ours.py", agents=(1, 32),
+                          flags=("--matmul-dtype", "bfloat16")),
+    "ours_gymnasium": Peer("ddpg_jax, `gymnasium:Pendulum-v1`", "ours.py", agents=(1, 8),
+                           flags=("--env-id", "gymnasium:Pendulum-v1")),
+    "keras": Peer("the Keras tutorial, our implementation for Keras 3", "keras_tutorial.py",
+                  ("tensorflow==2.21.0", "keras==3.15.1", "gymnasium==1.3.0")),
     "sb3": Peer("Stable-Baselines3 DDPG", "stable_baselines.py", (*_SB3, "numpy==2.4.6")),
     "sbx": Peer("SBX DDPG", "stable_baselines.py", ("sbx-rl==0.28.0", *_SB3, *_JAX)),
-    "cleanrl": Peer("CleanRL DDPG in JAX, our equivalent", "cleanrl_equivalent.py", ("gymnasium==1.3.0", *_JAX)),
-    "rejax": Peer(
-        "rejax TD3, with two critics", "rejax_td3.py", ("rejax==0.1.3", "gymnax==0.0.9", *_JAX), agents=(1, 32)
-    ),
+    "rejax": Peer("rejax TD3, with two critics", "rejax_td3.py", ("rejax==0.1.3", "gymnax==0.0.9", *_JAX), (1, 32)),
 }  # fmt: skip
 
 
 def install(name: str, peer: Peer, cache: Path, torch: str) -> Path:
     """Returns the interpreter of the peer's environment, which is built if it does not exist yet.
 
-    Raises:
-        RuntimeError: with pip's message if that fails.
+    Raises RuntimeError with pip's message if that fails.
     """
     if not peer.requirements:
         return Path(sys.executable)
@@ -110,15 +101,11 @@ def run(name: str, agents: int, python: Path, seed: int, seconds: float, cache_h
     """Runs the peer's script; returns its measurements, or its `error`."""
     peer = PEERS[name]
     environment = clean_environment() | {"XDG_CACHE_HOME": cache_home, "JAX_PLATFORMS": "cpu"}
-    if not peer.requirements:
-        environment["PYTHONPATH"] = str(ROOT)
-    environment["PEER_STARTED"] = str(time.time())
-    script = str(ROOT / "benchmarks/peers" / peer.script)
-    flags = ["--agents", str(agents), "--seed", str(seed), "--seconds", str(seconds), *peer.flags]
+    environment |= {"PEER_STARTED": str(time.time())} | ({} if peer.requirements else {"PYTHONPATH": str(ROOT)})
+    command = [str(python), str(ROOT / "benchmarks/peers" / peer.script), "--agents", str(agents), "--seed", str(seed),
+               "--seconds", str(seconds), *peer.flags]  # fmt: skip
     try:
-        done = subprocess.run(
-            [str(python), script, *flags], capture_output=True, text=True, env=environment, timeout=TIMEOUT
-        )
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         return {"error": f"not finished after {TIMEOUT:.0f} s"}
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
@@ -147,51 +134,44 @@ def spread(values: Sequence[float], form: str) -> str:
     return f"{middle} ({low}–{high})" if len(values) > 1 else middle
 
 
-def row(name: str, rounds: Sequence[dict[str, Any]]) -> str:
+def row(name: str, rounds: Sequence[dict[str, Any]]) -> list[str]:
     """Returns the row of a peer."""
     peer, one = PEERS[name], f"{name}-1"
-    speed = values_of(rounds, one, "steps_per_second")
-    if not speed:
-        return f"| {peer.title} | fails: {rounds[0].get(one, {}).get('error')} | | | | | |"
-    together = [
-        f"{spread(values_of(rounds, f'{name}-{agents}', 'steps_per_second'), '{:,.0f}')} ({agents} agents)"
-        for agents in peer.agents[1:]
-    ]
-    theirs = bool(peer.requirements)
-    cells = [
+
+    def measured(key: str, form: str, case: str = one) -> str:
+        return spread(values_of(rounds, case, key), form)
+
+    if not values_of(rounds, one, "steps_per_second"):
+        return [peer.title, f"fails: {rounds[0].get(one, {}).get('error')}", *[""] * 5]
+    together = [f"{measured('steps_per_second', '{:,.0f}', f'{name}-{agents}')} ({agents} agents)"
+                for agents in peer.agents[1:]]  # fmt: skip
+    return [
         peer.title,
-        spread(speed, "{:,.0f}"),
+        measured("steps_per_second", "{:,.0f}"),
         "; ".join(together) or "–",
-        ratios(rounds, "ours-1", one) if theirs else "–",
-        ratios(rounds, "ours-32", one) if theirs else "–",
-        spread(values_of(rounds, one, "startup_seconds"), "{:.1f}"),
+        *(ratios(rounds, ours, one) if peer.requirements else "–" for ours in ("ours-1", "ours-32")),
+        measured("startup_seconds", "{:.1f}"),
         f"{statistics.median(values_of(rounds, one, 'peak_megabytes')):,.0f}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def table(record: dict[str, Any]) -> str:
     """Returns the record as Markdown."""
-    rounds = record["rounds"]
-    lines = [
-        f"{len(rounds)} rounds of {record['seconds']:g} s. {circumstances(record)}",
-        "",
-        "| system | steps/s, one agent | steps/s, together | one of ours / one of theirs | 32 of ours / one of theirs "
-        "| start, s | peak memory, MB |",
-        "|---" * 7 + "|",
-    ]
-    return "\n".join(lines + [row(name, rounds) for name in PEERS if name in record["peers"]])
+    rounds, columns = record["rounds"], ("system", "steps/s, one agent", "steps/s, together",
+                                         "one of ours / one of theirs", "32 of ours / one of theirs", "start, s",
+                                         "peak memory, MB")  # fmt: skip
+    head = f"{len(rounds)} rounds of {record['seconds']:g} s. {circumstances(record)}"
+    return f"{head}\n\n{markdown(columns, [row(name, rounds) for name in PEERS if name in record['peers']])}"
 
 
 def main() -> None:
     """Installs the peers, measures, and writes the record after each round."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--only", nargs="*", choices=list(PEERS), default=list(PEERS), help="peers (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each peer (default: 5)")
     parser.add_argument("--seconds", type=float, default=8.0, help="seconds of the timed window of a run (default: 8)")
-    parser.add_argument(
-        "--cache", type=Path, default=Path.home() / ".cache/ddpg_jax/peers", help="virtual environments"
-    )
+    cache = Path.home() / ".cache/ddpg_jax/peers"
+    parser.add_argument("--cache", type=Path, default=cache, help="virtual environments")
     parser.add_argument("--torch", default="torch==2.13.0", help='PyTorch for pip, such as "torch --index-url …"')
     parser.add_argument("--table", action="store_true", help="run nothing; write the table of the record")
     options = parser.parse_args()

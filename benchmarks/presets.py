@@ -5,7 +5,6 @@ Trains the agents of each entry of RUNS whose results are missing (`--again` tra
 `docs/presets.md`, `docs/environments.md` and `docs/performance.md`. All runs take about two hours on two cores.
 """
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from record import DOCS, RESULTS, commit, fill
+from record import DOCS, RESULTS, commit, fill, make_parser, markdown
 
 import ddpg_jax
 from ddpg_jax import PRESETS, Config
@@ -141,37 +140,34 @@ def with_interval(returns: np.ndarray) -> str:
     return "{:.1f} [{:.1f}, {:.1f}]".format(float(iqm(returns)), *iqm_interval(returns))
 
 
-def comparison_rows(pairs: tuple[Pair, ...]) -> list[str]:
-    """Returns rows of two results at some steps; the last of a pair has the probability that the second is better."""
-    lines = []
+def comparison(names: tuple[str, str, str], pairs: tuple[Pair, ...]) -> str:
+    """Returns a table of two results at some steps; the last row of a pair has P(the second is better)."""
+    rows = []
     for words, without, changed, at_steps in pairs:
         for env_steps in at_steps:
             curves = [learning_curve(name) for name in (without, changed)]
             first, second = (returns[list(steps).index(env_steps)] for steps, returns in curves)
             better = "{:.2f} [{:.2f}, {:.2f}]".format(*probability_of_improvement(second, first))
-            cells = [words if env_steps == at_steps[0] else "", f"{env_steps:,}", with_interval(first)]
-            cells += [with_interval(second), better if env_steps == at_steps[-1] else ""]
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+            rows.append([words if env_steps == at_steps[0] else "", f"{env_steps:,}", with_interval(first),
+                         with_interval(second), better if env_steps == at_steps[-1] else ""])  # fmt: skip
+    return markdown([names[0], "steps", *names[1:], "P [95%]"], rows)
 
 
-def row(name: str) -> str:
+def row(name: str) -> list[str]:
     """Returns the row of a result in the table of presets or of MountainCarContinuous."""
     summary = summary_of(name)
     returns = np.array(summary["per_agent_final_return"], float)
     cells = [name, f"{summary['num_agents']:,} x {summary['env_steps_per_agent']:,}", with_interval(returns)]
     cells += [f"{returns.min():.1f}"]
     if shortfall := summary.get("final_shortfall"):
-        cells += [f"{shortfall['iqm']:.1f}", f"{shortfall['num_solved']:,}"]
-        cells += [f"{summary['train_return_last_40']['mean']:.1f}"]
-    else:
-        cells += [f"{returns.max():.1f}"]
-    return f"| {' | '.join(cells)} |"
+        last = f"{summary['train_return_last_40']['mean']:.1f}"
+        return [*cells, f"{shortfall['iqm']:.1f}", f"{shortfall['num_solved']:,}", last]
+    return [*cells, f"{returns.max():.1f}"]
 
 
 def main() -> None:
     """Trains what is missing, then draws the figures and writes the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--again", action="store_true", help="train all again")
     parser.add_argument("--only", nargs="*", choices=list(RUNS), default=list(RUNS), help="train only these")
     options = parser.parse_args()
@@ -180,16 +176,12 @@ def main() -> None:
         if options.again or not (FOLDER / f"{name}.json").exists():
             train(name, RUNS[name])
     with_optimum = [name for name in RUNS if "final_shortfall" in summary_of(name)]
-    shown = [name for name in with_optimum if "bfloat16" not in name]
-    head = "| result | agents x steps | final return: IQM [95%] | worst "
-    lines = [f"{head}| shortfall: IQM | solved | last 40 training returns |", "|---" * 7 + "|"]
-    fill("presets.md", "results", "\n".join(lines + [row(name) for name in shown]))
-    lines = [f"{head}| best |", "|---" * 5 + "|"]
-    fill("environments.md", "mountain-car", "\n".join(lines + [row(x) for x in RUNS if x not in with_optimum]))
-    lines = ["| correction | steps | without | with | P [95%] |", "|---" * 5 + "|", *comparison_rows(CORRECTIONS)]
-    fill("presets.md", "corrections", "\n".join(lines))
-    lines = ["| run | steps | float32 | bfloat16 | P [95%] |", "|---" * 5 + "|", *comparison_rows(ROUNDING)]
-    fill("performance.md", "rounding", "\n".join(lines))
+    head = ("result", "agents x steps", "final return: IQM [95%]", "worst")
+    columns = (*head, "shortfall: IQM", "solved", "last 40 training returns")
+    fill("presets.md", "results", markdown(columns, [row(x) for x in with_optimum if "bfloat16" not in x]))
+    fill("environments.md", "mountain-car", markdown((*head, "best"), [row(x) for x in RUNS if x not in with_optimum]))
+    fill("presets.md", "corrections", comparison(("correction", "without", "with"), CORRECTIONS))
+    fill("performance.md", "rounding", comparison(("run", "float32", "bfloat16"), ROUNDING))
     draw_shortfalls("preset_pendulum_1024", "pendulum-1024")
     for figure_name, names in FIGURES.items():
         draw(figure_name, names)

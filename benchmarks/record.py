@@ -1,11 +1,13 @@
-"""Describes the circumstances of a benchmark, and writes its table into a page of the documentation."""
+"""What all benchmarks share: options, the circumstances of a record, and tables in a page of the documentation."""
 
+import argparse
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ BUSY_LOAD = 0.5
 """Load average above which a warning is printed."""
 
 
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Returns a parser of options whose help begins with a script's docstring."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def describe_machine() -> dict[str, Any]:
     """Returns the machine on which the benchmark runs."""
     cpu, memory = platform.processor() or platform.machine(), None
@@ -25,13 +32,8 @@ def describe_machine() -> dict[str, Any]:
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
         memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": cpu,
-        "cores": cores,
-        "memory_gib": memory,
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
+    system, python = f"{platform.system()} {platform.release()}", platform.python_version()
+    return {"cpu": cpu, "cores": cores, "memory_gib": memory, "system": system, "python": python}
 
 
 def commit(checkout: Path = ROOT) -> str:
@@ -57,12 +59,8 @@ def begin() -> dict[str, Any]:
     load = load_average()
     if load > BUSY_LOAD:
         print(f"warning: the load average is {load}: other work on this machine distorts the figures", file=sys.stderr)
-    return {
-        "machine": describe_machine(),
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "load_average": [load],
-    }
+    date = time.strftime("%Y-%m-%d")
+    return {"machine": describe_machine(), "commit": commit(), "date": date, "load_average": [load]}
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
@@ -80,6 +78,12 @@ def circumstances(record: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores; Python {machine['python']}; commit {record['commit']}; "
         f"{record['date']}; load average before and after: {loads}."
     )
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a table in Markdown."""
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (columns, *rows)]
+    return "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]])
 
 
 def fill(page: str, name: str, text: str) -> None:

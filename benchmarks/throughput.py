@@ -6,14 +6,13 @@ seconds do not include compilation and evaluation. Writes `results/throughput_<d
 accelerator without changes.
 """
 
-import argparse
 import json
 import re
 import statistics
 from typing import Any
 
 import jax
-from record import RESULTS, begin, circumstances, fill, write
+from record import RESULTS, begin, circumstances, fill, make_parser, markdown, write
 
 import ddpg_jax
 from ddpg_jax import PRESETS, Config
@@ -41,12 +40,8 @@ def rate_of(config: Config, group_size: int | None, num_agents: int, seconds: fl
         config = config.replace(total_steps=steps, eval_every=steps, eval_episodes=1, final_episodes=1)
         summary = ddpg_jax.train(config, seeds=num_agents, group_size=group_size, progress=False).summary
         if summary.train_seconds >= seconds:
-            return {
-                "agents": num_agents,
-                "env_steps": steps,
-                "train_seconds": summary.train_seconds,
-                "updates_per_second": summary.updates_per_second,
-            }
+            return {"agents": num_agents, "env_steps": steps, "train_seconds": summary.train_seconds,
+                    "updates_per_second": summary.updates_per_second}  # fmt: skip
         steps = min(10 * steps, int(steps * 1.3 * seconds / summary.train_seconds) + 1)
 
 
@@ -60,19 +55,14 @@ def table(record: dict[str, Any]) -> str:
     """Returns the record as Markdown."""
     cases: dict[str, list[dict[str, Any]]] = record["cases"]
     counts = sorted({point["agents"] for points in cases.values() for point in points})
-    lines = [
-        f"Updates per second of all agents together, medians, on {record['device']}. {circumstances(record)}",
-        "",
-        f"| agents | {' | '.join(cases)} |",
-        f"|---|{'---|' * len(cases)}",
-    ]
+    head = f"Updates per second of all agents together, medians, on {record['device']}. {circumstances(record)}"
     rows = [[f"{count:,}", *(median_rate(points, count) for points in cases.values())] for count in counts]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+    return f"{head}\n\n{markdown(['agents', *cases], rows)}"
 
 
 def main() -> None:
     """Measures in rounds, and writes after each of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES), help="cases (default: all)")
     parser.add_argument("--agents", nargs="*", type=int, default=[1, 8, 32, 256], help="numbers of agents")
     parser.add_argument("--seconds", type=float, default=3.0, help="shortest training that counts (default: 3)")
@@ -82,11 +72,8 @@ def main() -> None:
     ddpg_jax.use_all_cores()
     device = jax.devices()[0].device_kind
     path = RESULTS / f"throughput_{re.sub(r'[^a-z0-9]+', '_', device.lower())}.json"
-    record = begin() | {
-        "device": f"{jax.device_count()} x {device}",
-        "versions": {"jax": jax.__version__},
-        "cases": {name: [] for name in options.only},
-    }
+    record = begin() | {"device": f"{jax.device_count()} x {device}", "versions": {"jax": jax.__version__},
+                        "cases": {name: [] for name in options.only}}  # fmt: skip
     for number in range(0 if options.table else options.rounds):
         for name in options.only:
             for num_agents in options.agents:

@@ -7,11 +7,10 @@ from typing import Any, Literal, cast
 
 from ddpg_jax.algorithm.setup import Setup
 from ddpg_jax.algorithm.types import Hyperparameters
-from ddpg_jax.config import Config
 from ddpg_jax.options import TrainOptions
 from ddpg_jax.results.comparison import Comparison, compare_runs, distinct_names, runs_of
 from ddpg_jax.results.history import History
-from ddpg_jax.sweep import SweptConfig, as_swept, preset_of
+from ddpg_jax.sweep import Configs, as_swept, preset_of
 from ddpg_jax.training import result
 from ddpg_jax.training.devices import pinned_jax_config, use_all_cores_if_not_started, use_compilation_cache
 from ddpg_jax.training.plan import make_plan
@@ -19,9 +18,6 @@ from ddpg_jax.training.progress import make_progress
 from ddpg_jax.training.result import Result
 from ddpg_jax.training.run import train_agents
 from ddpg_jax.training.signals import StopSignals
-
-Configs = Config | str | Sequence[Config | str | SweptConfig]
-"""A configuration, the name of a preset, or a list of either: the configurations of a sweep."""
 
 
 @pinned_jax_config()
@@ -39,7 +35,6 @@ def train(
     devices: int | None = None,
     group_size: int | None = None,
     checkpoint_every: float | None = None,
-    record_every: int | None = None,
     log: Sequence[Literal["tensorboard", "wandb"]] = (),
     verbose: bool = False,
 ) -> Result:
@@ -63,7 +58,6 @@ def train(
         devices: number of devices; default: all.
         group_size: agents that advance together on a device; default: 1 on a CPU.
         checkpoint_every: seconds between checkpoints; default: 60, or longer where they would cost more than 5%.
-        record_every: record every n-th training episode of each agent in `out`.
         log: "tensorboard", "wandb" or both.
         verbose: print a line for every training episode.
 
@@ -75,9 +69,10 @@ def train(
         OSError: if something cannot be written.
         EnvironmentFailedError: if an environment on the host raised an error; with `out`, the agents were saved first.
     """
+    swept = as_swept(config)
     options = TrainOptions(
-        swept=as_swept(config),
-        preset=_preset_name(config),
+        swept=swept,
+        preset=preset_of(swept[0].config),
         seeds=cast(range, seeds),  # a number becomes a range when the options are checked
         seed=seed,
         out=None if out is None else Path(out),
@@ -85,14 +80,13 @@ def train(
         devices=devices,
         group_size=group_size,
         checkpoint_every=checkpoint_every,
-        record_every=record_every,
         log=tuple(log),
         verbose=verbose,
     )
-    note = use_all_cores_if_not_started(len(options.swept) * len(options.seeds))
+    note = use_all_cores_if_not_started(len(swept) * len(options.seeds))
     use_compilation_cache()
     plan = make_plan(options, setup, hyperparameters)
-    shown = make_progress(progress, plan.num_agents * plan.config.total_steps, verbose=verbose)
+    shown = make_progress(progress, plan.num_agents * plan.config.total_steps, plan.num_agents, verbose=verbose)
     if note:
         shown.message(f"note: {note}")
     with StopSignals(ends_process=False) as stop:
@@ -102,17 +96,10 @@ def train(
     return trained
 
 
-def _preset_name(config: Configs) -> str:
-    """Returns the name that a result shows: that of the preset if the first configuration is one, else "custom"."""
-    first = as_swept(config)[0].config
-    return config if isinstance(config, str) else preset_of(first) or "custom"
-
-
 def load(folder: str | Path) -> Result:
     """Returns the result in a run folder that the command, `train(out=...)` or `Result.save` has written.
 
-    Raises:
-        ValueError: if the folder does not hold a finished run, or a file in it is damaged.
+    Raises ValueError if the folder does not hold a finished run, or a file in it is damaged.
     """
     return result.load(Path(folder))
 

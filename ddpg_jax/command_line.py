@@ -24,20 +24,20 @@ POSITIONAL = tyro.conf.Positional
 """Marks a field that is given without its name."""
 
 SYNONYMS = {
-    **dict.fromkeys(("lr", "learning_rate"), "--actor-lr or --critic-lr"),
-    **dict.fromkeys(("total_timesteps", "num_steps", "num_timesteps", "timesteps"), "--total-steps"),
-    **dict.fromkeys(("env", "task", "env_name"), "--env-id"),
-    **dict.fromkeys(("num_agents", "n_agents", "n_seeds", "num_seeds"), "--seeds"),
-    **dict.fromkeys(("buffer_size", "replay_size", "memory_size"), "--replay-capacity"),
-    **dict.fromkeys(("discount", "discount_factor"), "--gamma"),
-    **dict.fromkeys(("hidden_dim", "hidden_size", "layers"), "--hidden-sizes"),
-    **dict.fromkeys(("eval_freq", "eval_interval"), "--eval-every"),
-    **dict.fromkeys(("output", "output_dir", "save_dir", "logdir"), "--out"),
-    "wandb": "--log wandb",
-    "tensorboard": "--log tensorboard",
-    **dict.fromkeys(("gpu", "device", "cuda", "cpu"), "JAX_PLATFORMS=cpu or cuda, or --devices for their number"),
+    "--actor-lr or --critic-lr": "lr learning_rate",
+    "--total-steps": "total_timesteps num_steps num_timesteps timesteps",
+    "--env-id": "env task env_name",
+    "--seeds": "num_agents n_agents n_seeds num_seeds",
+    "--replay-capacity": "buffer_size replay_size memory_size",
+    "--gamma": "discount discount_factor",
+    "--hidden-sizes": "hidden_dim hidden_size layers",
+    "--eval-every": "eval_freq eval_interval",
+    "--out": "output output_dir save_dir logdir",
+    "--log wandb": "wandb",
+    "--log tensorboard": "tensorboard",
+    "JAX_PLATFORMS=cpu or cuda, or --devices for their number": "gpu device cuda cpu",
 }
-"""The options that are meant by the names that other programs use."""
+"""The names by which other programs call what is meant."""
 
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", range: "N|A:B"}
 
@@ -79,8 +79,7 @@ def flags_of(cls: type, sections: Mapping[str, str] | None = None, default: Any 
 def read(flags: Sequence[Flag], arguments: Sequence[str], program: str, description: str) -> dict[str, Any]:
     """Returns the values that a command line gives, unchecked; after `--help` the process ends with status 0.
 
-    Raises:
-        ValueError: names an option that is unknown.
+    A ValueError names an option that is unknown.
     """
     sections: dict[str, dict[str, Any]] = {}
     for flag in flags:
@@ -160,17 +159,16 @@ def _refusal_of(word: str, names: Sequence[str]) -> str:
         return f"unexpected argument {word!r}"
     option = word.partition("=")[0]
     name = option.lstrip("-").replace("-", "_")
-    meant = SYNONYMS.get(name)
-    if meant is None or not {flag.replace("-", "_") for flag in re.findall(r"--([\w-]+)", meant)} <= {*names}:
-        meant = "".join(f"--{near}" for near in difflib.get_close_matches(name, names, n=1)).replace("_", "-")
-    return f"unknown option {option}{f'; did you mean {meant}?' if meant else ''}"
+    meant = [text for text, others in SYNONYMS.items() if name in others.split()
+             and {flag.replace("-", "_") for flag in re.findall(r"--([\w-]+)", text)} <= {*names}]  # fmt: skip
+    meant = meant or [f"--{near}".replace("_", "-") for near in difflib.get_close_matches(name, names, n=1)]
+    return f"unknown option {option}" + "".join(f"; did you mean {each}?" for each in meant)
 
 
 def parse(options: type[T], arguments: Sequence[str] | None, program: str) -> T:
     """Returns the options that a command line gives, checked, as the dataclass whose fields they are.
 
-    Raises:
-        SystemExit: with status 2 and one line on standard error if they are refused, with status 0 after `--help`.
+    If they are refused, the process ends with a line on standard error and status 2; after `--help` with status 0.
     """
     try:
         flags = flags_of(options)

@@ -25,11 +25,15 @@ class Options:
     """Evaluation return that counts as reached (default: the return at which the task is solved, if it defines one)."""
     figure: Path = Path("comparison.png")
     """File of the figure: .png, .pdf or .svg."""
+    overwrite: bool = False
+    """Replace the figure if the file exists."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.figure.suffix not in (".png", ".pdf", ".svg"):
             raise ValueError(f"figure is {self.figure}, but must be a file *.png, *.pdf or *.svg")
+        if self.figure.exists() and not self.overwrite:
+            raise ValueError(f"figure is {self.figure}, but must be a new file, unless --overwrite is given")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

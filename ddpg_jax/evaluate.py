@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,15 +67,17 @@ def evaluate(options: Options) -> list[str]:
     has_table = task.optimal_returns is not None and task.environment.env_id != policies[0].env_id
     starts = task.evaluation_starts(num) if has_table else task.starts_of(options.seed, num)
     known = [([i for i in range(len(policy)) if i not in policy.diverged_agents], policy) for policy in policies]
-    finite = [policy[indices] for indices, policy in known if indices]
-    if not finite:
+    returns = [greedy_returns(policy[indices], task, starts) for indices, policy in known if indices]
+    if not returns:
         raise ValueError(f"run_folder is {folder}, but must have agents that have not diverged")
-    returns = np.concatenate([greedy_returns(policy, task, starts) for policy in finite])
-    lines = describe(returns, task, task.optimum(num) if has_table else None)
-    lost = sorted(policy.agents[index] for policy in policies for index in policy.diverged_agents)
-    if lost:
+    lines = describe(np.concatenate(returns), task, task.optimum(num) if has_table else None)
+    if lost := sorted(policy.agents[index] for policy in policies for index in policy.diverged_agents):
         lines.append(f"left out: agents {', '.join(map(str, lost))}, which diverged in training")
-    return [*lines, *_notes(folder, policies[0])]
+    if (folder / "summary.json").is_file():
+        summary = json.loads((folder / "summary.json").read_bytes())
+        run, final = f"{summary['final_episodes']} episodes in {summary['env_id']}", summary["final_return"]
+        lines.append(f"the run's own summary, {run}: mean {final['mean']:.2f}, IQM {final['iqm']:.2f}")
+    return lines
 
 
 def evaluation_task(policy: Policy, gymnasium: str | None, env_args: tuple[str, ...]) -> Task:
@@ -91,14 +92,11 @@ def evaluation_task(policy: Policy, gymnasium: str | None, env_args: tuple[str, 
     if gymnasium is None:
         return trained_on
     task = make_task(f"gymnasium:{gymnasium}", env_args, policy.config.action_repeat)
-    here, there = trained_on.environment, task.environment
-    sizes = [(env.observation_size, len(env.low)) for env in (here, there)]
-    if sizes[0] != sizes[1] or not np.allclose((here.low, here.high), (there.low, there.high)):
-        raise ValueError(
-            f"gymnasium is {gymnasium!r}, with {there.observation_size} observations and actions from {there.low} to "
-            f"{there.high}, but must have the policies' {here.observation_size} observations, and actions from "
-            f"{here.low} to {here.high}"
-        )
+    text = "{} observations and actions from {} to {}"
+    here, there = ((env.observation_size, env.low, env.high) for env in (trained_on.environment, task.environment))
+    if here[0] != there[0] or len(here[1]) != len(there[1]) or not np.allclose(here[1:], there[1:]):
+        spaces = f"{text.format(*there)}, but must have the policies' {text.format(*here)}"
+        raise ValueError(f"gymnasium is {gymnasium!r}, with {spaces}")
     return task
 
 
@@ -138,16 +136,6 @@ def describe(returns: np.ndarray, task: Task, optimum: np.ndarray | None) -> lis
         numbers = f"mean {short.mean:.2f}, IQM {short.iqm:.2f}, worst {short.largest:.2f}"
         lines.append(f"shortfall to the optimum: {numbers}; {solved}")
     return lines
-
-
-def _notes(folder: Path, policy: Policy) -> Iterator[str]:
-    """Yields what to know about the results: the returns in the run's own summary, and if an average has acted."""
-    if (folder / "summary.json").is_file():
-        summary = json.loads((folder / "summary.json").read_bytes())
-        run, returns = f"{summary['final_episodes']} episodes in {summary['env_id']}", summary["final_return"]
-        yield f"the run's own summary, {run}: mean {returns['mean']:.2f}, IQM {returns['iqm']:.2f}"
-    if policy.config is not None and policy.config.ema_tau < 1:
-        yield f"each agent was evaluated with an average of its actor's weights (ema_tau {policy.config.ema_tau:g})"
 
 
 if __name__ == "__main__":

@@ -47,10 +47,8 @@ SECONDS = Rule("a number of seconds > 0 (at most 1e9)", lambda v: 0 < v <= 1e9)
 COUNT, COUNT_OR_ZERO = count(), count(0)
 SIZES = Rule("whole numbers >= 1 (at most 65536), at most 64 of them",
              lambda v: len(v) <= 64 and all(1 <= size <= 65536 for size in v))  # fmt: skip
-ARGUMENTS = Rule(
-    "words of the form NAME=VALUE, each name once",
-    lambda v: all(word.find("=") > 0 for word in v) and _differ([word.split("=")[0] for word in v]),
-)
+ARGUMENTS = Rule("words of the form NAME=VALUE, each name once",
+                 lambda v: all(word.find("=") > 0 for word in v) and _differ([w.split("=")[0] for w in v]))  # fmt: skip
 NAME = Rule("a name", lambda v: bool(v.strip()))
 FOLDER = Rule("a folder", lambda v: str(v) != "." and "\0" not in str(v))
 
@@ -81,11 +79,13 @@ def kind_of(annotation: Any) -> Kind:
     is_tuple = get_origin(annotation) is tuple
     item = get_args(annotation)[0] if is_tuple else annotation
     choices = get_args(item) if get_origin(item) is Literal else ()
-    if rule is None:
+    if rule is None and choices:
+        named = f"{'some' if is_tuple else 'one'} of {', '.join(choices)}{', each once' if is_tuple else ''}"
+        rule = Rule(named, lambda v: not is_tuple or _differ(v))
+    elif rule is None:
         noun = _NOUNS.get(item, "value")
         text = "True or False" if item is bool else f"{noun}s" if is_tuple else f"a {noun}"
-        named = f"{'some' if is_tuple else 'one'} of {', '.join(choices)}{', each once' if is_tuple else ''}"
-        rule = Rule(named if choices else text, lambda v: not (is_tuple and choices) or _differ(v))
+        rule = Rule(text, lambda v: True)
     return Kind(Literal if choices else item, is_tuple, optional, choices, rule)
 
 
@@ -110,10 +110,8 @@ def descriptions(cls: type) -> dict[str, str]:
 def checked(name: str, value: Any, annotation: Any) -> Any:
     """Returns a field's value in the field's own type: a whole float for an int becomes one, a list a tuple.
 
-    Scalars and vectors of NumPy and JAX count as numbers and lists.
-
-    Raises:
-        ValueError: names the field, the value and the rule.
+    Scalars and vectors of NumPy and JAX count as numbers and lists. A ValueError names the field, the value and the
+    rule.
     """
     kind, value = kind_of(annotation), _plain(value)
     if value is None and kind.optional:

@@ -5,17 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ddpg_jax.config import ANNOTATIONS
-from ddpg_jax.fields import (
-    COUNT,
-    COUNT_OR_ZERO,
-    FOLDER,
-    LARGEST_COUNT,
-    SECONDS,
-    Rule,
-    check_fields,
-    count,
-    format_value,
-)
+from ddpg_jax.fields import COUNT_OR_ZERO, FOLDER, LARGEST_COUNT, SECONDS, Rule, check_fields, count, format_value
 from ddpg_jax.sweep import SweptConfig
 
 MAX_AGENTS = 1_000_000
@@ -42,12 +32,9 @@ class TrainOptions:
     devices: Annotated[int | None, count(1, 1024)] = None
     """Number of devices to use (default: all accelerators, or a core per agent)."""
     group_size: Annotated[int | None, count(1, MAX_AGENTS)] = None
-    """Agents that advance together on a device (default: 1 on a CPU, 4 where environments step on the host, up to 256
-    elsewhere)."""
+    """Agents that advance together on a device (default: 1 on a CPU, 4 with host environments, else up to 256)."""
     checkpoint_every: Annotated[float | None, SECONDS] = None
     """Seconds between checkpoints (default: 60, or longer where they would cost more than 5% of the run)."""
-    record_every: Annotated[int | None, COUNT] = None
-    """Record every n-th training episode of each agent in rollouts/ (default: none)."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Also log evaluations to TensorBoard (in the run folder) or W&B (configured by its WANDB_* variables)."""
     verbose: bool = False
@@ -65,7 +52,7 @@ class TrainOptions:
     def require_same_run(self, earlier: "TrainOptions") -> None:
         """Refuses, by ValueError, options that would make a resumed run another one than the earlier run was.
 
-        A larger total_steps is allowed, and whatever no result depends on. In both, configurations are resolved.
+        A larger total_steps is allowed, and whatever no result depends on. Both have resolved configurations.
         """
         for name in ("out", "seeds", "seed", "group_size"):
             require_equal(name, getattr(self, name), getattr(earlier, name), self.out)
@@ -82,7 +69,7 @@ class TrainOptions:
 def require_equal(name: str, value: Any, earlier: Any, folder: Path | None) -> None:
     """Refuses a value that differs from that of the run that is resumed."""
     if value != earlier:
-        raise ValueError(
-            f"{name} is {format_value(value)}, but must be {format_value(earlier)}, as in {folder}: a resumed run may "
-            f"change only total_steps, devices, checkpoints, recording and logging"
+        rule = (
+            f"{format_value(earlier)}, as in {folder}: a resumed run may change only total_steps, devices, checkpoints"
         )
+        raise ValueError(f"{name} is {format_value(value)}, but must be {rule} and logging")

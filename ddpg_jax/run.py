@@ -1,13 +1,16 @@
 """`python -m ddpg_jax.run`: trains many agents and leaves a run folder."""
 
 import inspect
+import shlex
 import signal
 import sys
 import time
+import traceback
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 _STARTED = time.perf_counter()
 
@@ -19,10 +22,15 @@ from ddpg_jax.command_line import Flag, flags_of, refuse
 from ddpg_jax.config import ANNOTATIONS, SECTIONS, Config
 from ddpg_jax.fields import FOLDER, checked, count
 from ddpg_jax.options import MAX_AGENTS, TrainOptions, require_equal
-from ddpg_jax.presets import SOURCES, preset
-from ddpg_jax.sweep import COMMON, SweptConfig, as_swept, expand
-from ddpg_jax.training.command import run_command
+from ddpg_jax.presets import SOURCES, preset, tuning_note
+from ddpg_jax.sweep import COMMON, as_swept, expand, preset_of
 from ddpg_jax.training.output import ignore_broken_pipe
+from ddpg_jax.training.signals import StopSignals
+
+if TYPE_CHECKING:
+    from ddpg_jax.training.plan import Plan
+    from ddpg_jax.training.result import Result
+    from ddpg_jax.training.run_folder import RunFolder
 
 PROGRAM = "python -m ddpg_jax.run"
 
@@ -35,6 +43,8 @@ class Options(TrainOptions):
     """
 
     preset: str = "pendulum"
+    config: Path | None = None
+    """JSON file with fields of a configuration, which take a preset's place (default: none)."""
     fail_on_divergence: bool = False
     """End with status 1 if any agent diverges; without it, only if all do."""
     plan: bool = False
@@ -64,33 +74,42 @@ RESUME = Flag("resume", Annotated[Path | None, FOLDER],
 
 
 def read(arguments: Sequence[str], cls: type[Options] = Options, program: str = PROGRAM) -> dict[str, Any]:
-    """Returns the values that a command line gives; its help shows the defaults of the preset that it names.
+    """Returns the values that a command line gives; its help shows the defaults of the preset or file that it names.
 
-    Raises:
-        ValueError: names an option that is unknown, or the preset.
+    Raises ValueError for an option that is unknown, and for the help of a preset or file that cannot be used.
     """
     others = [word for word in arguments if word not in ("-h", "--help")]
-    name = read(others, cls, program).get("preset", "pendulum") if len(others) < len(arguments) else "pendulum"
-    defaults = cls(swept=as_swept(name), preset=name)
+    base = _base(read(others, cls, program) if len(others) < len(arguments) else {})
+    defaults = cls(swept=as_swept(base), preset=preset_of(base))
     flags = flags_of(cls, {"preset": "Run", "sweep": "Sweep", "per_task": "Cluster"}, defaults)
     resume = [RESUME] if cls is Options else []
-    flags = [*flags[:1], *resume, *flags[1:], *flags_of(Config, SECTIONS, defaults.swept[0].config)]
+    flags = [*flags[:1], *resume, *flags[1:], *flags_of(Config, SECTIONS, base)]
     listed = "\n".join(f"  {name}: {source}" for name, source in SOURCES.items())
     return command_line.read(flags, arguments, program, f"{inspect.cleandoc(cls.__doc__ or '')}\n\nPresets:\n{listed}")
+
+
+def _base(given: dict[str, Any]) -> Config:
+    """Returns the configuration that the other options change: that of a file, or a preset."""
+    path = checked("config", given.get("config"), Path | None)
+    if path is None:
+        return preset(given.get("preset", "pendulum"))
+    for other in ("preset", "resume"):
+        if given.get(other) is not None:
+            raise ValueError(f"config is {path}, but must not be given with {other}")
+    return Config.from_json(path)
 
 
 def make_options(given: dict[str, Any], cls: type[OptionsT]) -> OptionsT:
     """Returns the options that `read` has read, checked, with the configurations that they result in.
 
-    Raises:
-        ValueError: names the option, its value and the rule.
+    A ValueError names the option, its value and the rule.
     """
     fields = {name: value for name, value in given.items() if name in ANNOTATIONS}
     own = {name: value for name, value in given.items() if name not in ANNOTATIONS and name != "resume"}
+    base = _base(given)
     if given.get("resume") is not None:
         return _resumed(checked("resume", given["resume"], RESUME.annotation), fields, own, cls)
-    config = preset(given.get("preset", "pendulum")).replace(**fields)
-    return _expanded(cls(swept=as_swept(config), **own), fields)
+    return _expanded(cls(swept=as_swept(base.replace(**fields)), **{"preset": preset_of(base)} | own), fields)
 
 
 def _expanded(options: OptionsT, fields: Iterable[str]) -> OptionsT:
@@ -110,14 +129,14 @@ def _resumed(folder: Path, fields: dict[str, Any], own: dict[str, Any], cls: typ
     from ddpg_jax.training.run_folder import read_config, swept_configs  # here, so that `--help` need not wait for JAX
 
     saved = read_config(folder)
-    names = ("preset", "seed", "group_size", "checkpoint_every", "record_every", "log")
+    names = ("preset", "seed", "group_size", "checkpoint_every", "log")
     try:
         earlier = cls(swept=swept_configs(saved), seeds=range(*saved["seeds"]), out=folder, resume=True,
                       **{name: saved[name] for name in names if name in saved})  # fmt: skip
     except (ValueError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'} cannot be read: {error}") from None
     require_equal("preset", own.get("preset", earlier.preset), earlier.preset, folder)
-    swept = tuple(SweptConfig(each.values, each.config.replace(**fields)) for each in earlier.swept)
+    swept = tuple(each._replace(config=each.config.replace(**fields)) for each in earlier.swept)
     options = replace(earlier, swept=swept, **own)
     options = _expanded(options, fields) if options.sweep else options
     options.require_same_run(earlier)
@@ -142,10 +161,112 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*registry.listed(), sep="\n", flush=True)
         return 0
     try:
-        return run_command(options, words, started=_STARTED, plan_only=options.plan, quiet=options.quiet,
-                           fail_on_divergence=options.fail_on_divergence)  # fmt: skip
+        return execute(options, words)
     except ValueError as error:
         refuse(str(error), PROGRAM)
+
+
+def execute(options: Options, words: Sequence[str]) -> int:
+    """Trains what the options of a command line say, or prints the plan; returns the exit status.
+
+    Raises ValueError if the run is not possible; nothing has been left behind.
+    """
+    with StopSignals(ends_process=True) as stop:
+        # JAX is imported from here on, so that a mistake in the options is told at once.
+        from ddpg_jax.training import devices
+        from ddpg_jax.training.plan import make_plan
+        from ddpg_jax.training.run_folder import fresh_folder
+
+        devices.use_all_cores(options.devices)
+        devices.use_compilation_cache()
+        devices.require_platform()
+        # A cache on a full or read-only disk, or an entry that a kill has cut short, costs time, no more.
+        warnings.filterwarnings("ignore", message="Error .* persistent compilation cache entry")
+        with devices.pinned_jax_config():
+            plan = make_plan(replace(options, out=options.out or fresh_folder(options)))
+            if not options.plan:
+                return _train(plan, options, words, stop)
+            print(*plan.lines(), *plan.memory_lines(), sep="\n")
+            return 0
+
+
+def _train(plan: "Plan", options: Options, words: Sequence[str], stop: StopSignals) -> int:
+    """Trains, and shows the result; returns the exit status."""
+    import jax
+
+    from ddpg_jax.training.devices import unused_gpu
+    from ddpg_jax.training.progress import make_progress
+    from ddpg_jax.training.run import EnvironmentFailedError, train_agents
+    from ddpg_jax.training.stopwatch import Stopwatch
+
+    total_steps, verbose = plan.num_agents * plan.config.total_steps, options.verbose
+    progress = make_progress(not options.quiet, total_steps, plan.num_agents, verbose=verbose)
+    notes = (unused_gpu(plan.setups[0].placement.platform), tuning_note(options.preset, plan.config))
+    for line in (*plan.lines(), *(f"note: {note}" for note in notes if note)):
+        progress.message(line)
+    folders: list[RunFolder] = []
+
+    def advice() -> str:
+        """Returns the last words of a process that is ended at once."""
+        if folders and not (folders[0].path / "config.json").exists():
+            folders[0].leave()
+        if not folders or not folders[0].path.exists():
+            return "nothing has been written"
+        resume = [sys.orig_argv[0], "-m", "ddpg_jax.run", "--resume", str(folders[0].path)]
+        return f"resume with: {shlex.join(resume)}"
+
+    stop.advice = advice
+    command = [Path(sys.executable).name, "-m", "ddpg_jax.run", *words]
+    watch = Stopwatch(started=_STARTED)
+    try:
+        result = train_agents(plan, stop=stop, progress=progress, command=command, opened=folders.append, watch=watch)
+    except ValueError as error:
+        if _is_refusal(error):
+            raise
+        raise RuntimeError(f"training has failed; {advice()}") from error
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError, EnvironmentFailedError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "there is not enough memory"
+        print(f"error: {reason}; {advice()}", file=sys.stderr)
+        return 1
+    if not result.summary.complete:
+        number = stop.number or signal.SIGTERM
+        step = f"{result.history.env_steps:,}"
+        print(f"stopped by {signal.Signals(number).name} at step {step}; {advice()}", file=sys.stderr)
+        return 128 + number
+    if not options.quiet:
+        _show(result)
+    return _status(result, options.fail_on_divergence)
+
+
+def _is_refusal(error: ValueError) -> bool:
+    """Returns whether a check of this package has raised an error, and not a library or the user's own code."""
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    return str(innermost.f_globals.get("__name__")).startswith("ddpg_jax.")
+
+
+def _show(result: "Result") -> None:
+    """Prints the result as tables."""
+    from rich.console import Console
+
+    from ddpg_jax.results import console
+
+    screen = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, force_terminal=sys.stdout.isatty())
+    if result.summary.configs:
+        screen.print(console.ranking_table(result.summary), console.conclusion(result.summary), sep="\n")
+    screen.print(console.result_table(result.summary, str(result.folder)))
+    screen.print(f"see the agents act: {shlex.join(['python', '-m', 'ddpg_jax.render', str(result.folder)])}")
+
+
+def _status(result: "Result", fail_on_divergence: bool) -> int:
+    """Returns the exit status of a finished run; where diverged agents make it 1, prints a line that says so."""
+    diverged, num_agents = result.summary.diverged, result.summary.num_agents
+    if not diverged or (len(diverged) < num_agents and not fail_on_divergence):
+        return 0
+    named = ", ".join(f"{agent} at step {step:,}" for agent, step in diverged.items())
+    print(f"error: {len(diverged)} of {num_agents} agents diverged: {named}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -35,18 +35,13 @@ def label(values: Mapping[str, Any]) -> str:
 
 
 Configs = Config | str | Sequence[Config | str | SweptConfig]
-"""A configuration, the name of a preset, or a list of them."""
+"""A configuration, the name of a preset, or a list of them: the configurations of a sweep."""
 
 
-def _preset_of(config: Config) -> str | None:
-    same = (name for name, other in PRESETS.items() if all(getattr(other, f) == getattr(config, f) for f in _AGENT))
-    return next(same, None)
-
-
-def preset_of(configs: Configs) -> str:
+def preset_of(config: Config) -> str:
     """Returns the preset that a configuration is, apart from task, steps and evaluations; "custom" if it is not one."""
-    names = {_preset_of(each.config) for each in as_swept(configs)}
-    return names.pop() or "custom" if len(names) == 1 else "custom"
+    same = (name for name, other in PRESETS.items() if all(getattr(other, f) == getattr(config, f) for f in _AGENT))
+    return next(same, "custom")
 
 
 def _config_of(given: Any) -> Config:
@@ -70,11 +65,10 @@ def as_swept(configs: Configs | SweptConfig) -> tuple[SweptConfig, ...]:
     if len(set(found)) < len(found):
         raise ValueError("config has equal configurations, but must have each of them once")
     names = [name for name in _AGENT if len({getattr(config, name) for config in found}) > 1]
-    presets = [_preset_of(config) for config in found]
-    if names and None not in presets:
-        values: list[dict[str, Any]] = [{"preset": name} for name in presets]
-    else:
-        values = [{name: getattr(config, name) for name in names} for config in found]
+    presets = [preset_of(config) for config in found]
+    values: list[dict[str, Any]] = [{name: getattr(config, name) for name in names} for config in found]
+    if names and "custom" not in presets:
+        values = [{"preset": name} for name in presets]
     return tuple(each if isinstance(each, SweptConfig) else SweptConfig(own, config)
                  for each, own, config in zip(given, values, found, strict=True))  # fmt: skip
 
@@ -82,16 +76,13 @@ def as_swept(configs: Configs | SweptConfig) -> tuple[SweptConfig, ...]:
 def expand(
     sweeps: Sequence[str], samples: int | None, seed: int, make_config: Callable[[dict[str, Any]], Config]
 ) -> tuple[SweptConfig, ...]:
-    """Returns the configurations of the whole grid, or `samples` of them drawn at random.
+    """Returns the configurations of the whole grid, or `samples` of them drawn at random; raises ValueError.
 
     Args:
         sweeps: "field=value,value,…", "field=uniform:low,high" or "field=loguniform:low,high" each.
         samples: number of configurations of a random search; None: the grid.
         seed: of the random search.
         make_config: returns the configuration with some values changed.
-
-    Raises:
-        ValueError: names the sweep, the value and the rule.
     """
     axes: dict[str, Any] = dict(map(_axis, sweeps))
     if len(axes) < len(sweeps):

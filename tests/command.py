@@ -29,10 +29,7 @@ class Outcome(NamedTuple):
 def start(
     *words: object, folder: Path, largest_file: int | None = None, module: str = "run", **variables: str
 ) -> subprocess.Popen:
-    """Starts a command in the given folder, with further environment variables.
-
-    With `largest_file`, in bytes, writing more into a file fails as on a full disk.
-    """
+    """Starts a command in a folder, with more environment variables; files have at most `largest_file` bytes."""
     arguments = [*map(str, words)]
     if module == "run" and "--resume" not in arguments:
         arguments = [*SMALL, *arguments]

@@ -24,7 +24,6 @@ SMALL = ("--hidden-sizes", "8", "--batch-size", "8", "--replay-capacity", "500",
         ("--per-task 0", "per_task is 0, but must be a whole number >= 1"),
         ("--gamma 2", "gamma is 2, but must be a number in [0, 1]"),
         ("--resume here", "unknown option --resume"),
-        ("--num-agents 3", "unknown option --num-agents; did you mean --seeds?"),
     ],
 )
 def test_bad_option_is_refused_in_one_line(line, message, capsys):
@@ -44,9 +43,9 @@ def test_folder_that_is_not_new_is_refused_and_left_alone(tmp_path, capsys):
 
 
 def test_options_reach_the_tasks_as_words():
-    line = ["--preset", "keras", "--hidden-sizes", "8", "16", "--sweep", "tau=0.1,0.2", "--sweep=noise=ou,gaussian",
+    line = ["--verbose", "--hidden-sizes", "8", "16", "--sweep", "tau=0.1,0.2", "--sweep=noise=ou,gaussian",
             "--env-args", "a=1", "b=-2", "--actor-lr", "1e-3", "--noise-reset", "--no-adam-eps-hat", "--log", "none",
-            "--max-episode-steps", "None", "--seeds", "2:5"]  # fmt: skip
+            "--max-episode-steps", "None", "--seeds", "2:5", "--config", "best.json"]  # fmt: skip
     given = run.read(line)
     assert run.read(to_words(given)) == given
 

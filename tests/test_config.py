@@ -11,7 +11,7 @@ import pytest
 
 from ddpg_jax.config import Config
 from ddpg_jax.fields import annotations, checked, format_value, from_text
-from ddpg_jax.presets import GIST, KERAS, PRESETS, preset, tuning_note
+from ddpg_jax.presets import GIST, KERAS, PRESETS, tuning_note
 
 NOT_NUMBERS = ["1", True, [1.0], math.inf, -math.inf, math.nan]
 NOT_WHOLE = [2.5, *NOT_NUMBERS]
@@ -78,8 +78,7 @@ def test_every_field_has_its_rule_here():
     [
         ("total_steps", [1, 2**31 - 1]), ("max_episode_steps", [None, 1]), ("hidden_sizes", [(), (65536,), (8, 8)]),
         ("critic_hidden_sizes", [None, ()]), ("actor_final_init", [None, 1e-30, 1e30]), ("actor_dropout", [0, 0.999]),
-        ("lr_decay", [1e-9, 1]), ("critic_l2", [0, 1e30]), ("gamma", [0, 1]), ("noise_mean", [-5, 1e30]),
-        ("learning_starts", [0, 50_000]),
+        ("lr_decay", [1e-9, 1]), ("gamma", [0, 1]), ("noise_mean", [-5, 1e30]), ("learning_starts", [0, 50_000]),
     ],
 )  # fmt: skip
 def test_ends_of_the_rule_are_accepted(field, values):
@@ -152,16 +151,35 @@ def test_numbers_of_episodes_depend_on_where_environments_step():
     assert Config(final_episodes=4).resolved(on_host=True) == Config(eval_episodes=8, final_episodes=4)
 
 
-def test_missing_fields_have_their_default_and_unknown_fields_are_refused_by_name():
-    assert Config.from_dict({"gamma": 0.5}) == Config(gamma=0.5)
-    with pytest.raises(ValueError, match=r"^learning_rate is not a field of the configuration; known are env_id, "):
-        Config.from_dict({"gamma": 0.5, "learning_rate": 1e-3})
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"gamma": 2}', "gamma is 2, but must be a number in [0, 1]"),
+        ('{"learning_rate": 1e-3}', "learning_rate is not a field of the configuration; known are env_id, "),
+        ('{"batch_size": 100, "replay_capacity": 8}', "replay_capacity is 8, but must be at least batch_size, 100"),
+        ("[0.9]", "it must be an object with fields of the configuration"),
+        ("{'gamma'", "Expecting property name"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_file_that_is_not_a_configuration_is_refused_with_its_name_and_the_field(tmp_path, text, message):
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{path} is not a configuration: {message}')}"):
+        Config.from_json(path)
+
+
+def test_fields_that_are_missing_in_a_file_have_their_default(tmp_path):
+    (tmp_path / "config.json").write_text('{"gamma": 0.5, "hidden_sizes": [8]}')
+    assert Config.from_json(str(tmp_path / "config.json")) == Config(gamma=0.5, hidden_sizes=(8,))
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_preset_survives_json_and_the_command_line(name):
+def test_preset_survives_json_and_the_command_line(name, tmp_path):
     config = PRESETS[name]
-    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    config.to_json(tmp_path / "config.json")
+    assert Config.from_json(tmp_path / "config.json") == config
     for field, annotation in annotations(Config).items():
         value = getattr(config, field)
         assert checked(field, from_text(format_value(value).split(), annotation), annotation) == value
@@ -170,12 +188,6 @@ def test_preset_survives_json_and_the_command_line(name):
 def test_first_update_waits_for_a_minibatch_where_none_is_drawn_twice():
     assert (GIST.first_update, KERAS.first_update) == (1024, 1)
     assert Config(num_envs=4, eval_every=4, learning_starts=10).loop_steps(10) == 3
-
-
-def test_unknown_preset_is_refused_by_name():
-    assert preset("keras") is KERAS
-    with pytest.raises(ValueError, match=r"^preset is 'kreas', but must be one of pendulum, keras, gist, "):
-        preset("kreas")
 
 
 def test_preset_that_is_tuned_for_another_task_says_so():

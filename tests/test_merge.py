@@ -56,17 +56,12 @@ def test_sweep_over_shapes_is_merged(tmp_path):
 
 def test_runs_that_do_not_belong_together_are_refused_by_name(runs, tmp_path, capsys):
     other = train(SMALL.replace(tau=0.5), range(2, 3), tmp_path / "other")
-    for folder, message in ((other, "tau"), (str(tmp_path), "is not the folder of a run"),
-                            (runs[4, 5], "are 4:5, but must begin at 2"),
-                            (runs[0, 3], "are 0:3, but must begin at 2")):  # fmt: skip
-        assert merge.main([runs[0, 2], folder, "--out", str(tmp_path / "all")]) == 2
+    for folder, out, message in ((other, "all", "tau"), (str(tmp_path), "all", "is not the folder of a run"),
+                                 (runs[4, 5], "all", "are 4:5, but must begin at 2"),
+                                 (runs[0, 3], "all", "are 0:3, but must begin at 2"),
+                                 (runs[2, 3], "other", "must be a new or an empty folder")):  # fmt: skip
+        assert merge.main([runs[0, 2], folder, "--out", str(tmp_path / out)]) == 2
         err = capsys.readouterr().err
         assert message in err
         assert len(err.splitlines()) == 1
     assert not (tmp_path / "all").exists()
-
-
-def test_folder_must_be_new(runs, tmp_path, capsys):
-    (tmp_path / "mine").write_text("mine")
-    assert merge.main([runs[0, 2], "--out", str(tmp_path)]) == 2
-    assert "must be a new or an empty folder" in capsys.readouterr().err

@@ -19,14 +19,10 @@ LONG = ("--seeds", 2, "--total-steps", 100_000_000, "--eval-every", 100_000_000)
 # Signals
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1,
-                                                                    signal.SIGXCPU)),
-    ],
-)  # fmt: skip
+OTHERS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)])
 def test_signal_ends_a_run_after_its_chunk_with_a_checkpoint_and_the_command_that_resumes_it(tmp_path, number):
     process = start("--out", "run", *LONG, "--checkpoint-every", 0.2, folder=tmp_path)
     wait_for(lambda: checkpoints(tmp_path / "run"))
@@ -34,10 +30,8 @@ def test_signal_ends_a_run_after_its_chunk_with_a_checkpoint_and_the_command_tha
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert f"{number.name}: stopping after the current chunk" in out
-    found = re.fullmatch(
-        rf"stopped by {number.name} at step ([\d,]+); resume with: \S+ -m ddpg_jax.run --resume run\n", err
-    )
-    assert found, err
+    line = rf"stopped by {number.name} at step ([\d,]+); resume with: \S+ -m ddpg_jax.run --resume run\n"
+    assert (found := re.fullmatch(line, err)), err
     description, _ = read_arrays(checkpoints(tmp_path / "run")[-1])
     assert description["env_steps"] == int(found[1].replace(",", ""))
 
@@ -133,6 +127,38 @@ def test_environment_that_fails_leaves_a_checkpoint_of_the_last_whole_step(gymca
     assert (gymcases / "run/summary.json").exists()
 
 
+def test_error_in_the_users_code_keeps_its_traceback_and_names_the_folder(tmp_path):
+    """The checks before training trace `step` twice, so the third time is when it is compiled."""
+    (tmp_path / "mine.py").write_text("""
+import itertools
+import jax.numpy as jnp
+from ddpg_jax import Environment, Step
+
+calls = itertools.count(1)
+
+def step(key, state, action):
+    if next(calls) > LAST:
+        raise ValueError("no such road")
+    return state, Step(jnp.zeros(1), action[0], jnp.bool_(False), jnp.bool_(False))
+
+def make(last: int = 0):
+    global LAST
+    LAST = last
+    return Environment("mine", 1, (-1.0,), (1.0,), 20, lambda key: (jnp.zeros(()), jnp.zeros(1)), step)
+""")
+    words = ("--env-id", "mine:make", "--out", "run", "--seeds", 1)
+    status, _, err = execute(*words, "--env-args", "last=2", folder=tmp_path)
+    assert status == 1
+    assert '/mine.py", line 10, in step' in err
+    assert "ValueError: no such road" in err
+    assert re.search(r"training has failed; resume with: \S+ -m ddpg_jax.run --resume run$", err)
+    status, _, err = execute(*words[:-3], "other", "--seeds", 1, "--env-args", "last=0", folder=tmp_path)
+    assert status == 2
+    assert err.startswith("error: step of 'mine' raises ValueError: no such road, but must return")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "other").exists()
+
+
 # Settings of the user's
 
 
@@ -201,7 +227,7 @@ def test_terminal_that_cannot_show_everything_is_shown_ascii(tmp_path):
 
 @pytest.mark.slow
 def test_killed_runs_end_in_the_same_bits():
-    """A shorter form of `benchmarks/kill_and_resume.py`, which kills twenty times."""
+    """This is a shorter form of the benchmark, which kills twenty times."""
     script = REPOSITORY / "benchmarks/kill_and_resume.py"
     command = [sys.executable, str(script), "--small", "--kills", "3", "--kills-per-run", "3"]
     process = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=500)

@@ -58,12 +58,6 @@ def test_random_search_draws_different_configurations_within_their_bounds():
     assert found != values_of(*sweeps, samples=30, seed=1)
 
 
-def drawn(*sweeps, samples):
-    """The values of the first field in a random search."""
-    base = Config()
-    return [next(iter(each.values.values())) for each in expand(sweeps, samples, 0, lambda changes: base)]
-
-
 def assert_frequencies(counts, shares):
     """Checks counts against the shares of a multinomial distribution, within five standard deviations."""
     total = sum(counts)
@@ -79,20 +73,20 @@ def assert_frequencies(counts, shares):
     ],
 )
 def test_whole_numbers_are_drawn_alike_or_evenly_over_the_magnitudes(distribution, shares):
-    found = drawn(f"n_step={distribution}", "tau=uniform:0.1,1", samples=2000)
+    found = [values["n_step"] for values in values_of(f"n_step={distribution}", "tau=uniform:0.1,1", samples=2000)]
     assert {*found} == {*range(1, len(shares) + 1)}
     assert_frequencies([found.count(k) for k in range(1, len(shares) + 1)], shares)
 
 
 @pytest.mark.parametrize(
-    ("sweep", "transform"),
+    ("field", "distribution", "transform"),
     [
-        ("gamma=uniform:0.99,0.9999", lambda gamma: (gamma - 0.99) / 0.0099),
-        ("actor_lr=loguniform:1e-6,1", lambda lr: math.log10(lr) / 6 + 1),
+        ("gamma", "uniform:0.99,0.9999", lambda gamma: (gamma - 0.99) / 0.0099),
+        ("actor_lr", "loguniform:1e-6,1", lambda lr: math.log10(lr) / 6 + 1),
     ],
 )
-def test_ranges_are_drawn_evenly_and_finely(sweep, transform):
-    found = drawn(sweep, samples=800)
+def test_ranges_are_drawn_evenly_and_finely(field, distribution, transform):
+    found = [values[field] for values in values_of(f"{field}={distribution}", samples=800)]
     assert len(set(found)) == 800
     counts, _ = np.histogram([transform(value) for value in found], bins=8, range=(0, 1))
     assert_frequencies(counts.tolist(), [1 / 8] * 8)
@@ -148,8 +142,10 @@ def test_presets_are_known_by_their_names():
     swept = as_swept(["pendulum", PRESETS["td3"].replace(**same), PRESETS["gist"].replace(**same)])
     assert [each.values for each in swept] == [{"preset": "pendulum"}, {"preset": "td3"}, {"preset": "gist"}]
     assert [each.values for each in as_swept([KERAS, KERAS.replace(tau=0.5)])] == [{"tau": KERAS.tau}, {"tau": 0.5}]
-    assert preset_of("keras") == preset_of(KERAS.replace(total_steps=100, env_id="brax:ant")) == "keras"
-    assert preset_of(KERAS.replace(tau=0.5)) == preset_of([KERAS, KERAS.replace(tau=0.5)]) == "custom"
+    assert {name: preset_of(config.replace(env_id="brax:ant")) for name, config in PRESETS.items()} == {
+        name: name for name in PRESETS
+    }
+    assert preset_of(KERAS.replace(tau=0.5)) == "custom"
 
 
 @pytest.mark.parametrize(

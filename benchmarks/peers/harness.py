@@ -11,7 +11,6 @@ import os
 import resource
 import sys
 import time
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -22,40 +21,26 @@ START_STEPS = 5
 """Steps after which a peer counts as started; they include the first updates."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of a script."""
-
-    agents: int
-    seed: int
-    seconds: float
-    """Length of the timed window, in seconds."""
-    matmul_dtype: str
-    env_id: str
-    """The last two are for this project only."""
-
-
-def options() -> Options:
-    """Returns the options on the command line."""
+def options() -> argparse.Namespace:
+    """Returns the options on the command line; the last two are for this project only."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--agents", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of the timed window")
     parser.add_argument("--matmul-dtype", default="float32")
     parser.add_argument("--env-id", default="Pendulum-v1")
-    return Options(**vars(parser.parse_args()))
+    return parser.parse_args()
 
 
 class Meter:
     """Counts steps from the interpreter's start to the end of the timed window."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.steps = options, 0
         self.started = float(os.environ.get("PEER_STARTED", time.time()))
         self.startup_seconds: float | None = None
-        self.steps = 0
-        self._window: tuple[float, int] | None = None
-        self._end: tuple[float, int] | None = None
+        self._window: list[tuple[float, int]] = []
+        """The clock and the steps at the beginning of the timed window, and at the last step."""
 
     def ready(self) -> None:
         """Marks the end of the start: nothing is left to compile."""
@@ -64,20 +49,17 @@ class Meter:
     def advanced(self, steps: int = 1) -> bool:
         """Counts steps of each agent; returns True when the measurement is complete."""
         self.steps += steps
-        now = time.perf_counter()
         if self.startup_seconds is None and self.steps >= START_STEPS:
             self.ready()
-        if self._window is None:
-            if self.steps >= WARM_UP_STEPS:
-                self._window = now, self.steps
-        else:
-            self._end = now, self.steps
-        return self._end is not None and now - self._window[0] >= self.options.seconds if self._window else False
+        if self.steps >= WARM_UP_STEPS:
+            self._window = [*self._window[:1], (time.perf_counter(), self.steps)]
+        return len(self._window) == 2 and self._window[1][0] - self._window[0][0] >= self.options.seconds
 
     def report(self, versions: dict[str, str]) -> None:
         """Prints the measurements."""
+        (start, before), (end, after) = self._window
         result = {
-            "steps_per_second": self._rate() * self.options.agents,
+            "steps_per_second": (after - before) / (end - start) * self.options.agents,
             "startup_seconds": self.startup_seconds,
             "peak_megabytes": peak_megabytes(),
             "steps": self.steps,
@@ -85,11 +67,6 @@ class Meter:
             "versions": versions,
         }
         print(MARK + json.dumps(result), flush=True)
-
-    def _rate(self) -> float:
-        if self._window is None or self._end is None:
-            return float("nan")
-        return (self._end[1] - self._window[1]) / (self._end[0] - self._window[0])
 
 
 def versions(*names: str) -> dict[str, str]:

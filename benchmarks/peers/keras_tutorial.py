@@ -14,7 +14,7 @@ import gymnasium
 import keras
 import numpy as np
 import tensorflow as tf
-from harness import Meter, Options, options, versions
+from harness import Meter, options, versions
 from keras import layers
 
 UPPER_BOUND = 2.0
@@ -114,16 +114,16 @@ def tf_variables(model: keras.Model) -> list[tf.Variable]:
     return [variable.value for variable in model.variables]
 
 
-def main(options: Options) -> None:
-    meter = Meter(options)
-    keras.utils.set_random_seed(options.seed)
+def main() -> None:
+    meter = Meter(options())
+    keras.utils.set_random_seed(meter.options.seed)
     environment = gymnasium.make("Pendulum-v1")
     agent, buffer, noise = Agent(), Buffer(), Noise()
     pairs = [
         (tf_variables(agent.target_actor), tf_variables(agent.actor)),
         (tf_variables(agent.target_critic), tf_variables(agent.critic)),
     ]
-    state, _ = environment.reset(seed=options.seed)
+    state, _ = environment.reset(seed=meter.options.seed)
     done = enough = False
     while not enough:
         greedy = tf.squeeze(agent.actor(tf.expand_dims(tf.convert_to_tensor(state), 0))).numpy()
@@ -140,4 +140,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(options())
+    main()

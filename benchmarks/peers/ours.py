@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from harness import Meter, Options, options, versions
+from harness import Meter, options, versions
 
 import ddpg_jax
 from ddpg_jax.environments.registry import task_of
@@ -13,17 +13,17 @@ from ddpg_jax.training.setup_factory import make_hyperparameters, make_setup
 from ddpg_jax.training.trainer import Trainer, agent_keys
 
 
-def main(options: Options) -> None:
-    meter = Meter(options)
+def main() -> None:
+    meter = Meter(options())
     use_all_cores()
     use_compilation_cache()
-    config = ddpg_jax.PRESETS["keras"].replace(matmul_dtype=options.matmul_dtype, env_id=options.env_id)
+    config = ddpg_jax.PRESETS["keras"].replace(matmul_dtype=meter.options.matmul_dtype, env_id=meter.options.env_id)
     task = task_of(config)
-    hyperparameters = jax.tree.map(lambda x: np.full(options.agents, x, np.float32), make_hyperparameters(config))
+    hyperparameters = jax.tree.map(lambda x: np.full(meter.options.agents, x, np.float32), make_hyperparameters(config))
     make = Trainer if task.environment.host_env is None else HostTrainer
     trainer = make(
         make_setup(config, task.environment),
-        agent_keys(options.seed, np.arange(options.agents)),
+        agent_keys(meter.options.seed, np.arange(meter.options.agents)),
         hyperparameters,
         starts=task.evaluation_starts(8),
     )
@@ -36,4 +36,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(options())
+    main()

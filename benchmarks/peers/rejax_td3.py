@@ -7,7 +7,7 @@ compiled program, so a short training is repeated until the timed window has pas
 """
 
 import jax
-from harness import Meter, Options, options, versions
+from harness import Meter, options, versions
 from rejax import TD3
 
 ALONE_STEPS, TOGETHER_STEPS = 800, 100
@@ -40,15 +40,15 @@ def make(num_steps: int) -> TD3:
     )
 
 
-def main(options: Options) -> None:
-    meter = Meter(options)
-    num_steps = ALONE_STEPS if options.agents == 1 else TOGETHER_STEPS
+def main() -> None:
+    meter = Meter(options())
+    num_steps = ALONE_STEPS if meter.options.agents == 1 else TOGETHER_STEPS
     algorithm = make(num_steps)
 
     def actor_after_training(key: jax.Array) -> object:
         return algorithm.train(key)[0].actor_ts.params
 
-    keys = jax.random.split(jax.random.PRNGKey(options.seed), options.agents)
+    keys = jax.random.split(jax.random.PRNGKey(meter.options.seed), meter.options.agents)
     train = jax.jit(jax.vmap(actor_after_training)).lower(keys).compile()
     meter.ready()
     enough = False
@@ -59,4 +59,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(options())
+    main()

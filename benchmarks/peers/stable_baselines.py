@@ -8,7 +8,7 @@ added to actions scaled to [-1, 1], so half of the tutorial's sigma is the same 
 from typing import Any
 
 import numpy as np
-from harness import Meter, Options, options, versions
+from harness import Meter, options, versions
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 
@@ -34,8 +34,8 @@ class Count(BaseCallback):
         return not self.meter.advanced()
 
 
-def main(options: Options) -> None:
-    meter = Meter(options)
+def main() -> None:
+    meter = Meter(options())
     model = DDPG(
         "MlpPolicy",
         "Pendulum-v1",
@@ -49,7 +49,7 @@ def main(options: Options) -> None:
         gradient_steps=1,
         action_noise=OrnsteinUhlenbeckActionNoise(np.zeros(1), 0.1 * np.ones(1), theta=0.15, dt=1e-2),
         policy_kwargs={"net_arch": [256, 256]},
-        seed=options.seed,
+        seed=meter.options.seed,
         **OWN,
     )
     model.learn(10**9, callback=Count(meter))
@@ -57,4 +57,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(options())
+    main()

@@ -16,7 +16,7 @@ _SCALE = 3  # frames are drawn three times as large and then reduced, which smoo
 _PANEL, _GAP, _HEADER, _FOOTER = 300, 16, 58, 30  # pixels of the finished picture
 _FOOT = (_HEADER + _PANEL + _FOOTER / 2) * _SCALE  # of the drawn one
 _GREY, _BLACK, _WHITE = "#666666", "#222222", "#FFFFFF"
-_PAUSE = 1.5  # seconds for which the last frame is shown
+_PAUSE = 1500  # milliseconds for which the last frame is shown
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,8 @@ class Panel:
 
     title: str
     subtitle: str
-    angle: np.ndarray
-    """[T, n] in rad; 0 is upright, and positive is counter-clockwise."""
-    torque: np.ndarray
-    """[T, n] as a fraction of the greatest torque; positive is counter-clockwise."""
+    angle: np.ndarray  # [T, n] in rad; 0 is upright, and positive is counter-clockwise
+    torque: np.ndarray  # [T, n] as a fraction of the greatest torque; positive is counter-clockwise
 
 
 @own_style()
@@ -43,10 +41,10 @@ def gif(frames: Sequence[Image.Image], frame_seconds: float, palette: Image.Imag
 
     Frames that share a palette store only the pixels that change; without one, each has 32 colours of its own.
     """
-    indexed = [frame.quantize(32, palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    durations = [round(1000 * seconds) for seconds in [frame_seconds] * (len(frames) - 1) + [_PAUSE]]
+    first, *others = (frame.quantize(32, palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    durations = [*[round(1000 * frame_seconds)] * len(others), _PAUSE]
     file = io.BytesIO()
-    indexed[0].save(file, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=False)
+    first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=False)
     return file.getvalue()
 
 
@@ -69,11 +67,10 @@ def _background(panels: Sequence[Panel], max_torque: float) -> Image.Image:
         middle = (_GAP + i * (_PANEL + _GAP) + _PANEL / 2) * _SCALE
         pen.text((middle, 20 * _SCALE), panel.title, _BLACK, _font(15, bold=True), anchor="mm")
         pen.text((middle, 42 * _SCALE), panel.subtitle, _BLACK, _font(14), anchor="mm")
-    right, y = (width - _GAP) * _SCALE, _FOOT
-    text = f"torque (longest arc: {max_torque:g} N·m)"
-    pen.text((right, y), text, _GREY, _font(13), anchor="rm")
+    right, text = (width - _GAP) * _SCALE, f"torque (longest arc: {max_torque:g} N·m)"
+    pen.text((right, _FOOT), text, _GREY, _font(13), anchor="rm")
     end = right - pen.textlength(text, _font(13)) - 8 * _SCALE
-    pen.line([(end - 18 * _SCALE, y), (end, y)], fill=ORANGE, width=3 * _SCALE)
+    pen.line([(end - 18 * _SCALE, _FOOT), (end, _FOOT)], fill=ORANGE, width=3 * _SCALE)
     return image
 
 

@@ -26,13 +26,10 @@ class Scene:
 
     trained: Trained
     task: Task
-    agents: tuple[int, ...]
-    """[n] their numbers in the run."""
+    agents: tuple[int, ...]  # [n] their numbers in the run
     snapshots: tuple[Snapshot, ...]
-    start: int | None = None
-    """The evaluation's start state of all shown episodes; None: the first agent begins in the first, and so on."""
-    episodes: int = 0
-    """Episodes of each agent behind the Q estimates, from the evaluation's first start states."""
+    start: int | None = None  # start state of all shown episodes; None: the first agent begins in the first, and so on
+    episodes: int = 0  # of each agent behind the Q estimates, from the evaluation's first start states
 
     @property
     def shown(self) -> np.ndarray:
@@ -51,8 +48,7 @@ class Scene:
         environment, config = self.task.environment, self.trained.config
         is_pendulum = config.env_id == pendulum.ENV_ID
         numbers = np.array([[*range(self.episodes), shown] for shown in self.shown])
-        all_starts = self.task.evaluation_starts(int(numbers.max()) + 1)
-        starts: Starts = jax.tree.map(lambda leaf: leaf[numbers], all_starts)
+        starts = jax.tree.map(lambda leaf: leaf[numbers], self.task.evaluation_starts(int(numbers.max()) + 1))
         beyond = 0 if config.time_limit_terminal or not self.episodes else trajectories.foresight(config.gamma)
         play = partial(
             trajectories.play,
@@ -73,9 +69,9 @@ class Scene:
 def _with_hanging(starts: Starts) -> Starts:
     """Returns Pendulum's start states [n, S], followed by the state that hangs at rest [n, S + 1]."""
     last = jax.tree.map(lambda leaf: leaf[:, -1:], starts)
-    angle = jnp.full_like(last.state.theta, jnp.pi)
-    state = last.state.replace(theta=angle, theta_dot=jnp.zeros_like(angle))
-    hanging = last._replace(state=state, observation=optimum.observe(angle, jnp.zeros_like(angle)))
+    angle, rest = jnp.full_like(last.state.theta, jnp.pi), jnp.zeros_like(last.state.theta)
+    state = last.state.replace(theta=angle, theta_dot=rest)
+    hanging = last._replace(state=state, observation=optimum.observe(angle, rest))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), starts, hanging)
 
 
@@ -122,10 +118,8 @@ def draw_state_plane(scene: Scene) -> bytes:
     environment, discount = scene.task.environment, scene.trained.config.gamma
     scores = trajectories.returns(scene.tests(scene.played[-1]), environment.max_steps).mean(axis=1)
     index = int(np.argsort(scores)[len(scores) // 2])
-    title = (
-        f"{scene.trained.title}: policy and value {describe(scene.snapshots[-1])}\n"
-        "line: an episode from hanging at rest (dot)"
-    )
+    title = f"{scene.trained.title}: policy and value {describe(scene.snapshots[-1])}"
+    title += "\nline: an episode from hanging at rest (dot)"
     label = f"discounted return (γ = {discount:g})" if discount < 1 else f"return of {optimum.HORIZON} steps"
     planes = [learned_plane(scene, index)]
     if scene.task.optimal_returns is not None:
@@ -164,11 +158,9 @@ def optimal_plane(discount: float) -> value_plots.Plane:
 
 def _plane_points() -> tuple[jax.Array, jax.Array]:
     """Returns angles (rad) and velocities (rad/s) of all points that are drawn."""
-    angle, velocity = jnp.meshgrid(
-        jnp.linspace(-jnp.pi, jnp.pi, PLANE_POINTS[0]),
-        jnp.linspace(-optimum.MAX_SPEED, optimum.MAX_SPEED, PLANE_POINTS[1]),
-        indexing="ij",
-    )
+    angles = jnp.linspace(-jnp.pi, jnp.pi, PLANE_POINTS[0])
+    velocities = jnp.linspace(-optimum.MAX_SPEED, optimum.MAX_SPEED, PLANE_POINTS[1])
+    angle, velocity = jnp.meshgrid(angles, velocities, indexing="ij")
     return angle.ravel(), velocity.ravel()
 
 

@@ -14,10 +14,8 @@ from ddpg_jax.environments.host import film
 from ddpg_jax.pictures import animation, trajectories
 from ddpg_jax.pictures.drawing import Scene
 
-MAX_FRAMES = 100
-"""Frames of an episode: of longer ones every n-th step is drawn."""
-
-FRAMES_PER_SECOND = 20
+MAX_FRAMES, FRAMES_PER_SECOND = 100, 20
+"""Of longer episodes every n-th step is drawn."""
 
 MUJOCO_HINT = "MuJoCo draws with MUJOCO_GL=egl or osmesa, and the library of that name (on Debian libegl1, libosmesa6)"
 

@@ -19,28 +19,21 @@ from ddpg_jax.training.setup_factory import make_algorithm
 class Snapshot(NamedTuple):
     """The actors and critics of n agents at one step of training."""
 
-    env_steps: Any
-    """Environment steps that each agent has made."""
-    actors: Any
-    """The actors' variables [n, ...]."""
-    critics: Any
-    """The critics' variables [n, ...]."""
+    env_steps: Any  # environment steps that each agent has made
+    actors: Any  # the actors' variables [n, ...]
+    critics: Any  # the critics' variables [n, ...]
 
 
 @dataclass(frozen=True)
 class Trained:
     """The agents of one configuration of a finished run."""
 
-    title: str
-    """Preset, environment and, in a sweep, the values of the configuration."""
+    title: str  # preset, environment and, in a sweep, the values of the configuration
     config: Config
-    policy: Policy
-    """Of all agents that have networks of these shapes."""
+    policy: Policy  # of all agents that have networks of these shapes
     algorithm: Algorithm
-    agents: tuple[int, ...]
-    """The numbers of the configuration's agents that have not diverged."""
-    files: dict[int, Path]
-    """The weights files, by the environment steps of the snapshot, in ascending order."""
+    agents: tuple[int, ...]  # the numbers of the configuration's agents that have not diverged
+    files: dict[int, Path]  # the weights files, by the environment steps of the snapshot, in ascending order
 
     def load(self, env_steps: int, agents: tuple[int, ...]) -> Snapshot:
         """Returns some agents, by their numbers, at a snapshot; raises ValueError as `read_weights`."""
@@ -71,13 +64,14 @@ def load_trained(result: Result, config: int) -> Trained:
     first, swept = seeds.start + config * len(seeds), result.configs[config]
     shape, policy = next((i, policy) for i, policy in enumerate(result.policies) if first in policy.agents)
     name = f"shape-{shape}/weights.safetensors" if len(result.policies) > 1 else "weights.safetensors"
-    files = {int(path.name): path / name for path in sorted(folder.glob("snapshots/[0-9]*"))} if folder else {}
+    paths = folder.glob("snapshots/[0-9]*") if folder else ()
+    files = dict(sorted((int(path.name), path / name) for path in paths))
     if not files:
         raise ValueError(f"run_folder is {folder}, but must have snapshots/<environment steps>: it has none")
     diverged = {policy.agents[index] for index in policy.diverged_agents}
-    agents = tuple(sorted({*range(first, first + len(seeds))} - diverged))
+    agents = tuple(agent for agent in range(first, first + len(seeds)) if agent not in diverged)
     if not agents:
         raise ValueError(f"config is {config}, but must be one with an agent that has not diverged")
     title = f"{result.details['preset']} on {policy.env_id}{f' ({label(swept.values)})' if swept.values else ''}"
     algorithm = make_algorithm(swept.config, policy.actor.low, policy.actor.high)
-    return Trained(title, swept.config, policy, algorithm, agents, dict(sorted(files.items())))
+    return Trained(title, swept.config, policy, algorithm, agents, files)

@@ -19,26 +19,19 @@ FORESIGHT = 0.01
 class Steps(NamedTuple):
     """T steps of n agents from S start states each. They go on beyond the ends of episodes."""
 
-    value: Any
-    """[T, n, S] Q(s, a)."""
-    reward: Any
-    """[T, n, S]"""
-    terminated: Any
-    """[T, n, S] bool: the step ended in a terminal state."""
-    truncated: Any
-    """[T, n, S] bool: the step was the last within the environment's time limit."""
+    value: Any  # [T, n, S] Q(s, a)
+    reward: Any  # [T, n, S]
+    terminated: Any  # [T, n, S] bool: the step ended in a terminal state
+    truncated: Any  # [T, n, S] bool: the step was the last within the environment's time limit
 
 
 class Trajectories(NamedTuple):
     """The steps from all start states, and what was seen and done from the last K of them."""
 
     steps: Steps
-    observation: Any
-    """[T, n, K, O] before each step."""
-    action: Any
-    """[T, n, K, A] in the environment's units."""
-    state: Any
-    """[T, ...] the states of the environment in the first agent's first shown episode; None: they were not kept."""
+    observation: Any  # [T, n, K, O] before each step
+    action: Any  # [T, n, K, A] in the environment's units
+    state: Any  # [T, ...] the environment's states in the first agent's first shown episode; None: they were not kept
 
 
 @partial(jax.jit, static_argnames=("environment", "algorithm", "num_steps", "num_shown", "keep_state"))
@@ -65,12 +58,9 @@ def play(
         keys = jax.vmap(jax.vmap(jax.random.fold_in, in_axes=(0, None)), in_axes=(0, None))(starts.key, t)
         after, result = jax.vmap(jax.vmap(environment.step))(keys, state, action)
         value = algorithm.action_value(jnp.asarray(output))
-        seen = Trajectories(
-            Steps(value, result.reward, result.terminated, result.truncated),
-            observation=observation[:, -num_shown:],
-            action=action[:, -num_shown:],
-            state=jax.tree.map(lambda leaf: leaf[0, -num_shown], state) if keep_state else None,
-        )
+        steps = Steps(value, result.reward, result.terminated, result.truncated)
+        kept = jax.tree.map(lambda leaf: leaf[0, -num_shown], state) if keep_state else None
+        seen = Trajectories(steps, observation[:, -num_shown:], action[:, -num_shown:], kept)
         return (after, result.observation), seen
 
     return jax.lax.scan(step, (starts.state, starts.observation), jnp.arange(num_steps))[1]

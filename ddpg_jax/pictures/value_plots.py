@@ -8,22 +8,16 @@ import numpy as np
 
 from ddpg_jax.results.plots import ORANGE, own_style, png
 
-_ANGLE_TICKS = {-np.pi: "−π", -np.pi / 2: "−π/2", 0: "0", np.pi / 2: "π/2", np.pi: "π"}
-
 
 @dataclass(frozen=True)
 class Plane:
     """A policy over angle and velocity: angles from -pi to pi rad, velocities from -8 to 8 rad/s."""
 
     title: str
-    torque: np.ndarray
-    """[angles, velocities] in N·m."""
-    value: np.ndarray
-    """[angles, velocities] the discounted return that is expected."""
-    angle: np.ndarray
-    """[T] angles of an episode, in rad, not wrapped."""
-    velocity: np.ndarray
-    """[T] velocities of the episode, in rad/s."""
+    torque: np.ndarray  # [angles, velocities] in N·m
+    value: np.ndarray  # [angles, velocities] the discounted return that is expected
+    angle: np.ndarray  # [T] angles of an episode, in rad, not wrapped
+    velocity: np.ndarray  # [T] its velocities, in rad/s
 
 
 @own_style()
@@ -42,13 +36,13 @@ def state_plane(title: str, value_label: str, planes: Sequence[Plane], max_torqu
     for (top, bottom), plane in zip(grid.T, planes, strict=True):
         torques = top.imshow(plane.torque.T, cmap=torque_colors, vmin=-max_torque, vmax=max_torque, **show)
         returns = bottom.imshow(plane.value.T, cmap="viridis", vmin=np.min(values), vmax=np.max(values), **show)
-        for axes in (top, bottom):
-            _draw_path(axes, plane)
+        _draw_path(top, plane)
+        _draw_path(bottom, plane)
         top.set_title(plane.title, fontsize=11)
         bottom.set_xlabel("angle (rad), 0 is upright")
     for axes in grid[:, 0]:
         axes.set_ylabel("velocity (rad/s)")
-    grid[0, 0].set_xticks(list(_ANGLE_TICKS), list(_ANGLE_TICKS.values()))
+    grid[0, 0].set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["−π", "−π/2", "0", "π/2", "π"])
     figure.colorbar(torques, ax=grid[0], label="torque (N·m)", pad=0.02)
     figure.colorbar(returns, ax=grid[1], label=value_label, pad=0.02)
     figure.suptitle(title, fontsize=12)
@@ -73,10 +67,8 @@ class Estimates:
     """The values that critics expected at one snapshot of training, and the returns that followed."""
 
     title: str
-    estimate: np.ndarray
-    """[P] Q(s, a)."""
-    observed: np.ndarray
-    """[P] discounted returns."""
+    estimate: np.ndarray  # [P] Q(s, a)
+    observed: np.ndarray  # [P] discounted returns
 
 
 @own_style()
@@ -90,13 +82,12 @@ def q_estimates(title: str, observed_label: str, panels: Sequence[Estimates]) ->
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     most = max(len(panel.estimate) for panel in panels)
     for axes, panel in zip(row, panels, strict=True):
-        both = np.concatenate([panel.estimate, panel.observed])
-        margin = 0.05 * float(both.max() - both.min()) or 1.0
-        low, high = float(both.min()) - margin, float(both.max()) + margin
-        density = axes.hexbin(
-            panel.observed, panel.estimate, gridsize=45, extent=(low, high, low, high), mincnt=1, cmap="viridis",
-            norm=LogNorm(1, max(2, most / 10)), linewidths=0.1,
-        )  # fmt: skip
+        low, high = (float(bound([panel.estimate, panel.observed])) for bound in (np.min, np.max))
+        margin = 0.05 * (high - low) or 1.0
+        low, high = low - margin, high + margin
+        look = {"cmap": "viridis", "norm": LogNorm(1, max(2, most / 10)), "linewidths": 0.1}
+        cells = {"gridsize": 45, "extent": (low, high, low, high), "mincnt": 1}
+        density = axes.hexbin(panel.observed, panel.estimate, **cells, **look)
         axes.plot([low, high], [low, high], color=ORANGE, ls="--", lw=1.5)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         for axis in (axes.xaxis, axes.yaxis):

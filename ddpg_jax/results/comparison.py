@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAVY
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from ddpg_jax.fields import format_value
 from ddpg_jax.results import statistics
 from ddpg_jax.results.history import History
 from ddpg_jax.results.html_report import table_element
-from ddpg_jax.results.plots import COLORS, INTERVAL, draw_interval, new_figure, own_style
+from ddpg_jax.results.plots import BLACK, COLORS, INTERVAL, draw_interval, new_figure, own_style
 from ddpg_jax.results.summary import Summary
 from ddpg_jax.results.text import decimal, interval
 from ddpg_jax.sweep import SweptConfig, label
@@ -25,8 +25,6 @@ SAME = ("env_id", "env_args", "action_repeat")
 """Fields of the task that must be the same in all runs."""
 NAMED = ("total_steps", "eval_every", "eval_episodes", "final_episodes")
 """Fields in which runs may differ; the differences are named above the table."""
-WIDTHS = {"IQM [95%]": 18, "improvement [95%]": 12, "paired difference [95%]": 14, "run": 9}
-"""Least widths of columns in characters, so that an interval stays on one line."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,12 @@ class Run:
     threshold: float | None  # evaluation return that counts as solved; None if the task defines none
     seed: int  # root seed
     seeds: np.ndarray  # [N] the agents' seeds
+
+    @property
+    def title(self) -> str:
+        """The name, and the number of agents."""
+        diverged = f", {self.num_diverged} diverged" if self.num_diverged else ""
+        return f"{self.name} ({len(self.final)} agent{'s' * (len(self.final) != 1)}{diverged})"
 
 
 @dataclass(frozen=True)
@@ -75,26 +79,50 @@ class Comparison:
         return f"Comparison({len(self.runs)} runs on {self.runs[0].task['env_id']})"
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), markup=False, emoji=False, width=120)
+        console = Console(file=io.StringIO(), markup=False, emoji=False, width=80)
         console.print(self.table())
         return console.file.getvalue()  # type: ignore[attr-defined]
 
     def _repr_html_(self) -> str:
+        columns, rows = self._cells()
+        named = [[run.title, *cells[1:]] for run, cells in zip(self.runs, rows, strict=True)]
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return notes + table_element(*_cells(self.rows, self.threshold))
+        return notes + table_element(["run", *columns[1:]], named)
 
-    def table(self) -> Table:
-        """Returns the comparison as a table for the terminal, with the notes above it."""
-        title = "final greedy returns; improvement: probability of beating the first run"
-        if any(row.num_pairs for row in self.rows):
-            title += "; paired difference: IQM over pairs of equal seeds"
-        result = Table(title="\n".join([*self.notes, title]), show_lines=True, box=SIMPLE_HEAVY, padding=(0, 1, 0, 0))
-        columns, rows = _cells(self.rows, self.threshold)
-        for column in columns:
-            result.add_column(column, overflow="fold", min_width=WIDTHS.get(column))
+    def table(self) -> Group:
+        """Returns notes, the names of the runs and a table of their statistics, for a terminal of 80 columns."""
+        columns, rows = self._cells()
+        table = Table(show_lines=True, show_edge=False, box=SIMPLE_HEAVY, padding=(0, 1, 0, 0))
+        for column, cells in zip(columns, zip(*rows, strict=True), strict=True):
+            table.add_column(column, min_width=max(len(line) for cell in cells for line in cell.splitlines()))
         for row in rows:
-            result.add_row(*row)
-        return result
+            table.add_row(*row)
+        names = [f"{number}: {run.title}" for number, run in enumerate(self.runs, start=1)]
+        words = ["", "final greedy returns; area: the greedy return averaged over training"]
+        words += ["improvement: probability of beating run 1"]
+        words += ["paired difference: IQM over pairs of equal seeds"] if any(row.num_pairs for row in self.rows) else []
+        words += ["reached: agents with such an evaluation; median step"] if self.threshold is not None else []
+        return Group(*self.notes, *names, *words, table)
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        """Returns the names of the columns, and the cells of each row; no interval is wider than 16 characters."""
+        places = 0 if max(abs(run.final).max() for run in self.runs) >= 1000 else 1
+        none = "\N{EN DASH}"  # of the first run against itself
+        improvements = [_with_interval(row.improvement, 2) for row in self.rows[1:]]
+        columns = {
+            "#": [str(number) for number in range(1, len(self.rows) + 1)],
+            "IQM [95%]": [_with_interval((row.iqm, *row.iqm_ci95), places) for row in self.rows],
+            "worst": [f"{row.worst:.{places}f}" for row in self.rows],
+            "improvement [95%]": [none, *improvements],
+        }
+        if any(row.num_pairs for row in self.rows):
+            differences = [_with_interval(row.difference, places) for row in self.rows[1:]]
+            columns["paired difference [95%]"] = [none, *differences]
+        columns["area"] = [f"{row.area:.{places}f}" for row in self.rows]
+        if self.threshold is not None:
+            reached = [f"{row.num_reached}/{row.agents}\n{row.median_steps:,.0f}" for row in self.rows]
+            columns[f"reached {self.threshold:.1f}"] = [cell.replace("inf", "never") for cell in reached]
+        return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
 
     @own_style()
     def plot(self) -> Any:
@@ -102,18 +130,18 @@ class Comparison:
         figure, (curves, profiles) = new_figure(size=(11, 4.4), columns=2)
         low, high = min(run.final.min() for run in self.runs), max(run.final.max() for run in self.runs)
         x = np.linspace(low - 0.05 * (high - low) - 1, high, 300)
-        for run, color in zip(self.runs, cycle(COLORS), strict=False):
-            curves.plot(run.steps, statistics.iqm(run.returns, axis=1), color=color, linewidth=2, label=run.name)
+        for run, color in zip(self.runs, cycle(COLORS[:-1]), strict=False):
+            curves.plot(run.steps, statistics.iqm(run.returns, axis=1), color=color, linewidth=2, label=run.title)
             draw_interval(curves, run.steps, run.returns, color)
             profiles.plot(x, statistics.performance_profile(run.final, x), color=color, linewidth=2)
         if self.threshold is not None:
             text = f"threshold {self.threshold:.1f}"
-            curves.axhline(self.threshold, color="black", linestyle=":", linewidth=1, label=text)
-        few = any(len(run.final) < statistics.FEWEST for run in self.runs)
+            curves.axhline(self.threshold, color=BLACK, linestyle=":", linewidth=1, label=text)
+        few = any(row.agents < statistics.FEWEST for row in self.rows)
         title = f"{INTERVAL}{f', from {statistics.FEWEST} agents on' if few else ''}"
         curves.set(xlabel="environment steps per agent", ylabel="greedy return, IQM", title=title)
         profiles.set(xlabel="final greedy return x", ylabel="share of agents above x", ylim=(-0.02, 1.02))
-        figure.legend(frameon=False, loc="outside lower center", ncols=min(len(self.runs) + 1, 4))
+        figure.legend(frameon=False, loc="outside lower center", ncols=min(len(self.runs) + 1, 3))
         return figure
 
 
@@ -211,23 +239,6 @@ def _row(run: Run, first: Run, threshold: float | None) -> Row:
     )
 
 
-def _cells(rows: Sequence[Row], threshold: float | None) -> tuple[list[str], list[list[str]]]:
-    """Returns the names of the columns, and the cells of each row."""
-    improvements = [f"{row.improvement[0]:.2f}\n{interval(row.improvement[1:], places=2)}" for row in rows]
-    columns = {
-        "run": [f"{row.run}\n({row.agents} agents)" for row in rows],
-        "IQM [95%]": [f"{row.iqm:.1f}\n{interval(row.iqm_ci95)}" for row in rows],
-        "worst": [f"{row.worst:.1f}" for row in rows],
-        "improvement [95%]": ["the first", *improvements[1:]],
-    }
-    if any(row.num_pairs for row in rows):
-        pairs = [(decimal(row.difference[0]), interval(row.difference[1:])) for row in rows]
-        columns["paired difference [95%]"] = ["\n".join(pair).strip() for pair in pairs]
-    columns["mean of curve"] = [f"{row.area:.1f}" for row in rows]
-    if threshold is not None:
-        columns[f"reached {threshold:.1f}, median step"] = [
-            f"{row.num_reached} of {row.agents}\n{f'{row.median_steps:,.0f}'.replace('inf', 'never')}" for row in rows
-        ]
-    if any(row.num_diverged for row in rows):
-        columns["diverged"] = [str(row.num_diverged) for row in rows]
-    return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
+def _with_interval(statistic: Sequence[float], places: int) -> str:
+    """Returns a statistic above its interval."""
+    return f"{decimal(statistic[0], places)}\n{interval((statistic[1], statistic[2]), places)}".strip()

@@ -11,10 +11,8 @@ from ddpg_jax.results.summary import ConfigSummary, Summary
 from ddpg_jax.results.text import decimal, interval
 
 IQM, PAIRED = "IQM [95%]", "paired difference [95%]"
-MOST_CONFIGS = 20
-"""Configurations of a sweep in the terminal, at most; `configs.csv` has them all."""
-MOST_AGENTS = 8
-"""Agents that a row names, at most; `summary.json` has them all."""
+MOST_CONFIGS, MOST_AGENTS = 20, 8
+"""Configurations in the terminal, and agents that a row names, at most; `configs.csv` and `summary.json` have all."""
 INTERVAL_WIDTH = 9
 """Least width in characters of a column with intervals, so that no number in it is broken."""
 
@@ -33,11 +31,21 @@ def result_rows(summary: Summary) -> list[tuple[str, str]]:
         rows.append(("stopped", "before the end of training: no final episodes"))
     if summary.updates_per_agent is not None:
         rows.append(("updates", f"{summary.updates_per_agent:,} per agent"))
-    speed = f", {summary.updates_per_second:,.0f} updates/s" if isfinite(summary.updates_per_second) else ""
+    return rows + _seconds_rows(summary)
+
+
+def _seconds_rows(summary: Summary) -> list[tuple[str, str]]:
+    """The seconds of the parts of a run, which add up to those of the whole run as they are shown."""
+    names = ("compilation", "training", "evaluation", "checkpoints", "start, tables, figures")
+    parts = (summary.compile_seconds, summary.train_seconds, summary.evaluation_seconds, summary.checkpoint_seconds)
+    shown = [round(seconds, 1) for seconds in parts]
+    if isfinite(summary.wall_seconds):
+        shown.append(max(0.0, round(summary.wall_seconds, 1) - sum(shown)))
+    rows = [(name, f"{seconds:.1f} s") for name, seconds in zip(names, shown, strict=False)]
+    if isfinite(summary.updates_per_second):
+        rows[1] = ("training", f"{rows[1][1]}, {summary.updates_per_second:,.0f} updates/s")
     whole = f"{summary.wall_seconds:.1f} s on " if isfinite(summary.wall_seconds) else "on "
-    rows += [("compilation", f"{summary.compile_seconds:.1f} s"), ("training", f"{summary.train_seconds:.1f} s{speed}")]
-    rows += [("evaluation", f"{summary.evaluation_seconds:.1f} s")]
-    return [*rows, ("checkpoints", f"{summary.checkpoint_seconds:.1f} s"), ("whole run", f"{whole}{summary.device}")]
+    return [*rows, ("whole run", f"{whole}{summary.device}")]
 
 
 def _return_rows(summary: Summary) -> list[tuple[str, str]]:
@@ -45,12 +53,10 @@ def _return_rows(summary: Summary) -> list[tuple[str, str]]:
     final, shortfall, last = summary.final_return, summary.final_shortfall, summary.train_return_last_40
     rows = []
     if isfinite(final.iqm):
-        rows += [
-            ("final greedy return", _iqm(final)),
-            ("", f"mean {final.mean:.1f}, median {final.median:.1f}"),
-            ("", f"worst agent {final.worst:.1f}, best {final.best:.1f}"),
-            ("", _starts(summary.final_episodes, summary.final_optimum)),
-        ]
+        rows.append(("final greedy return", _iqm(final)))
+        rows.append(("", f"mean {final.mean:.1f}, median {final.median:.1f}"))
+        rows.append(("", f"worst agent {final.worst:.1f}, best {final.best:.1f}"))
+        rows.append(("", _starts(summary.final_episodes, summary.final_optimum)))
     if isfinite(final.iqm) and shortfall is not None:
         text = f"IQM {shortfall.iqm:.1f}, mean {shortfall.mean:.1f}, largest {shortfall.largest:.1f}"
         rows.append(("shortfall to the optimum", text))
@@ -99,9 +105,8 @@ def ranking(summary: Summary) -> tuple[list[str], list[list[str]]]:
     for each in summary.ranked():
         final, shortfall, against = each.final_return, each.final_shortfall, each.against_best
         values = [format_value(each.values.get(name, "")) for name in swept]
-        measured = f"{decimal(final.iqm)} {interval(final.iqm_ci95)}".strip() or (
-            "diverged" if each.num_diverged else ""
-        )
+        missing = "diverged" if each.num_diverged else ""
+        measured = f"{decimal(final.iqm)} {interval(final.iqm_ci95)}".strip() or missing
         row = [str(each.rank), str(each.config), *values, measured, decimal(final.worst)]
         row += [] if shortfall is None or shortfall.num_solved is None else [str(shortfall.num_solved)]
         difference = f"{decimal(against.iqm)} {interval(against.ci95)}".strip()

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Iterable
 from math import isfinite
 
 import numpy as np
@@ -27,10 +26,9 @@ def metrics_csv(history: History, seeds: range, num_configs: int = 1) -> str:
 
 def metrics_columns(history: History, seeds: range, num_configs: int = 1) -> dict[str, np.ndarray]:
     """Returns the columns of `metrics.csv` with their names (see `metrics_csv`)."""
-    num_evaluations, num_agents = len(history.evaluation_steps), len(history.agents)
     columns = {
-        "agent": np.tile(history.agents, num_evaluations),
-        "env_steps": np.repeat(history.evaluation_steps, num_agents),
+        "agent": np.tile(history.agents, len(history.evaluation_steps)),
+        "env_steps": np.repeat(history.evaluation_steps, len(history.agents)),
         "updates": history.updates.ravel(),
         **{name: column.ravel() for name, column in history.metrics._asdict().items()},
     }
@@ -40,8 +38,7 @@ def metrics_columns(history: History, seeds: range, num_configs: int = 1) -> dic
 
 def episodes_csv(history: History, seeds: range, num_configs: int = 1) -> str:
     """Returns the text of `episodes.csv`: one row per training episode, in the order of `metrics_csv`."""
-    names = {"episode_return": "return"}
-    columns = {names.get(name, name): column for name, column in history.episodes._asdict().items()}
+    columns = {name.removeprefix("episode_"): column for name, column in history.episodes._asdict().items()}
     return _text(_sorted(columns, seeds, num_configs))
 
 
@@ -56,12 +53,9 @@ def _sorted(columns: dict[str, np.ndarray], seeds: range, num_configs: int) -> d
 
 
 def _text(columns: dict[str, np.ndarray]) -> str:
-    rows = zip(*map(_cells, columns.values()), strict=True)
-    return "\n".join([",".join(columns), *map(",".join, rows)]) + "\n"
-
-
-def _cells(column: np.ndarray) -> Iterable[str]:
-    return map(str if np.issubdtype(column.dtype, np.integer) else _significant, column.tolist())
+    kinds = [str if np.issubdtype(column.dtype, np.integer) else _significant for column in columns.values()]
+    cells = [map(kind, column.tolist()) for kind, column in zip(kinds, columns.values(), strict=True)]
+    return "\n".join([",".join(columns), *map(",".join, zip(*cells, strict=True))]) + "\n"
 
 
 def _significant(value: float, digits: int = FLOAT32_DIGITS) -> str:
@@ -79,9 +73,9 @@ def configs_csv(summary: Summary) -> str:
     )  # fmt: skip
     for each in summary.ranked():
         final, against = each.final_return, each.against_best
-        num_solved = each.final_shortfall.num_solved if each.final_shortfall else None
+        num_solved = each.final_shortfall.num_solved if each.final_shortfall else None  # None is an empty cell
         values = [format_value(each.values.get(field, "")) for field in summary.swept_fields]
         numbers = (final.iqm, *final.iqm_ci95, final.worst, against.iqm, *against.ci95, against.p_adjusted)
         cells = [_significant(number, CONFIG_DIGITS) for number in numbers]
-        writer.writerow([each.rank, each.config, *values, *cells[:4], num_solved, *cells[4:]])  # None is an empty cell
+        writer.writerow([each.rank, each.config, *values, *cells[:4], num_solved, *cells[4:]])
     return file.getvalue()

@@ -48,16 +48,16 @@ class History:
         agents: np.ndarray,
         *,
         num_envs: int = 1,
-        noise_scale: np.ndarray | None = None,
-        noise_decay: np.ndarray | None = None,
+        noise_scale: np.ndarray | float = np.nan,
+        noise_decay: np.ndarray | float = 1.0,
     ) -> None:
         """Begins without measurements.
 
         Args:
             agents: [N] the agents' numbers.
             num_envs: environments per agent.
-            noise_scale: [N] `Episodes.noise_scale` of the first episode; default: unknown, NaN.
-            noise_decay: [N] factors on noise_scale after each episode; default: 1.
+            noise_scale: [N] `Episodes.noise_scale` of the first episode; default: unknown.
+            noise_decay: [N] factors on noise_scale after each episode.
         """
         self.agents = np.asarray(agents, np.int64)
         num = len(self.agents)
@@ -66,8 +66,8 @@ class History:
         """Agents whose losses, returns or parameters became infinite or NaN, and the step at which that was seen."""
         self._state = {name: np.zeros(num) for name in _SUMS} | {  # of each agent, [N]
             "num_envs": np.full(num, num_envs),
-            "noise_scale": np.full(num, np.nan) if noise_scale is None else np.asarray(noise_scale, np.float64),
-            "noise_decay": np.ones(num) if noise_decay is None else np.asarray(noise_decay, np.float64),
+            "noise_scale": np.full(num, noise_scale, np.float64),
+            "noise_decay": np.full(num, noise_decay, np.float64),
             "num_episodes": np.zeros(num, np.int64),
             "all_clipped_targets": np.zeros(num),
         }
@@ -106,12 +106,11 @@ class History:
         """
         for agent in self.agents[~np.isfinite(returns)]:
             self.diverged.setdefault(int(agent), self.env_steps)
-        state, before = self._state, self._evaluations[-1]["updates"] if self._evaluations else 0
+        state, finite = self._state, self.is_finite()
+        before = self._evaluations[-1]["updates"] if self._evaluations else 0
         with np.errstate(invalid="ignore", divide="ignore"):
-            train_return = state["train_return"] / state["num_ended"]
-            means = {name: state[name] / (updates - before) for name in Metrics._fields[2:]}
-        finite = self.is_finite()
-        columns = Metrics(np.asarray(returns, np.float64), train_return, **means)
+            means = [state[name] / (updates - before) for name in Metrics._fields[2:]]
+            columns = [np.asarray(returns, np.float64), state["train_return"] / state["num_ended"], *means]
         metrics = Metrics(*(np.where(finite, column, np.nan) for column in columns))
         self._evaluations.append({"updates": np.full(len(finite), updates), **metrics._asdict()})
         self._evaluation_steps.append(self.env_steps)
@@ -152,8 +151,7 @@ class History:
 
         The last chunk does not decide that, because the lengths of chunks depend on the machine's speed.
         """
-        last_step = self._evaluation_steps[-1] if self._evaluation_steps else -1
-        return np.flatnonzero(self._diverged_at() <= last_step)
+        return np.flatnonzero(self._diverged_at() <= self.evaluation_steps.max(initial=-1))
 
     def greedy_returns(self) -> tuple[np.ndarray, np.ndarray]:
         """The steps [E] of the evaluations, and the greedy returns [E, N]; NaN from where an agent diverged."""
@@ -162,12 +160,10 @@ class History:
 
     def training_returns(self) -> list[np.ndarray]:
         """The returns of the training episodes in their order, an array for each agent that has not diverged."""
-        episodes = self.episodes
+        episodes, agents = self.episodes, self.agents[self.is_finite()]
         order = np.argsort(episodes.agent, kind="stable")
-        agents = self.agents[self.is_finite()]
-        first, end = (np.searchsorted(episodes.agent[order], agents, side) for side in ("left", "right"))
-        returns = episodes.episode_return[order]
-        return [returns[i:j] for i, j in zip(first, end, strict=True)]
+        ends = (np.searchsorted(episodes.agent[order], agents, side) for side in ("left", "right"))
+        return [episodes.episode_return[order[i:j]] for i, j in zip(*ends, strict=True)]
 
     def clipped_targets(self) -> np.ndarray:
         """[N] `UpdateInfo.clipped_targets`, averaged over all updates up to the last evaluation; NaN without any."""
@@ -206,28 +202,25 @@ class History:
         Agents that have not been evaluated as often as others have NaN there.
         """
         furthest = max(histories, key=lambda history: len(history.evaluation_steps))
-        arrays, num = [history.to_arrays() for history in histories], len(furthest.evaluation_steps)
+        arrays, steps = [history.to_arrays() for history in histories], furthest.evaluation_steps
         for each in arrays:
-            missing = ((0, 0), (0, num - len(each["evaluation_steps"])))
+            missing = ((0, 0), (0, len(steps) - len(each["evaluation_steps"])))
             for name in _COLUMNS:
-                fill = -1 if name == "updates" else np.nan
-                each[f"evaluation/{name}"] = np.pad(each[f"evaluation/{name}"], missing, constant_values=fill)
+                column = each[f"evaluation/{name}"]
+                each[f"evaluation/{name}"] = np.pad(column, missing, constant_values=_unmeasured(name))
         joined = {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0] if name != "env_steps"}
-        joined["env_steps"] = np.array(max(history.env_steps for history in histories))
-        joined["evaluation_steps"] = furthest.evaluation_steps
-        return History.from_arrays(joined).select(np.argsort(joined["agent/number"], kind="stable"))
+        env_steps = np.array(max(history.env_steps for history in histories))
+        history = History.from_arrays(joined | {"env_steps": env_steps, "evaluation_steps": steps})
+        return history.select(np.argsort(history.agents, kind="stable"))
 
     def select(self, positions: Sequence[int] | np.ndarray, agents: Sequence[int] | None = None) -> "History":
         """Returns the history of the agents at these positions, perhaps with new numbers."""
-        positions = np.asarray(positions, int)
-        old = self.agents[positions]
-        numbers = dict(zip(old.tolist(), old.tolist() if agents is None else agents, strict=True))
+        old = self.agents[np.asarray(positions, int)].tolist()
+        numbers = dict(zip(old, old if agents is None else agents, strict=True))
         arrays, episodes = self.to_arrays(), np.isin(self.episodes.agent, old)
         for name, array in arrays.items():
-            if name.startswith("episode/"):
-                arrays[name] = array[episodes]
-            elif "/" in name:
-                arrays[name] = array[positions]
+            if "/" in name:
+                arrays[name] = array[episodes if name.startswith("episode/") else np.asarray(positions, int)]
         for name in ("agent/number", "episode/agent"):
             arrays[name] = np.array([numbers[agent] for agent in arrays[name].tolist()], np.int64)
         diverged = [(numbers[agent], step) for agent, step in self.diverged.items() if agent in numbers]
@@ -240,11 +233,8 @@ class History:
     ) -> "History":
         """Returns the history of a run that has ended, from the contents of `metrics.csv` and `episodes.csv`.
 
-        Args:
-            metrics_text: a table; ValueError if one of the two is damaged.
-            episodes_text: a table.
-            diverged: the agents that diverged, and the step at which that was seen.
-            clipped_targets: [N] shares, by the agents' numbers; default: unknown, NaN.
+        The agents in `diverged` diverged at these steps; `clipped_targets` [N] are shares, None if they are not known.
+        Raises ValueError if a table is damaged.
         """
         metrics, episodes = _read_table(metrics_text, "metrics.csv"), _read_table(episodes_text, "episodes.csv")
         try:
@@ -252,12 +242,12 @@ class History:
             steps, column = np.unique(metrics["env_steps"].astype(int), return_inverse=True)
             arrays = History(agents).to_arrays() | {"evaluation_steps": steps, "env_steps": steps.max(initial=0)}
             for name in _COLUMNS:
-                table = np.full((len(agents), len(steps)), -1 if name == "updates" else np.nan)
+                table = np.full((len(agents), len(steps)), _unmeasured(name))
                 table[row, column] = metrics[name]
                 arrays[f"evaluation/{name}"] = table
-            for name, kind in zip(Episodes._fields, _NO_EPISODES, strict=True):
-                values = episodes["return" if name == "episode_return" else name]
-                arrays[f"episode/{name}"] = values.astype(kind.dtype)
+            for name, empty in _NO_EPISODES._asdict().items():
+                column = episodes[name.removeprefix("episode_")]
+                arrays[f"episode/{name}"] = column.astype(empty.dtype)
         except KeyError as error:
             raise ValueError(f"a table has no column {error}") from error
         arrays["diverged"] = np.array(list(diverged.items()), np.int64).reshape(-1, 2)
@@ -271,10 +261,9 @@ class History:
 
     def _note_divergence(self, log: StepLog) -> None:
         """Notes the agents whose log [N, n] is not finite, with the first step at which it is not."""
-        num_envs = max(1, log.episode_return.shape[1] // max(1, log.q_mean.shape[1]))
-        factors = dict.fromkeys(UpdateInfo._fields, num_envs)
-        widened = [np.repeat(field, factors.get(name, 1), axis=1) for name, field in log._asdict().items()]
-        bad = ~np.logical_and.reduce([np.isfinite(field) for field in widened])
+        num_steps = log.episode_return.shape[1]  # the losses have one entry for the steps of all of an agent's envs
+        fields = [np.repeat(field, num_steps // max(1, field.shape[1]), axis=1) for field in log]
+        bad = ~np.logical_and.reduce([np.isfinite(field) for field in fields])
         for position in np.flatnonzero(bad.any(axis=1)):
             step = self.env_steps + int(np.argmax(bad[position])) + 1
             self.diverged.setdefault(int(self.agents[position]), step)
@@ -283,19 +272,19 @@ class History:
         """Numbers the episodes that ended in a chunk [N, n]; those after an agent's divergence are left out."""
         state = self._state
         step, position = np.nonzero(has_ended.T)
-        episode = (state["num_episodes"][:, None] + np.cumsum(has_ended, axis=1) - 1)[position, step]
+        number = (state["num_episodes"][:, None] + np.cumsum(has_ended, axis=1) - 1)[position, step]
         state["num_episodes"] = state["num_episodes"] + has_ended.sum(axis=1)
-        rounds = episode // state["num_envs"][position]  # by which the loop's schedules go
-        ended = Episodes(
-            agent=self.agents[position],
-            episode=episode,
-            env_steps=self.env_steps + step + 1,
-            episode_return=log.episode_return[position, step],
-            length=log.episode_length[position, step].astype(np.int64),
-            noise_scale=state["noise_scale"][position] * state["noise_decay"][position] ** rounds.astype(float),
-        )
-        before = ended.env_steps <= self._diverged_at()[position]
-        return Episodes(*(column[before] for column in ended))
+        rounds = (number // state["num_envs"][position]).astype(float)  # by which the loop's schedules go
+        scale = state["noise_scale"][position] * state["noise_decay"][position] ** rounds
+        length = log.episode_length[position, step].astype(np.int64)
+        env_steps, returns = self.env_steps + step + 1, log.episode_return[position, step]
+        ended = Episodes(self.agents[position], number, env_steps, returns, length, scale)
+        return Episodes(*(column[env_steps <= self._diverged_at()[position]] for column in ended))
+
+
+def _unmeasured(column: str) -> float:
+    """Returns what a column of `_COLUMNS` has where an agent was not evaluated."""
+    return -1 if column == "updates" else np.nan
 
 
 def _read_table(text: str, name: str) -> dict[str, np.ndarray]:

@@ -28,10 +28,7 @@ def iqm_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, f
     The quantiles of the resampled means are taken at Phi(-sqrt(n / (n - 1)) t), with Student's t for n - 1 degrees of
     freedom, instead of at 2.5%: the percentile interval of few agents is too narrow (Hesterberg 2015, "What Teachers
     Should Know about the Bootstrap", https://arxiv.org/abs/1411.5279). That of 5 values reaches from the least to the
-    largest.
-
-    Returns:
-        Its bounds, the same for the same values; NaN for fewer than `FEWEST` values.
+    largest. The bounds are NaN for fewer than `FEWEST` values.
     """
     num = len(values)
     if num < FEWEST:
@@ -57,10 +54,8 @@ class Returns:
 
     mean: float
     median: float
-    iqm: float
-    """Interquartile mean."""
-    iqm_ci95: tuple[float, float]
-    """Its 95% interval; NaN for fewer than `FEWEST` agents."""
+    iqm: float  # interquartile mean
+    iqm_ci95: tuple[float, float]  # its 95% interval
     worst: float
     best: float
 
@@ -68,8 +63,8 @@ class Returns:
 def describe_returns(returns: np.ndarray) -> Returns:
     """Returns the statistics over the agents' returns [N]; all are NaN if there are no agents."""
     values = returns if len(returns) else np.array([nan])
-    mean, median, middle = float(np.mean(values)), float(np.median(values)), float(iqm(values))
-    return Returns(mean, median, middle, iqm_interval(returns), worst=float(np.min(values)), best=float(np.max(values)))
+    mean, median, middle, worst, best = (float(f(values)) for f in (np.mean, np.median, iqm, np.min, np.max))
+    return Returns(mean, median, middle, iqm_interval(returns), worst, best)
 
 
 def shortfall(episode_returns: np.ndarray, optimal_returns: np.ndarray) -> np.ndarray:
@@ -86,11 +81,9 @@ class Shortfalls:
     """Statistics over the shortfalls of several agents, in units of return; NaN where they are not defined."""
 
     mean: float
-    iqm: float
-    """Interquartile mean."""
+    iqm: float  # interquartile mean
     largest: float
-    num_solved: int | None
-    """Agents that have solved the task; None where the environment does not define that."""
+    num_solved: int | None  # agents that have solved the task; None where the environment does not define that
 
 
 def describe_shortfall(shortfalls: np.ndarray, solved_shortfall: float | None) -> Shortfalls:
@@ -110,10 +103,7 @@ def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> tupl
     holds every p with abs(U / (N M) - p) <= t sqrt(k v(p)). Here v is the variance of Newcombe's method 5 (2006,
     Statistics in Medicine 25, 559-573), which holds up to complete separation but assumes sets of like spread; k > 1
     raises it to the variance of DeLong et al. (1988) where that is larger; t is Student's, with Welch's degrees of
-    freedom (Brunner and Munzel 2000).
-
-    Returns:
-        The probability, and the bounds of its 95% interval: NaN for fewer than `FEWEST` agents on either side.
+    freedom (Brunner and Munzel 2000). The bounds are NaN for fewer than `FEWEST` agents on either side.
     """
     n, m = len(values), len(baseline)
     beaten, unbeaten = _share_below(values, baseline), _share_below(baseline, values)
@@ -151,10 +141,8 @@ def _newcombe_variance(p: float, n: int, m: int) -> float:
 def paired_difference(values: np.ndarray, baseline: np.ndarray) -> tuple[float, float, float]:
     """Computes the interquartile mean of the differences between returns [S] of agents with the same seeds.
 
-    Pairs with NaN, the return of an agent that diverged, are left out.
-
-    Returns:
-        The mean, and the bounds of its 95% interval (see `iqm_interval`); NaN where there are too few pairs.
+    Returns it with the bounds of its 95% interval (`iqm_interval`); NaN where there are too few pairs. Pairs with NaN,
+    the return of an agent that diverged, are left out.
     """
     differences = (values - baseline)[np.isfinite(values) & np.isfinite(baseline)]
     return (float(iqm(differences)) if len(differences) else nan, *iqm_interval(differences))
@@ -182,12 +170,9 @@ def performance_profile(values: np.ndarray, thresholds: np.ndarray) -> np.ndarra
 class Difference:
     """The difference of a configuration of a sweep from the best one, in units of return; NaN without pairs."""
 
-    iqm: float
-    """Interquartile mean of the paired differences; negative for a worse configuration."""
-    ci95: tuple[float, float]
-    """Its 95% interval."""
-    p_adjusted: float
-    """p value of Wilcoxon's signed-rank test over the pairs, times the number of pairs of configurations; at most 1."""
+    iqm: float  # interquartile mean of the paired differences; negative for a worse configuration
+    ci95: tuple[float, float]  # its 95% interval
+    p_adjusted: float  # of Wilcoxon's signed-rank test over the pairs, times the pairs of configurations; at most 1
 
 
 SUPPORTED = 0.05
@@ -200,22 +185,18 @@ def compare_configs(returns: np.ndarray) -> list[tuple[int, Difference]]:
     They share their random numbers seed by seed, so their returns [C, S] are compared in pairs (see
     `paired_difference`). The p values are multiplied by the number of all pairs of configurations, C (C - 1) / 2
     (Bonferroni), and not only by the number of pairs with the best, because the same returns decide which one is best.
-
-    Returns:
-        The rank of each configuration by its interquartile mean, 1 for the best, and its difference from the best.
+    Returns the rank of each configuration by its interquartile mean, 1 for the best, and its difference from the best.
     """
     centres = np.array([iqm(row[np.isfinite(row)]) if np.isfinite(row).any() else -np.inf for row in returns])
     order = np.argsort(-centres, kind="stable")
-    ranks, num_pairs = np.argsort(order) + 1, len(returns) * (len(returns) - 1) // 2
-    differences = [_compare_with_best(row, returns[order[0]], num_pairs) for row in returns]
-    return list(zip(ranks.tolist(), differences, strict=True))
-
-
-def _compare_with_best(row: np.ndarray, best: np.ndarray, num_pairs: int) -> Difference:
-    mean, low, high = paired_difference(row, best)
-    differences = (row - best)[np.isfinite(row - best)]
-    p_value = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0  # 1 for equal returns
-    return Difference(mean, (low, high), min(1.0, p_value * num_pairs) if len(differences) else nan)
+    best, num_pairs, found = returns[order[0]], len(returns) * (len(returns) - 1) // 2, []
+    for rank, row in zip(np.argsort(order) + 1, returns, strict=True):
+        mean, low, high = paired_difference(row, best)
+        differences = (row - best)[np.isfinite(row - best)]
+        p_value = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0  # 1 for equal returns
+        p_adjusted = min(1.0, p_value * num_pairs) if len(differences) else nan
+        found.append((int(rank), Difference(mean, (low, high), p_adjusted)))
+    return found
 
 
 def least_p_value(num_configs: int, num_seeds: int) -> float:

@@ -107,12 +107,12 @@ class Summary:
     wall_seconds: float = nan  # of the whole run; NaN until its other files are written
 
     def __repr__(self) -> str:
-        final, count = self.final_return, f"{self.num_agents} agents"
+        final, count, of = self.final_return, f"{self.num_agents} agents", ""
         if self.configs:
-            best = self.ranked()[0]
-            final, count = best.final_return, f"{len(self.configs)} configs x {self.num_seeds} seeds"
-        measured = f"IQM {decimal(final.iqm)} {interval(final.iqm_ci95)}".strip() if isfinite(final.iqm) else "no IQM"
-        measured += f" of {label(best.values)}" if self.configs and isfinite(final.iqm) else ""
+            final, of = self.ranked()[0].final_return, f" of {label(self.ranked()[0].values)}"
+            count = f"{len(self.configs)} configs x {self.num_seeds} seeds"
+        measured = f"IQM {decimal(final.iqm)} {interval(final.iqm_ci95)}".strip() + of
+        measured = measured if isfinite(final.iqm) else "no IQM"
         return f"Summary({count}, {self.env_id}, {measured}{'' if self.complete else ', stopped early'})"
 
     @property
@@ -193,8 +193,8 @@ def summarize(
     next. `num_updates` [C] are per agent. `optimal_returns` are the optimum's from the first start states of
     evaluations; None: not known.
     """
-    config = swept[0].config
-    known, episodes = optimal_returns is not None, (config.eval_episodes or 0, config.final_episodes or 0)
+    episodes = swept[0].config.eval_episodes or 0, swept[0].config.final_episodes or 0
+    known = optimal_returns is not None
     optima = [float(np.mean(np.asarray(optimal_returns)[:num])) if known else None for num in episodes]
     summary = Summary(
         preset=preset,
@@ -231,12 +231,11 @@ def _measured(
     history: History, finals: Finals, swept: Sequence[SweptConfig], optimum: bool, solved_shortfall: float | None
 ) -> dict[str, Any]:
     """Returns the fields of a summary that are measured of the agents."""
-    finite = history.is_finite()
+    finite, clipped = history.is_finite(), history.clipped_targets()
     final = finite & np.isfinite(finals.final_return)
     last = history.metrics.eval_return[-1:].reshape(-1)
     episodes = (returns for returns in history.training_returns() if len(returns))
     last_training = np.array([returns[-LAST_EPISODES:].mean(dtype=np.float64) for returns in episodes])
-    clipped, categorical = history.clipped_targets(), any(each.config.critic_atoms > 1 for each in swept)
     best = best_agent(finals.selection_return, finite)
     return {
         "num_agents": len(finite),
@@ -248,12 +247,12 @@ def _measured(
         "per_agent_final_return": finals.final_return,
         "per_agent_selection_return": finals.selection_return,
         "per_agent_share_at_bounds": finals.share_at_bounds,
-        "per_agent_clipped_targets": clipped if categorical else None,
+        "per_agent_clipped_targets": clipped if any(each.config.critic_atoms > 1 for each in swept) else None,
         "always_at_bounds": history.agents[finite & (finals.share_at_bounds == 1.0)].tolist(),
         "diverged_agents": sorted(history.diverged),
         "diverged_at_env_steps": [history.diverged[agent] for agent in sorted(history.diverged)],
         "best_agent": None if best is None else int(history.agents[best]),
-        "notes": [*_interval_notes(final, len(swept)), *_clipping_notes(clipped, swept)],
+        "notes": _notes(final, clipped, swept),
     }
 
 
@@ -267,25 +266,21 @@ def best_agent(selection_returns: np.ndarray, finite: np.ndarray) -> int | None:
     return int(np.nanargmax(returns)) if np.isfinite(returns).any() else None
 
 
-def _interval_notes(final: np.ndarray, num_configs: int) -> list[str]:
-    """Says which results have no interval; `final` [N] are the agents with a final return."""
-    fewest = final.reshape(num_configs, -1).sum(axis=1).min(initial=len(final))
-    if not final.any() or fewest >= statistics.FEWEST:
-        return []
-    return [f"{'configurations with ' if num_configs > 1 else ''}{statistics.NO_INTERVAL}"]
+def _notes(final: np.ndarray, clipped: np.ndarray, swept: Sequence[SweptConfig]) -> list[str]:
+    """Says which results have no interval, and where a categorical critic has clipped too many targets.
 
-
-def _clipping_notes(clipped: np.ndarray, swept: Sequence[SweptConfig]) -> list[str]:
-    """Says where a categorical critic has clipped more than `MOST_CLIPPED` of its targets, and what to set."""
-    notes = []
-    for shares, (values, config) in zip(clipped.reshape(len(swept), -1), swept, strict=True):
+    `final` [N] are the agents with a final return, `clipped` [N] are `History.clipped_targets`.
+    """
+    notes, num_configs = [], len(swept)
+    if final.any() and final.reshape(num_configs, -1).sum(axis=1).min() < statistics.FEWEST:
+        notes.append(f"{'configurations with ' if num_configs > 1 else ''}{statistics.NO_INTERVAL}")
+    for shares, (values, config) in zip(clipped.reshape(num_configs, -1), swept, strict=True):
         share = float(np.mean(shares[np.isfinite(shares)])) if np.isfinite(shares).any() else 0.0
         if config.critic_atoms > 1 and share > MOST_CLIPPED:
-            where = f" of {label(values)}" if len(swept) > 1 else ""
             notes.append(
-                f"{100 * share:.1f}% of the critic's targets{where} were outside [value_min, value_max] = "
-                f"[{config.value_min:g}, {config.value_max:g}] and were clipped: set both so that they hold the "
-                f"discounted returns times reward_scale ({config.reward_scale:g})"
+                f"{100 * share:.1f}% of the critic's targets{f' of {label(values)}' if num_configs > 1 else ''} were "
+                f"outside [value_min, value_max] = [{config.value_min:g}, {config.value_max:g}] and were clipped: set "
+                f"both so that they hold the discounted returns times reward_scale ({config.reward_scale:g})"
             )
     return notes
 
@@ -293,22 +288,22 @@ def _clipping_notes(clipped: np.ndarray, swept: Sequence[SweptConfig]) -> list[s
 def _summarize_configs(
     swept: Sequence[SweptConfig], num_updates: Sequence[int], history: History, finals: Finals, summary: Summary
 ) -> list[ConfigSummary]:
-    """Returns the summaries of the configurations of a sweep."""
-    grid, optimum = (len(swept), -1), summary.final_optimum is not None
-    finite, returns = history.is_finite().reshape(grid), finals.final_return.reshape(grid)
+    arrays = history.is_finite(), finals.final_return, finals.final_shortfall
+    finite, returns, shortfalls = (array.reshape(len(swept), -1) for array in arrays)
     kept = finite & np.isfinite(returns)
-    shortfalls = [row[here] for row, here in zip(finals.final_shortfall.reshape(grid), kept, strict=True)]
-    comparisons = statistics.compare_configs(np.where(kept, returns, np.nan))
-    return [
-        ConfigSummary(
-            config=config,
-            values=dict(swept[config].values),
-            rank=rank,
-            updates_per_agent=num_updates[config],
-            num_diverged=int(np.sum(~finite[config])),
-            final_return=describe_returns(returns[config, kept[config]]),
-            final_shortfall=describe_shortfall(shortfalls[config], summary.solved_shortfall) if optimum else None,
-            against_best=against_best,
+    found = []
+    for config, (rank, against_best) in enumerate(statistics.compare_configs(np.where(kept, returns, np.nan))):
+        shortfall = describe_shortfall(shortfalls[config, kept[config]], summary.solved_shortfall)
+        found.append(
+            ConfigSummary(
+                config=config,
+                values=dict(swept[config].values),
+                rank=rank,
+                updates_per_agent=num_updates[config],
+                num_diverged=int(np.sum(~finite[config])),
+                final_return=describe_returns(returns[config, kept[config]]),
+                final_shortfall=None if summary.final_optimum is None else shortfall,
+                against_best=against_best,
+            )
         )
-        for config, (rank, against_best) in enumerate(comparisons)
-    ]
+    return found

@@ -1,4 +1,4 @@
-"""Figures of a sweep: the learning curves of its configurations, and their final returns over the swept fields."""
+"""Figures of the final returns of a sweep's configurations over the swept fields."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,50 +6,14 @@ from typing import Any
 import numpy as np
 
 from ddpg_jax.fields import format_value
-from ddpg_jax.results.history import History
-from ddpg_jax.results.plots import BLUE, INTERVAL, ORANGE, draw_interval, draw_optimum, new_figure, own_style
-from ddpg_jax.results.statistics import iqm
+from ddpg_jax.results.plots import BLUE, INTERVAL, ORANGE, new_figure, own_style
 from ddpg_jax.results.summary import ConfigSummary, Summary
 from ddpg_jax.results.text import decimal, interval
 from ddpg_jax.sweep import label
 
-MOST_CURVES = 8
-"""Configurations whose learning curves have their own colour, at most: the best."""
 MOST_ROWS = 40
 """Configurations in a ranking, at most."""
-FINAL = "final greedy return"
-
-
-@own_style()
-def learning_curves(history: History, summary: Summary) -> Any:
-    """Returns a figure of greedy returns against environment steps: the interquartile mean of each configuration.
-
-    The best are named. The best has its interval; of up to three, each has it. Agents that diverged are left out.
-    """
-    from matplotlib import colormaps
-
-    ranked = summary.ranked()
-    steps, returns = history.greedy_returns()
-    finite = history.is_finite().reshape(len(ranked), -1)
-    curves = returns.reshape(len(steps), *finite.shape)
-    title = f"{summary.subject}: {len(ranked)} configurations x {summary.num_seeds} seeds"
-    y_label = "greedy return: IQM over the seeds"
-    figure, axes = new_figure(title, "environment steps per agent", y_label, size=(10, 4.8))
-    colors = colormaps["viridis"](np.linspace(0, 0.8, min(MOST_CURVES, len(ranked))))
-    all_intervals = len(ranked) <= 3
-    interval_label = INTERVAL if all_intervals else f"{INTERVAL} of the first"
-    for each in ranked:
-        kept = curves[:, each.config, finite[each.config]]
-        if kept.shape[1] and each.rank > MOST_CURVES:
-            axes.plot(steps, iqm(kept, axis=1), color="0.75", linewidth=0.8, zorder=1)
-        elif kept.shape[1]:
-            color, text = colors[each.rank - 1], f"{each.rank}. {label(each.values)}"
-            axes.plot(steps, iqm(kept, axis=1), color=color, linewidth=1.8, label=text)
-            if all_intervals or each.rank == 1:
-                draw_interval(axes, steps, kept, color, interval_label if each.rank == 1 else None)
-    draw_optimum(axes, summary)
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    return figure
+FINAL, MEAN = "final greedy return", "interquartile mean (IQM)"
 
 
 @own_style()
@@ -69,12 +33,11 @@ def _hashable(value: Any) -> Any:
 
 
 def _in_order(values: set[Any]) -> list[Any]:
-    """The values of a swept field: None first, then numbers by size, then texts by the alphabet."""
+    """Returns the values of a swept field: None first, then numbers by size, then texts by the alphabet."""
     return sorted(values, key=lambda value: (isinstance(value, str), value is not None, value or 0))
 
 
 def _line(ranked: Sequence[ConfigSummary], name: str, values: list[Any]) -> Any:
-    """A figure of the final returns over the values of one field."""
     figure, axes = new_figure(f"{name}: {len(ranked)} configurations", name, FINAL)
     by_value = {_hashable(each.values[name]): each.final_return for each in ranked}
     found = [by_value[value] for value in values]
@@ -87,17 +50,15 @@ def _line(ranked: Sequence[ConfigSummary], name: str, values: list[Any]) -> Any:
     low, high = np.array([final.iqm_ci95 for final in found]).T
     if np.isfinite(low).any():
         axes.fill_between(x, low, high, color=BLUE, alpha=0.25, linewidth=0, label=INTERVAL)
-    axes.plot(x, [final.iqm for final in found], "o-", color=BLUE, label="interquartile mean (IQM)")
+    axes.plot(x, [final.iqm for final in found], "o-", color=BLUE, label=MEAN)
     axes.plot(x, [final.worst for final in found], "v", color=ORANGE, label="worst agent")
     axes.legend(frameon=False)
     return figure
 
 
 def _heat_map(ranked: Sequence[ConfigSummary], names: list[str], values: list[list[Any]]) -> Any:
-    """A figure of the final returns over the values of two fields."""
     figure, axes = new_figure(f"{FINAL}: IQM and its 95% bootstrap interval", names[1], names[0])
-    grid = np.full([len(axis) for axis in values], np.nan)
-    texts = {}
+    grid, texts = np.full([len(axis) for axis in values], np.nan), {}
     for each in ranked:
         cell = tuple(axis.index(_hashable(each.values[name])) for axis, name in zip(values, names, strict=True))
         grid[cell] = each.final_return.iqm
@@ -108,23 +69,23 @@ def _heat_map(ranked: Sequence[ConfigSummary], names: list[str], values: list[li
     finite = grid[np.isfinite(grid)]
     dark = 0.4 * finite.min() + 0.6 * finite.max() if len(finite) else np.nan
     for cell, text in texts.items():
-        color = "white" if grid[cell] <= dark else "black"
+        color = "white" if grid[cell] <= dark else "#111111"  # also in dark mode
         axes.text(*cell[::-1], text, ha="center", va="center", color=color, fontsize="small")
-    for set_ticks, axis in zip((axes.set_yticks, axes.set_xticks), values, strict=True):
-        set_ticks(range(len(axis)), [format_value(value) for value in axis])
+    axes.set_yticks(range(len(values[0])), list(map(format_value, values[0])))
+    axes.set_xticks(range(len(values[1])), list(map(format_value, values[1])))
     figure.colorbar(image, label=f"{FINAL}, IQM")
     return figure
 
 
 def _ranking(ranked: Sequence[ConfigSummary]) -> Any:
-    """A figure of the best final returns, a row per configuration."""
-    best, rows = ranked[:MOST_ROWS], np.arange(len(ranked[:MOST_ROWS]))
-    title = f"the best {len(best)} of {len(ranked)}" if len(best) < len(ranked) else f"{len(ranked)}"
-    figure, axes = new_figure(f"{title} configurations", FINAL, size=(9, max(3.2, 0.28 * len(best) + 1.2)))
+    best = ranked[:MOST_ROWS]
+    rows, title = np.arange(len(best)), f"the best {len(best)} of " if len(best) < len(ranked) else ""
+    size = (9, max(3.2, 0.28 * len(best) + 1.2))
+    figure, axes = new_figure(f"{title}{len(ranked)} configurations", FINAL, size=size)
     low, high = np.array([each.final_return.iqm_ci95 for each in best]).T
     if np.isfinite(low).any():
         axes.hlines(rows, low, high, color=BLUE, linewidth=3, alpha=0.4, label=INTERVAL)
-    axes.plot([each.final_return.iqm for each in best], rows, "o", color=BLUE, label="interquartile mean (IQM)")
+    axes.plot([each.final_return.iqm for each in best], rows, "o", color=BLUE, label=MEAN)
     axes.set_yticks(rows, [f"{each.rank}. {label(each.values)}" for each in best], fontsize="small")
     axes.invert_yaxis()
     figure.legend(frameon=False, loc="outside lower center", ncols=2)

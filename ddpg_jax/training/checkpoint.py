@@ -5,7 +5,6 @@ the results of the setups before theirs. A file is written as a draft and rename
 moment leaves the last good one. A checksum detects a damaged file, which gives way to the one before it.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -50,11 +49,7 @@ class Checkpoint:
         self.history = History.from_arrays(self._with_prefix("history/"))
 
     def restore(self, trainer: Trainer) -> None:
-        """Continues the agents of a trainer from their saved states.
-
-        Raises:
-            ValueError: if they are those of another setup.
-        """
+        """Continues the agents of a trainer from their saved states."""
         trainer.restore(lambda name, rows: self._file.read(f"state/{name}", rows))
 
     def _trained(self, prefix: str) -> Trained:
@@ -69,14 +64,12 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of a run folder."""
 
-    def __init__(self, folder: Path, *, every: float | None, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, *, every: float | None) -> None:
         """Args:
         folder: where the checkpoints are.
         every: seconds between two of them; default: a minute, or longer where they would cost more than `COST_SHARE`.
-        identity: values that JSON can hold, by which a checkpoint is known as that of this run.
         """
         self._folder, self._every = folder, every
-        self._identity = json.loads(json.dumps(identity))  # as it is read back: tuples become lists
         self._last, self._cost = time.perf_counter(), 0.0
         self._damaged: list[Path] = []
 
@@ -94,14 +87,10 @@ class Checkpoints:
         start = time.perf_counter()
         number = max((int(path.stem) for path in self._paths()), default=0) + 1
         description = {
-            "format": FORMAT,
-            "identity": self._identity,
-            "env_steps": history.env_steps,
-            "num_finished": len(finished),
-            "seconds": dict(seconds),
-        }
+            "format": FORMAT, "env_steps": history.env_steps, "num_finished": len(finished), "seconds": dict(seconds),
+        }  # fmt: skip
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_arrays(self._path(number), description, list(_arrays(trainer, history, finished)))
+        write_arrays(self._folder / f"{number:06d}.safetensors", description, list(_arrays(trainer, history, finished)))
         drafts = self._folder.glob(".*.part")  # which a kill has left
         for path in (*drafts, *self._damaged, *self._paths()[:-KEEP]):
             path.unlink(missing_ok=True)
@@ -110,13 +99,10 @@ class Checkpoints:
         self._cost = self._last - start
 
     def load(self, note: Callable[[str], None]) -> Checkpoint | None:
-        """Returns the newest checkpoint that is whole, or None if there is none yet.
-
-        Args:
-            note: told which checkpoints are damaged and passed over.
+        """Returns the newest checkpoint that is whole, or None if there is none yet; `note` is given the damaged ones.
 
         Raises:
-            ValueError: if all are damaged, or one belongs to another run or version.
+            ValueError: if all are damaged, or one belongs to another version.
         """
         paths = self._paths()
         for path in reversed(paths):
@@ -126,22 +112,13 @@ class Checkpoints:
                 self._damaged.append(path)
                 note(f"{error}; trying the checkpoint before it")
                 continue
-            self._require_same_run(path, description)
+            if description.get("format") != FORMAT:
+                raise ValueError(f"{path} has format {description.get('format')}, but must have format {FORMAT}: "
+                                 f"resume it with the version of ddpg_jax that wrote it")  # fmt: skip
             return Checkpoint(description, file)
         if paths:
             raise ValueError(f"resume is {self._folder.parent}, but all of its checkpoints are damaged: run it anew")
         return None
-
-    def _require_same_run(self, path: Path, description: Mapping[str, Any]) -> None:
-        if description.get("format") != FORMAT:
-            raise ValueError(f"{path} has format {description.get('format')}, but must have format {FORMAT}: resume it "
-                             f"with the version of ddpg_jax that wrote it")  # fmt: skip
-        for name, value in description["identity"].items():
-            if name in self._identity and value != self._identity[name]:
-                raise ValueError(f"{path} belongs to another run: its {name} is {value}, here {self._identity[name]}")
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:06d}.safetensors"
 
     def _paths(self) -> list[Path]:
         """Returns the files of the checkpoints, the oldest first."""

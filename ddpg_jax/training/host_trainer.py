@@ -103,10 +103,10 @@ class HostTrainer(Trainer):
         self._envs.keep((own[:, None] * num_envs + np.arange(num_envs)).ravel())
         self._evaluation_envs.keep(own)
 
-    def evaluate(self, starts: Starts) -> GreedyEpisodes:
+    def evaluate(self, starts: Starts, on_progress: Callable[[float], None] = lambda episodes: None) -> GreedyEpisodes:
         """Runs greedy episodes from S start states that all agents share; returns NumPy arrays [N, S]."""
-        environment = self.setup.environment
-        return host_greedy_episodes(self._act, self._evaluation_envs, starts, self.num_agents, environment)
+        what = self._evaluation_envs, starts, self.num_agents, self.setup.environment
+        return host_greedy_episodes(self._act, *what, on_progress)
 
     def _act(self, observations: np.ndarray) -> np.ndarray:
         """Returns the greedy actions [N, W, A] for observations [N, W, O] of W <= S episodes at a time."""

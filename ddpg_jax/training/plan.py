@@ -15,8 +15,8 @@ from ddpg_jax.environments.task import Task
 from ddpg_jax.fields import checked
 from ddpg_jax.options import TrainOptions
 from ddpg_jax.training.logs import require_logs
-from ddpg_jax.training.memory import Memory, format_bytes, measure, require_memory
-from ddpg_jax.training.programs import MAX_CHUNK, Placement, Programs, choose_placement, compile_programs
+from ddpg_jax.training.memory import format_bytes, measure, require_memory
+from ddpg_jax.training.programs import Placement, Programs, choose_placement, compile_programs
 from ddpg_jax.training.setup_factory import make_hyperparameters, make_noise, make_setup
 
 MAX_EVALUATIONS = 100_000
@@ -42,10 +42,7 @@ class SetupPlan:
     placement: Placement
 
     def compile(self, task: Task, num_episodes: int) -> Programs:
-        """Returns the compiled programs, which evaluate `num_episodes` episodes at a time.
-
-        They are kept between calls where the environment is known not to change.
-        """
+        """Returns the programs, which evaluate `num_episodes` at a time; kept where the environment cannot change."""
         make = _compile_cached if self.setup.environment.cacheable else _compile
         return make(self.setup, self.placement, task, num_episodes, jax.tree.structure(self.hyperparameters))
 
@@ -92,14 +89,6 @@ class Plan:
         """Returns the name of the folder of a setup's weights; empty if there is only one setup."""
         return f"shape-{index}" if len(self.setups) > 1 else ""
 
-    def require_memory(self, each: SetupPlan, programs: Programs | None = None) -> Memory:
-        """Returns what the agents of a setup need; raises ValueError if it is more than there is."""
-        memory = measure(each.setup, each.placement, programs)
-        config = self.options.swept[each.configs[0]].config
-        num_configs = len(each.configs)
-        require_memory(memory, each.placement, config, seeds=self.options.seeds, num_configs=num_configs)
-        return memory
-
     def lines(self) -> list[str]:
         """Returns the task, the agents and their devices as text, as a run announces them."""
         env, options = self.task.environment, self.options
@@ -114,19 +103,14 @@ class Plan:
         return lines
 
     def memory_lines(self) -> list[str]:
-        """Returns what the run holds and needs in memory; raises ValueError if that is more than there is."""
-        lines = []
-        for each in self.setups:
-            accelerated = each.placement.platform != "cpu"
-            programs = each.compile(self.task, self.config.eval_episodes or 1) if accelerated else None
-            memory, num_agents = self.require_memory(each, programs), len(each.agents)
-            needed = memory.needed(each.placement.num_blocks(num_agents))
-            lines.append(
-                f"memory: {num_agents:,} agents need {format_bytes(needed)} of {format_bytes(memory.available)} "
-                f"available; one agent holds a replay of {format_bytes(memory.replay)}, and parameters, targets and "
-                f"moments of {format_bytes(memory.parameters)}"
-            )
-        return lines
+        """Returns what the run holds in memory."""
+        return [
+            f"memory: {len(each.agents):,} agents need {format_bytes(needed)} of {format_bytes(available)} available; "
+            f"one agent holds a replay of {format_bytes(replay)}, and parameters, targets and moments of "
+            f"{format_bytes(parameters)}"
+            for each in self.setups
+            for replay, parameters, needed, available in [measure(each.setup, each.placement, len(each.agents))]
+        ]
 
 
 def make_plan(
@@ -142,9 +126,8 @@ def make_plan(
     Raises:
         ValueError: if the run is not possible here; it names the field, the value and the rule.
     """
-    for name in ("log", "record_every"):
-        if getattr(options, name) and options.out is None:
-            raise ValueError(f"{name} is {getattr(options, name)}, but must be given with out, the folder of the run")
+    if options.log and options.out is None:
+        raise ValueError(f"log is {options.log}, but must be given with out, the folder of the run")
     require_logs(options.log)
     task = _task(options.swept[0].config, setup)
     on_host = task.environment.host_env is not None
@@ -160,14 +143,10 @@ def make_plan(
             custom |= setup != made
         by_setup.setdefault(setup or made, []).append(index)
     plans = tuple(_plan_setup(options, *item, hyperparameters) for item in by_setup.items())
-    if options.record_every:
-        for planned in plans:
-            longest_chunk(planned.setup, recording=True)
-    plan = Plan(options, task, plans, custom)
-    for planned in plans:
-        if planned.placement.platform == "cpu":  # on an accelerator the compiled program says what it needs
-            plan.require_memory(planned)
-    return plan
+    for plan in plans:
+        config = swept[plan.configs[0]].config
+        require_memory(plan.setup, plan.placement, config, seeds=options.seeds, num_configs=len(plan.configs))
+    return Plan(options, task, plans, custom)
 
 
 def _task(config: Config, setup: Setup | None) -> Task:
@@ -249,24 +228,6 @@ def _given_hyperparameters(hyperparameters: Hyperparameters, num_agents: int) ->
         if not np.isfinite(np.asarray(value, float)).all():
             raise ValueError(f"{name} is {value}, but must be finite")
     return jax.tree.map(lambda x: np.broadcast_to(np.asarray(x, np.float32), num_agents), hyperparameters)
-
-
-def longest_chunk(setup: Setup, *, recording: bool) -> int:
-    """Returns the most steps of the loop in a chunk after which the replay still holds what is read from it.
-
-    Raises:
-        ValueError: if episodes are to be recorded, but the replay is smaller than an episode.
-    """
-    longest = 0
-    if recording:
-        longest = min(setup.environment.max_steps, setup.exploration.max_steps or setup.environment.max_steps)
-    steps = setup.replay_capacity // setup.num_envs - longest
-    if steps < 1:
-        raise ValueError(
-            f"record_every is given, but replay_capacity, {setup.replay_capacity}, must then be above num_envs times "
-            f"the longest episode, {longest} steps: recorded episodes are read from the replay"
-        )
-    return min(MAX_CHUNK, steps)
 
 
 def noise_scales(plan: Plan, each: SetupPlan) -> dict[str, Any]:

@@ -79,10 +79,6 @@ class Policy:
             agents=tuple(self.agents[agent] for agent in chosen),
         )
 
-    def select(self, agents: int | Sequence[int]) -> "Policy":
-        """Returns the policy of some agents, counted from 0, in this order; raises ValueError if one is not there."""
-        return self[_indices(agents, range(self.num_agents))]
-
     @cached_property
     def best(self) -> "Policy":
         """The policy of the best agent; raises ValueError if it is not known."""

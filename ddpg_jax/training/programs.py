@@ -199,7 +199,7 @@ def _with_host_environment(
     observations = jax.ShapeDtypeStruct((n, starts.observation.shape[0], size), jnp.float32)
     begin = partial(host_env.begin, setup=setup)
     train = partial(host_env.step, setup=setup)
-    act = partial(host_env.act, algorithm=setup.algorithm)
+    act = partial(evaluation.act, algorithm=setup.algorithm)
     return {
         "begin": _Function(begin, (axes, 0, 0), (axes, 0), (states, states.env.observation, scalars), donated=(0,)),
         "train": _Function(train, (axes, 0, 0), (axes, 0, 0), (states, received, scalars), donated=(0,)),

@@ -190,7 +190,7 @@ def write_result(result: Result, folder: RunFolder, watch: Stopwatch | None = No
     for name, draw in _figures(result).items():
         _save_figure(path / name, draw)
     summary = replace(result.summary, wall_seconds=watch.wall) if watch else result.summary
-    write_text(path / "report.html", report_page(path, summary))
+    write_text(path / "report.html", report_page(path, summary, result.history))
     write_json(path / "summary.json", summary.to_dict())
     return replace(result, summary=summary, folder=path)
 
@@ -200,7 +200,7 @@ def _figures(result: Result) -> dict[str, Callable[[], Any]]:
     history, summary = result.history, result.summary
     if len(result.configs) > 1:
         return {
-            "learning_curve.png": lambda: sweep_plots.learning_curves(history, summary),
+            "learning_curve.png": lambda: plots.learning_curve(history, summary),
             "sweep.png": lambda: sweep_plots.final_returns(summary),
         }
     return {

@@ -18,7 +18,7 @@ from ddpg_jax.algorithm import ema
 from ddpg_jax.algorithm.evaluation import Starts
 from ddpg_jax.config import Config
 from ddpg_jax.environments.host import HostEnvFailure
-from ddpg_jax.results.history import Episodes, History, Metrics
+from ddpg_jax.results.history import Episodes, History
 from ddpg_jax.results.statistics import shortfall
 from ddpg_jax.results.summary import Finals, best_agent
 from ddpg_jax.training.checkpoint import Checkpoint, Checkpoints, Trained
@@ -26,11 +26,10 @@ from ddpg_jax.training.divergence import fault_of_environment, note_diverged
 from ddpg_jax.training.files import write_text
 from ddpg_jax.training.host_trainer import make_trainer
 from ddpg_jax.training.logs import open_logs
-from ddpg_jax.training.plan import Plan, SetupPlan, longest_chunk, noise_scales
+from ddpg_jax.training.plan import Plan, SetupPlan, noise_scales
 from ddpg_jax.training.policy import Policy, read_policy, write_policy, write_weights
 from ddpg_jax.training.programs import MAX_CHUNK
 from ddpg_jax.training.progress import Progress
-from ddpg_jax.training.recording import record_episodes
 from ddpg_jax.training.result import Result, load, make_result, write_result
 from ddpg_jax.training.run_folder import RunFolder, describe, differences, read_config, saved_options, write_json
 from ddpg_jax.training.signals import StopSignals
@@ -58,23 +57,6 @@ class EnvironmentFailedError(RuntimeError):
     """An environment on the host raised an error. In a run folder, the agents were saved at their last whole step."""
 
 
-@dataclass(eq=False)
-class Run:
-    """Holds what the loop needs in addition to the agents in training."""
-
-    plan: Plan
-    stop: StopSignals
-    progress: Progress
-    callback: Callback | None
-    watch: Stopwatch
-    folder: RunFolder | None = None
-    checkpoints: Checkpoints | None = None
-    log: Callable[[int, np.ndarray, Metrics], None] = lambda env_steps, agents, metrics: None
-    trained: list[Trained] = field(default_factory=list)
-    """The results of the setups that have been trained."""
-    policies: list[Policy] = field(default_factory=list)
-
-
 def train_agents(
     plan: Plan,
     *,
@@ -100,30 +82,28 @@ def train_agents(
         The result. If the run was stopped, it holds what had been measured, and its summary is not `complete`.
 
     Raises:
-        ValueError: if the folder cannot be used, which is then as it was; or if agents do not fit into the memory of an
-            accelerator, whose compiler tells what they need.
+        ValueError: if the folder cannot be used, which is then as it was.
         OSError: if something cannot be written.
         EnvironmentFailedError: if an environment on the host raised an error.
     """
-    details = describe(plan, command)
+    path, details = plan.options.out, describe(plan, command)
+    if plan.options.resume and (finished := finished_result(plan)):
+        steps = f"{finished.summary.env_steps_per_agent:,}"
+        progress.message(f"{finished.folder} is finished at {steps} steps: there is nothing left to do")
+        return finished
     with ExitStack() as stack:
-        if plan.options.resume and (finished := finished_result(plan)):
-            steps = f"{finished.summary.env_steps_per_agent:,}"
-            progress.message(f"{finished.folder} is finished at {steps} steps: there is nothing left to do")
-            return finished
-        run = Run(plan, stop, progress, callback, watch or Stopwatch())
-        checkpoint = None
-        if plan.options.out is not None:
-            path = plan.options.out
+        run, checkpoint = Run(plan, stop, progress, watch or Stopwatch(), callback), None
+        if path is not None:
             run.folder = stack.enter_context(RunFolder(path) if plan.options.resume else RunFolder.create(path))
             opened(run.folder)
-            details, checkpoint = _open_run(run, run.folder, details)
-            run.log = stack.enter_context(open_logs(plan.options.log, run.folder.path, _settings(plan)))
+            details, checkpoint = run.open(run.folder, details)
+            settings = {"seeds": len(plan.options.seeds), "seed": plan.options.seed, **plan.config.to_dict()}
+            run.log = stack.enter_context(open_logs(plan.options.log, path, settings))
         stack.enter_context(progress)
         complete = True
         try:
             for index, each in enumerate(plan.setups):
-                _train_setup(run, index, each, checkpoint)
+                run.train(index, each, checkpoint)
         except Stopped:
             complete = False
         result = make_result(plan, run.trained, run.policies, details, run.watch, complete=complete)
@@ -146,129 +126,200 @@ def finished_result(plan: Plan) -> Result | None:
     return result if same and result.summary.env_steps_per_agent >= plan.config.total_steps else None
 
 
-def _open_run(run: Run, folder: RunFolder, details: dict[str, Any]) -> tuple[dict[str, Any], Checkpoint | None]:
-    """Writes `config.json`; returns its content and the checkpoint to continue from, if any."""
-    plan = run.plan
-    identity = {name: details[name] for name in ("preset", "seeds", "seed", "group_sizes", "configs")}
-    identity["config"] = plan.config.to_dict() | {"total_steps": 0}  # which a resumed run may change
-    run.checkpoints = Checkpoints(folder.path / "checkpoints", every=plan.options.checkpoint_every, identity=identity)
-    if folder.note:
-        run.progress.message(f"note: {folder.note}")
-    checkpoint, earlier = None, details
-    if plan.options.resume:
-        earlier = read_config(folder.path)
-        if earlier["custom"] != plan.custom:
-            raise ValueError(
-                f"resume is {folder.path}, but must be given the setup and hyperparameters that the run was started "
-                f"with: ddpg_jax.train(config, setup=..., hyperparameters=..., out=..., resume=True)"
-            )
-        checkpoint = run.checkpoints.load(lambda text: run.progress.message(f"note: {text}"))
-        details["command"], details["resumed"] = earlier["command"], [*earlier["resumed"], details["command"]]
-        for text in differences(earlier, details):
-            run.progress.message(f"note: {text}")
-        if plan.task.environment.host_env is not None:
-            run.progress.message(f"note: {plan.config.env_id} begins new episodes: the state of environments on the "
-                                 f"host cannot be saved")  # fmt: skip
-    if checkpoint is not None:
-        if checkpoint.finished and plan.config.total_steps > earlier["config"]["total_steps"]:
-            raise ValueError(
-                f"total_steps is {plan.config.total_steps}, but must be {earlier['config']['total_steps']}: the sweep "
-                f"has networks of several shapes, and only the agents of the last one could train for longer"
-            )
-        run.trained += checkpoint.finished
-        run.watch.restore(checkpoint.seconds)
-        run.progress.message(f"resuming {folder.path} at step {checkpoint.history.env_steps:,}")
-    write_json(folder.path / "config.json", details)
-    return details, checkpoint
+@dataclass(eq=False)
+class Run:
+    """A run in progress."""
 
+    plan: Plan
+    stop: StopSignals
+    progress: Progress
+    watch: Stopwatch
+    callback: Callback | None = None
+    folder: RunFolder | None = None
+    checkpoints: Checkpoints | None = None
+    log: Callable[..., None] = lambda env_steps, agents, metrics: None
+    trained: list[Trained] = field(default_factory=list)
+    """The results of the setups that have been trained."""
+    policies: list[Policy] = field(default_factory=list)
 
-def _settings(plan: Plan) -> dict[str, Any]:
-    """Returns what logs show of a run's settings."""
-    options = plan.options
-    return {"seeds": len(options.seeds), "seed": options.seed, **plan.config.to_dict()}
+    def open(self, folder: RunFolder, details: dict[str, Any]) -> tuple[dict[str, Any], Checkpoint | None]:
+        """Writes `config.json`; returns its content and the checkpoint to continue from, if any."""
+        plan, checkpoint = self.plan, None
+        self.checkpoints = Checkpoints(folder.path / "checkpoints", every=plan.options.checkpoint_every)
+        notes = [folder.note] if folder.note else []
+        if plan.options.resume:
+            earlier = read_config(folder.path)
+            if earlier["custom"] != plan.custom:
+                raise ValueError(
+                    f"resume is {folder.path}, but must be given the setup and hyperparameters that the run was "
+                    f"started with: ddpg_jax.train(config, setup=..., hyperparameters=..., out=..., resume=True)"
+                )
+            checkpoint = self.checkpoints.load(notes.append)
+            details["command"], details["resumed"] = earlier["command"], [*earlier["resumed"], details["command"]]
+            notes += differences(earlier, details)
+            if plan.task.environment.host_env is not None:
+                notes.append(f"{plan.config.env_id} begins new episodes: the state of environments on the host cannot "
+                             f"be saved")  # fmt: skip
+            if checkpoint and checkpoint.finished and plan.config.total_steps > earlier["config"]["total_steps"]:
+                raise ValueError(
+                    f"total_steps is {plan.config.total_steps}, but must be {earlier['config']['total_steps']}: the "
+                    f"sweep has networks of several shapes, and only the agents of the last one could train for longer"
+                )
+        for note in notes:
+            self.progress.message(f"note: {note}")
+        if checkpoint is not None:
+            self.trained += checkpoint.finished
+            self.watch.restore(checkpoint.seconds)
+            self.progress.message(f"resuming {folder.path} at step {checkpoint.history.env_steps:,}")
+        write_json(folder.path / "config.json", details)
+        return details, checkpoint
 
-
-def _train_setup(run: Run, index: int, setup_plan: SetupPlan, checkpoint: Checkpoint | None) -> None:
-    """Trains the agents of one setup to their end, evaluates them, and keeps their policies.
-
-    Raises:
-        Stopped: if the run was asked to stop.
-        EnvironmentFailedError: if an environment on the host raised an error.
-    """
-    if index < len(run.trained):  # by an earlier process, which has left the policies in the folder
-        assert run.folder is not None
-        run.policies.append(read_policy(_policy_path(run, index), setup_plan.setup.algorithm.actor))
-        run.progress.advanced(run.trained[index].history.env_steps * len(setup_plan.agents), resumed=True)
-        return
-    trainer, starts = _make_trainer(run, index, setup_plan)
-    with closing(trainer):
-        history = History(setup_plan.agents, num_envs=setup_plan.setup.num_envs, **noise_scales(run.plan, setup_plan))
-        if checkpoint is not None and index == len(checkpoint.finished):
-            checkpoint.restore(trainer)
-            history = checkpoint.history
-            run.progress.advanced(history.env_steps * len(setup_plan.agents), resumed=True)
-        try:
-            _advance_to_end(run, index, trainer, history, starts)
-            trained = _finish(run, trainer, history)
-        except Stopped:
-            run.trained.append(Trained(history, Finals.unknown(len(setup_plan.agents))))
-            run.policies.append(_policy(run, trainer, history))
-            raise
-        except HostEnvFailure as failure:
-            _save(run, trainer, history)
-            raise _environment_failed(run, failure) from failure
-        run.trained.append(trained)
-        run.policies.append(_policy(run, trainer, history, trained.finals))
-        if run.folder is not None and index + 1 < len(run.plan.setups):  # the last is written with the result
-            write_policy(_policy_path(run, index), run.policies[-1])
-
-
-def _policy_path(run: Run, index: int) -> Path:
-    assert run.folder is not None
-    return run.folder.path / "policy" / run.plan.shape_name(index)
-
-
-def _make_trainer(run: Run, index: int, setup_plan: SetupPlan) -> tuple[Trainer, Starts]:
-    """Compiles the programs of a setup, and creates its agents if they fit into memory."""
-    plan, num_episodes = run.plan, run.plan.config.eval_episodes or 1
-    with run.watch.time("compiling"):
-        which = f" program {index + 1} of {len(plan.setups)}" if len(plan.setups) > 1 else ""
-        run.progress.compiling(f"compiling{which}")
-        programs = setup_plan.compile(plan.task, num_episodes)
-        if setup_plan.placement.platform != "cpu":
-            plan.require_memory(setup_plan, programs)
-        run.stop.defer(run.progress.message)
-        keys, starts = agent_keys(plan.options.seed, setup_plan.seeds), plan.task.evaluation_starts(num_episodes)
-        where = {"placement": setup_plan.placement, "programs": programs}
-        return make_trainer(setup_plan.setup, keys, setup_plan.hyperparameters, starts=starts, **where), starts
-
-
-def _advance_to_end(run: Run, index: int, trainer: Trainer, history: History, starts: Starts) -> None:
-    """Trains agents from where they are to the end of their configuration, and evaluates them on the way."""
-    config, setup = run.plan.config, trainer.setup
-    evaluations, snapshots = evaluation_steps(config), snapshot_steps(config)
-    reported = set(history.diverged)
-    chunks = ChunkSizer(setup.num_envs, longest_chunk(setup, recording=bool(run.plan.options.record_every)))
-    for target in sorted({*evaluations, *snapshots}):
-        if target < history.env_steps:
-            continue
-        while history.env_steps < target:
-            before = history.env_steps
-            with run.watch.time("training"):
-                ended = chunks.advance(trainer, history, target, run.progress)
-            _after_chunk(run, trainer, history, ended, config.total_steps)
-            _report_diverged(run, trainer, history, reported, before)
-        if target in evaluations:
-            with run.watch.time("evaluating"):
-                returns = trainer.evaluate(starts).returns.mean(axis=1, dtype=np.float64)
-            metrics = history.add_evaluation(returns, setup.num_updates(history.env_steps))
-            _after_evaluation(run, history, metrics)
-            _report_diverged(run, trainer, history, reported)
-        if target in snapshots and run.folder is not None:
-            path = run.folder.path / "snapshots" / f"{target:09d}" / run.plan.shape_name(index)
-            write_weights(path / "weights.safetensors", trainer.variables(_actor_and_critic))
-        if target in evaluations and run.callback is not None and run.callback(history) is True:
+    def train(self, index: int, each: SetupPlan, checkpoint: Checkpoint | None) -> None:
+        """Trains the agents of one setup to their end, evaluates them, and keeps their policies."""
+        if index < len(self.trained):  # by an earlier process, which has left the policies in the folder
+            self.policies.append(read_policy(self._policy_folder(index), each.setup.algorithm.actor))
+            self.progress.advanced(self.trained[index].history.env_steps * len(each.agents), resumed=True)
             return
+        trainer, starts = self._make_trainer(index, each)
+        with closing(trainer):
+            history = History(each.agents, num_envs=each.setup.num_envs, **noise_scales(self.plan, each))
+            if checkpoint is not None and index == len(checkpoint.finished):
+                checkpoint.restore(trainer)
+                history = checkpoint.history
+                self.progress.advanced(history.env_steps * len(each.agents), resumed=True)
+            try:
+                self._advance_to_end(index, trainer, history, starts)
+                finals = self._evaluate_finally(trainer, history)
+            except Stopped:
+                self.trained.append(Trained(history, Finals.unknown(len(each.agents))))
+                self.policies.append(self._policy(trainer, history))
+                raise
+            except HostEnvFailure as failure:
+                self._save(trainer, history)
+                raise self._environment_failed(failure) from failure
+            self.trained.append(Trained(history, finals))
+            self.policies.append(self._policy(trainer, history, finals))
+        if self.folder is not None and index + 1 < len(self.plan.setups):  # the last is written with the result
+            write_policy(self._policy_folder(index), self.policies[-1])
+
+    def _make_trainer(self, index: int, each: SetupPlan) -> tuple[Trainer, Starts]:
+        """Compiles the programs of a setup, and creates its agents."""
+        plan, num_episodes = self.plan, self.plan.config.eval_episodes or 1
+        with self.watch.time("compiling"):
+            which = f" program {index + 1} of {len(plan.setups)}" if len(plan.setups) > 1 else ""
+            self.progress.compiling(f"compiling{which}")
+            programs = each.compile(plan.task, num_episodes)
+            self.stop.defer(self.progress.message)
+            keys, starts = agent_keys(plan.options.seed, each.seeds), plan.task.evaluation_starts(num_episodes)
+            where = {"placement": each.placement, "programs": programs}
+            return make_trainer(each.setup, keys, each.hyperparameters, starts=starts, **where), starts
+
+    def _advance_to_end(self, index: int, trainer: Trainer, history: History, starts: Starts) -> None:
+        """Trains agents from where they are to the end of their configuration, and evaluates them on the way."""
+        config, setup, reported = self.plan.config, trainer.setup, set(history.diverged)
+        evaluations, snapshots = evaluation_steps(config), snapshot_steps(config)
+        chunks = ChunkSizer(setup.num_envs, min(MAX_CHUNK, setup.replay_capacity // setup.num_envs))
+        for target in sorted({*evaluations, *snapshots}):
+            if target < history.env_steps:
+                continue
+            while history.env_steps < target:
+                before = history.env_steps
+                with self.watch.time("training"):
+                    ended = chunks.advance(trainer, history, target, self.progress)
+                self.progress.episodes_ended(ended)
+                self._save_if_due(trainer, history)
+                self._report_diverged(trainer, history, reported, before)
+            if target in evaluations:
+                with self.watch.time("evaluating"):
+                    returns = trainer.evaluate(starts).returns.mean(axis=1, dtype=np.float64)
+                self._after_evaluation(setup.num_updates(history.env_steps), returns, history)
+                self._report_diverged(trainer, history, reported)
+            if target in snapshots and self.folder is not None:
+                path = self.folder.path / "snapshots" / f"{target:09d}" / self.plan.shape_name(index)
+                write_weights(path / "weights.safetensors", trainer.variables(_actor_and_critic))
+            if target in evaluations and self.callback is not None and self.callback(history) is True:
+                return
+
+    def _save_if_due(self, trainer: Trainer, history: History) -> None:
+        """Saves where that is due; raises Stopped if the run was asked to stop, and the error of an environment."""
+        if trainer.failure is not None:
+            raise trainer.failure
+        stopping, due = self.stop.requested, self.checkpoints is not None and self.checkpoints.due()
+        # Also at the end, before the evaluation: a longer run that continues may not evaluate at this step.
+        if stopping or due or history.env_steps >= self.plan.config.total_steps:
+            self._save(trainer, history)
+        if stopping:
+            raise Stopped
+
+    def _save(self, trainer: Trainer, history: History) -> None:
+        if self.checkpoints is not None:
+            with self.watch.time("saving"):
+                self.checkpoints.save(trainer, history, self.trained, self.watch.counts())
+
+    def _after_evaluation(self, updates: int, returns: np.ndarray, history: History) -> None:
+        """Keeps, reports and logs an evaluation, and writes the tables where they are due."""
+        metrics = history.add_evaluation(returns, updates)
+        optimum = self.plan.task.optimum(self.plan.config.eval_episodes or 1)
+        mean = None if optimum is None else float(optimum.mean())
+        self.progress.evaluated(history.env_steps, metrics.eval_return, mean)
+        self.log(history.env_steps, history.agents, metrics)
+        if self.folder is not None:
+            histories = [*(each.history for each in self.trained), history]
+            self.folder.write_tables(histories, self.plan.options, if_due=True)
+
+    def _report_diverged(
+        self, trainer: Trainer, history: History, reported: set[int], chunk_start: int | None = None
+    ) -> None:
+        """Shows the agents that have diverged and were not reported before."""
+        for agent in sorted(set(history.diverged) - reported):
+            step, fault = history.diverged[agent], None
+            if chunk_start is not None:
+                position = int(np.flatnonzero(history.agents == agent)[0])
+                fault = fault_of_environment(trainer, position, chunk_start, step)
+            self.progress.diverged(agent, step, fault)
+            reported.add(agent)
+
+    def _evaluate_finally(self, trainer: Trainer, history: History) -> Finals:
+        """Evaluates trained agents for the report, and from other start states to choose the best of them."""
+        task, num = self.plan.task, self.plan.config.final_episodes or 1
+        with self.watch.time("evaluating"):
+            count = self.progress.evaluating(2 * num)
+            final = trainer.evaluate(task.evaluation_starts(num), on_progress=count)
+            selection = trainer.evaluate(task.selection_starts(num), on_progress=count)
+        note_diverged(trainer, history, final.returns)
+        optimum = task.optimum(num)
+        return Finals(
+            final_return=final.returns.mean(axis=1, dtype=np.float64),
+            final_shortfall=shortfall(final.returns, np.full(num, np.nan) if optimum is None else optimum),
+            selection_return=selection.returns.mean(axis=1, dtype=np.float64),
+            share_at_bounds=final.share_at_bounds.mean(axis=1, dtype=np.float64),
+        )
+
+    def _policy(self, trainer: Trainer, history: History, finals: Finals | None = None) -> Policy:
+        environment, finite = self.plan.task.environment, history.is_finite()
+        return Policy(
+            env_id=environment.env_id,
+            observation_size=environment.observation_size,
+            actor=trainer.setup.algorithm.actor,
+            variables=trainer.variables(ema.policy),
+            diverged_agents=tuple(np.flatnonzero(~finite).tolist()),
+            best_agent=best_agent(finals.selection_return, finite) if finals else None,
+            agents=tuple(history.agents.tolist()),
+            config=self.plan.config_of(history.agents[0]),
+        )
+
+    def _policy_folder(self, index: int) -> Path:
+        assert self.folder is not None
+        return self.folder.path / "policy" / self.plan.shape_name(index)
+
+    def _environment_failed(self, failure: Exception) -> EnvironmentFailedError:
+        """Returns the error of an environment in a line, and keeps its traceback in the run folder."""
+        where = ""
+        if self.folder is not None:
+            path = self.folder.path / "environment_error.txt"
+            write_text(path, "".join(traceback.format_exception(failure)))
+            where = f" (traceback in {path})"
+        return EnvironmentFailedError(f"{failure}{where}")
 
 
 @dataclass
@@ -283,113 +334,22 @@ class ChunkSizer:
     def advance(self, trainer: Trainer, history: History, target: int, progress: Progress) -> Episodes:
         """Trains for a chunk, at most up to `target` environment steps; returns the episodes that ended."""
         num_steps = min(self.length, self.longest, (target - history.env_steps) // self.num_envs)
+        ends = history.env_steps, history.env_steps + self.num_envs * num_steps
+        before, after = map(trainer.setup.num_updates, ends)
+        updates = (after - before) / num_steps  # of an agent, per step of the loop
         start = time.perf_counter()
         log = trainer.advance(
             num_steps,
             frozen=history.frozen(),
-            on_progress=lambda agent_steps: progress.advanced(self.num_envs * agent_steps),
+            on_progress=lambda steps: progress.advanced(self.num_envs * steps, updates * steps),
         )
         seconds = time.perf_counter() - start
         self.length = max(1, min(MAX_CHUNK, 2 * self.length, int(num_steps / seconds * CHUNK_SECONDS)))
         return history.add_chunk(log)
 
 
-def _after_chunk(run: Run, trainer: Trainer, history: History, ended: Episodes, total_steps: int) -> None:
-    """Reports and records episodes, and saves where that is due.
-
-    Raises:
-        Stopped: if the run was asked to stop.
-        HostEnvFailure: if an environment raised an error.
-    """
-    run.progress.episodes_ended(ended)
-    if run.folder is not None and run.plan.options.record_every:
-        record_episodes(run.folder.path / "rollouts", run.plan.options.record_every, ended, trainer, history.agents)
-    if trainer.failure is not None:
-        raise trainer.failure
-    stopping = run.stop.requested
-    # At the end the agents are saved before the evaluation: a longer run that continues may not evaluate at this step.
-    if stopping or (run.checkpoints is not None and run.checkpoints.due()) or history.env_steps >= total_steps:
-        _save(run, trainer, history)
-    if stopping:
-        raise Stopped
-
-
-def _save(run: Run, trainer: Trainer, history: History) -> None:
-    if run.checkpoints is not None:
-        with run.watch.time("saving"):
-            run.checkpoints.save(trainer, history, run.trained, run.watch.counts())
-
-
-def _after_evaluation(run: Run, history: History, metrics: Metrics) -> None:
-    """Reports and logs an evaluation, and writes the tables where they are due."""
-    optimum = run.plan.task.optimum(run.plan.config.eval_episodes or 1)
-    mean = None if optimum is None else float(optimum.mean())
-    run.progress.evaluated(history.env_steps, metrics.eval_return, mean)
-    run.log(history.env_steps, history.agents, metrics)
-    if run.folder is not None:
-        run.folder.write_tables([*(each.history for each in run.trained), history], run.plan.options, if_due=True)
-
-
-def _finish(run: Run, trainer: Trainer, history: History) -> Trained:
-    """Evaluates trained agents for the report, and from other start states to choose the best of them."""
-    task, num = run.plan.task, run.plan.config.final_episodes or 1
-    with run.watch.time("evaluating"):
-        final, selection = (trainer.evaluate(starts) for starts in (task.evaluation_starts(num),
-                                                                    task.selection_starts(num)))  # fmt: skip
-    note_diverged(trainer, history, final.returns)
-    optimum = task.optimum(num)
-    return Trained(
-        history,
-        Finals(
-            final_return=final.returns.mean(axis=1, dtype=np.float64),
-            final_shortfall=shortfall(final.returns, np.full(num, np.nan) if optimum is None else optimum),
-            selection_return=selection.returns.mean(axis=1, dtype=np.float64),
-            share_at_bounds=final.share_at_bounds.mean(axis=1, dtype=np.float64),
-        ),
-    )
-
-
-def _policy(run: Run, trainer: Trainer, history: History, finals: Finals | None = None) -> Policy:
-    """Returns the policies of the agents of a setup."""
-    environment = run.plan.task.environment
-    finite = history.is_finite()
-    return Policy(
-        env_id=environment.env_id,
-        observation_size=environment.observation_size,
-        actor=trainer.setup.algorithm.actor,
-        variables=trainer.variables(ema.policy),
-        diverged_agents=tuple(np.flatnonzero(~finite).tolist()),
-        best_agent=best_agent(finals.selection_return, finite) if finals else None,
-        agents=tuple(history.agents.tolist()),
-        config=run.plan.config_of(history.agents[0]),
-    )
-
-
-def _environment_failed(run: Run, failure: Exception) -> EnvironmentFailedError:
-    """Returns the error of an environment in a line, and keeps its traceback in the run folder."""
-    where = ""
-    if run.folder is not None:
-        path = run.folder.path / "environment_error.txt"
-        write_text(path, "".join(traceback.format_exception(failure)))
-        where = f" (traceback in {path})"
-    return EnvironmentFailedError(f"{failure}{where}")
-
-
 def _actor_and_critic(agent: Any) -> dict[str, Any]:
     return {"actor": ema.policy(agent), "critic": agent.critic}
-
-
-def _report_diverged(
-    run: Run, trainer: Trainer, history: History, reported: set[int], chunk_start: int | None = None
-) -> None:
-    """Shows the agents that have diverged and were not reported before."""
-    for agent in sorted(set(history.diverged) - reported):
-        step, fault = history.diverged[agent], None
-        if chunk_start is not None:
-            position = int(np.flatnonzero(history.agents == agent)[0])
-            fault = fault_of_environment(trainer, position, chunk_start, step)
-        run.progress.diverged(agent, step, fault)
-        reported.add(agent)
 
 
 def evaluation_steps(config: Config) -> list[int]:

@@ -165,7 +165,6 @@ def describe(plan: Plan, command: Sequence[str] | None) -> dict[str, Any]:
         "group_sizes": [each.placement.group_size for each in plan.setups],
         "group_size": options.group_size,
         "checkpoint_every": options.checkpoint_every,
-        "record_every": options.record_every,
         "log": list(options.log),
         **({"env_folder": user_env.folder_of(base.env_id)} if is_user_env(base.env_id) else {}),
         **({"observation": {name: list(shape) for name, shape in parts}} if parts else {}),

@@ -126,8 +126,11 @@ class Trainer:
             wait_for(index)
         return unpack_log(self._gather(logs)[:, :num_steps])
 
-    def evaluate(self, starts: Starts) -> GreedyEpisodes:
-        """Runs greedy episodes from S start states that all agents share; returns NumPy arrays [N, S]."""
+    def evaluate(self, starts: Starts, on_progress: Callable[[float], None] = lambda episodes: None) -> GreedyEpisodes:
+        """Runs greedy episodes from S start states that all agents share; returns NumPy arrays [N, S].
+
+        `on_progress` is called with the episodes per agent that have been added.
+        """
         num, size = len(starts.observation), self._episodes_at_once
         # Rows are taken on the host, where nothing is compiled for them; only JAX can index keys.
         starts = jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), starts)
@@ -135,6 +138,7 @@ class Trainer:
         for first in range(0, num, size):
             index = np.arange(first, first + size).clip(max=num - 1)
             episodes.append(self._evaluate(jax.tree.map(lambda x, i=index: x[i], starts)))
+            on_progress(min(size, num - first))
         return GreedyEpisodes(*(np.concatenate(each, axis=1)[:, :num] for each in zip(*episodes, strict=True)))
 
     def _evaluate(self, starts: Starts) -> GreedyEpisodes:

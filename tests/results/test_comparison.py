@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_up import CONFIG, swept, trained
 
+from ddpg_jax.compare import Options
 from ddpg_jax.results.comparison import compare_runs, distinct_names, runs_of
 from ddpg_jax.sweep import as_swept
 
@@ -23,11 +24,9 @@ def test_statistics_of_three_runs():
     mixed = [-105.0, -410.0, -1.0, -110.0, -104.0]
     found = compare_runs([*runs("low", LOW), *runs("high", HIGH, seed=1), *runs("mixed", mixed, diverged=[2])])
     assert found.threshold == -120.0  # 20 below the optimum of the evaluations
-    assert [row.run for row in found.rows] == ["low", "high", "mixed"]
-    assert [row.agents for row in found.rows] == [5, 5, 4]
-    assert [row.num_reached for row in found.rows] == [0, 5, 3]
-    assert [row.median_steps for row in found.rows] == [np.inf, 20.0, 20.0]
-    assert [row.num_diverged for row in found.rows] == [0, 0, 1]
+    assert [(row.run, row.agents, row.num_diverged, row.num_reached, row.median_steps) for row in found.rows] == [
+        ("low", 5, 0, 0, np.inf), ("high", 5, 0, 5, 20.0), ("mixed", 4, 1, 3, 20.0)
+    ]  # fmt: skip
     assert found.rows[0].improvement[0] == 0.5
     assert found.rows[1].improvement == (1.0, pytest.approx(0.6, abs=0.1), 1.0)
     assert (found.rows[1].iqm, found.rows[1].iqm_ci95) == (pytest.approx(-110.0), (-115.0, -105.0))
@@ -44,8 +43,7 @@ def test_agents_with_the_same_root_seed_and_seed_are_compared_in_pairs():
     rows = compare_runs([*first, *other, *apart]).rows
     assert [row.num_pairs for row in rows] == [0, 3, 0]
     assert rows[1].difference[0] == pytest.approx(-1.5)
-    assert np.isnan(rows[1].difference[1:]).all()
-    assert np.isnan(rows[2].difference[0])
+    assert np.isnan([*rows[1].difference[1:], rows[2].difference[0]]).all()
 
 
 def test_difference_in_pairs_has_an_interval():
@@ -53,16 +51,15 @@ def test_difference_in_pairs_has_an_interval():
     found = compare_runs([*runs("a", luck), *runs("b", luck + np.array([1.0, 1.1, 0.9, 1.2, 0.8, 1.0]))])
     assert found.rows[1].difference == pytest.approx((1.0, 0.85, 1.15), abs=0.06)
     assert found.rows[1].improvement[1] < 0.5 < found.rows[1].improvement[2]  # which cannot tell them apart
-    assert "paired difference" in str(found)
-    assert "paired difference" not in str(compare_runs([*runs("a", luck), *runs("b", luck, seed=1)]))
+    assert "paired" in str(found)
+    assert "paired" not in str(compare_runs([*runs("a", luck), *runs("b", luck, seed=1)]))
 
 
 def test_configurations_of_a_sweep_are_compared_one_by_one():
     one, two = runs("run", [[-1.0, -2.0], [-30.0, -40.0]], swept(tau=[0.1, 0.2]), diverged=[3])
-    assert (one.name, two.name) == ("run: tau=0.1", "run: tau=0.2")
+    assert (one.title, two.title) == ("run: tau=0.1 (2 agents)", "run: tau=0.2 (1 agent, 1 diverged)")
     assert (one.final.tolist(), two.final.tolist()) == ([-1.0, -2.0], [-30.0])
     assert one.returns.tolist() == [[-501.0, -502.0], [-1.0, -2.0]]
-    assert (one.num_diverged, two.num_diverged) == (0, 1)
     assert two.seeds.tolist() == [0]
 
 
@@ -80,7 +77,6 @@ def test_configuration_whose_agents_all_diverged_is_left_out_and_named():
     [
         ({"env_id": "X-v0"}, "env_id is Pendulum-v1 in a and X-v0 in b"),
         ({"env_args": ("g=1.0",)}, "env_args is none in a and g=1.0 in b"),
-        ({"action_repeat": 4}, "action_repeat is 1 in a and 4 in b"),
     ],
 )
 def test_runs_of_different_tasks_are_refused_by_field(change, message):
@@ -89,13 +85,12 @@ def test_runs_of_different_tasks_are_refused_by_field(change, message):
         compare_runs([one, replace(two, task={**two.task, **change})])
 
 
-def test_different_steps_and_episodes_are_named_above_the_table():
+def test_different_steps_and_episodes_are_named():
     change = {"total_steps": 40, "final_episodes": 32, "eval_episodes": 5}
     found = compare_runs([*runs("a", HIGH), *runs("c", HIGH), *runs("b", LOW, change=change)])
     assert found.notes == ("total_steps differs: 20 in a, 40 in b", "eval_episodes differs: 4 in a, 5 in b",
                            "final_episodes differs: 8 in a, 32 in b")  # fmt: skip
-    text = str(found)
-    assert 0 < text.index("total_steps differs") < text.index("IQM [95%]")
+    assert str(found).startswith("total_steps differs")
     assert "<p>total_steps differs: 20 in a, 40 in b</p>" in found._repr_html_()
 
 
@@ -113,9 +108,19 @@ def test_threshold_of_the_user_and_none():
     assert "reached" not in str(without)
 
 
-def test_table_shows_no_nan():
-    text = str(compare_runs([*runs("one", [-150.0]), *runs("two", [-1.0, -2.0])]))
-    assert ("nan" in text, "never" in text) == (False, True)
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_table_fits_80_columns_and_breaks_no_interval(scale):
+    low = [-149.9, -149.8, -140.0, -130.0, -120.0, -100.0]
+    found = compare_runs([*runs("a name of more than eighty characters: " * 3, np.array(low) * scale),
+                          *runs("high", np.array(HIGH) * scale), *runs("few", [-1.0])])  # fmt: skip
+    lines = str(found).splitlines()
+    assert max(map(len, lines)) <= 80
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("#")) + 1 :]
+    intervals = [(line.count("["), line.count("]")) for line in table if "[" in line]
+    assert intervals == [(1, 1), (3, 3)]
+    (first,) = (line.split() for line in table if line.startswith("1  "))
+    assert first[3:5] == ["–", "–"]  # against itself
+    assert ("nan" in str(found), "never" in str(found)) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +136,20 @@ def test_names_tell_runs_apart(names, expected):
     assert distinct_names(names) == expected
 
 
-def test_figure_has_a_curve_and_a_profile_per_run():
+def test_command_replaces_a_figure_only_if_told(tmp_path):
+    figure = tmp_path / "figure.png"
+    assert Options(runs=(tmp_path,), figure=figure).figure == figure
+    figure.touch()
+    with pytest.raises(ValueError, match="but must be a new file, unless --overwrite is given"):
+        Options(runs=(tmp_path,), figure=figure)
+    assert Options(runs=(tmp_path,), figure=figure, overwrite=True).overwrite
+
+
+def test_figure_has_a_curve_and_a_profile_per_run_and_the_numbers_of_agents():
     figure = compare_runs([*runs("a", HIGH), *runs("b", LOW, seed=1), *runs("c", [-1.0])]).plot()
     curves, profiles = figure.axes
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c", "threshold -120.0"]
+    names = ["a (5 agents)", "b (5 agents)", "c (1 agent)", "threshold -120.0"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
     assert [line.get_ydata()[-1] for line in curves.lines[:2]] == pytest.approx([-110.0, -411.6667], abs=1e-3)
     assert curves.get_title() == "95% bootstrap interval of the IQM, from 5 agents on"
     assert len(profiles.lines) == 3

@@ -1,6 +1,7 @@
 """Reports for the terminal and on a page: what they say of the results."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from made_up import CONFIG, swept, trained
 from rich.console import Console
 
+from ddpg_jax.presets import PRESETS
 from ddpg_jax.results import console
 from ddpg_jax.results.html_report import report_page
 
@@ -52,6 +54,14 @@ def test_stopped_run_says_so():
     sweep = trained([[-130, -120], [-140, -150]], TAUS, complete=False)[1]
     assert console.conclusion(sweep) == "training was stopped before its end, so there is nothing to compare"
     assert console.ranking(sweep)[1][0] == ["1", "0", "0.1", "", "", "0", "", ""]
+
+
+def test_seconds_add_up_to_the_wall_clock_as_they_are_shown():
+    summary = replace(trained([-1.0])[1], compile_seconds=0.26, train_seconds=0.14, wall_seconds=5.04)
+    rows = dict(console.result_rows(summary))
+    shown = ("compilation", "training", "evaluation", "checkpoints", "start, tables, figures", "whole run")
+    assert [rows[name].split()[0] for name in shown] == ["0.3", "0.1", "0.2", "0.0", "4.4", "5.0"]
+    assert "start, tables, figures" not in dict(console.result_rows(replace(summary, wall_seconds=np.nan)))
 
 
 def test_ranking_of_a_sweep():
@@ -112,24 +122,42 @@ class Page(HTMLParser):
         self.shown.append(data)
 
 
+def page_of(folder, *results, **details):
+    (folder / "config.json").write_text(json.dumps({"command": None, "config": CONFIG.to_dict()} | details))
+    return Page(report_page(folder, *reversed(results)))
+
+
 @pytest.mark.parametrize("command", [None, ["python", "-m", "ddpg_jax.run", "--out", "a b"]])
 def test_page_is_self_contained_and_says_how_it_was_made(command, tmp_path):
-    details = {"command": command, "config": CONFIG.to_dict(), "versions": {"jax": "1.2"}, "commit": "ab"}
-    (tmp_path / "config.json").write_text(json.dumps(details))
-    (tmp_path / "learning_curve.png").write_bytes(b"an image")
-    page = Page(report_page(tmp_path, trained([-130, -120, -125])[1]))
+    (tmp_path / "policy").mkdir()
+    details = {"versions": {"jax": "1.2"}, "commit": "ab", "command": command}
+    page = page_of(tmp_path, *trained([-130, -120, -125]), **details)
     assert page.open == []
-    assert page.sources == ["data:image/png;base64,YW4gaW1hZ2U="]
+    pictures = ["pendulums.gif", "film.gif", "state_plane.png", "q_estimates.png"]  # shown where they are drawn later
+    assert page.sources == [*pictures, "config.json", "policy/", "summary.json"]
     text = "\n".join(page.shown)
     assert "3 DDPG agents, pendulum on Pendulum-v1" in text
     assert "The interquartile mean of the final greedy returns is -125.0, 15.0 below the optimum" in text
     assert "Note: fewer than 5 agents: no interval." in text
     assert ("python -m ddpg_jax.run --out 'a b'" in text) == (command is not None)
     assert "jax 1.2, commit ab, root seed 0." in text
-    assert "hidden_sizes\n64x64" in text
 
 
-def test_page_of_a_sweep_has_its_ranking(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"command": None, "config": {}, "versions": {}}))
-    page = Page(report_page(tmp_path, trained([[-130] * 5, [-120] * 5], TAUS)[1]))
+def test_page_has_a_row_per_agent(tmp_path):
+    text = "\n".join(page_of(tmp_path, *trained([-130.0, -120, -125], diverged=[1], at_bounds=[2], first_seed=7)).shown)
+    assert "7\n-130.0\n20.0\n-129.0\n-130.0\n0.0\n" in text
+    assert "diverged at step 15" in text
+    assert "9\n-125.0\n15.0\n-124.0\n-125.0\n100.0\nacts only at bounds" in text
+    assert "\nbest\n" in "\n".join(page_of(tmp_path, *trained([-1.0, -2.0])).shown)
+
+
+def test_page_of_a_sweep_has_its_ranking_and_marks_what_is_swept_or_differs_from_the_preset(tmp_path):
+    changes = [{"values": {"tau": tau}, "changes": {"tau": tau}} for tau in (0.1, 0.2)]
+    config = PRESETS["pendulum"].replace(gamma=0.9).resolved(on_host=False).to_dict()
+    page = page_of(tmp_path, *trained([[-130] * 5, [-120] * 5], TAUS), configs=changes, config=config)
     assert [page.shown.count(text) for text in ("paired difference [95%]", "-120.0 [-120.0, -120.0]")] == [1, 1]
+    text = "\n".join(page.shown)
+    assert "tau\n0.1, 0.2\nswept\n" in text
+    assert "gamma\n0.9\npendulum has 0.995\n" in text
+    assert f"{len(config) - 2} fields as in pendulum" in text
+    assert "9\n1\n4\n-120.0\n" in text  # agent, configuration and seed

@@ -1,3 +1,5 @@
+"""Statistics against values by hand, closed forms and SciPy, and how often intervals hold the true value."""
+
 import math
 
 import numpy as np
@@ -9,15 +11,9 @@ from ddpg_jax.results import statistics
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [
-        ([5.0], 5.0),
-        ([1.0, 2.0, 6.0], 3.0),
-        ([100.0, 1.0, 3.0, -50.0], 2.0),
-        ([7, 6, 5, 4, 3, 2, 1, 0], 3.5),
-        ([1e6, -1e6, 1, 2, 3], 2.0),
-        ([*range(32), 1e9], 16.0),
-    ],
-)
+    [([5.0], 5.0), ([1.0, 2.0, 6.0], 3.0), ([100.0, 1.0, 3.0, -50.0], 2.0), ([1e6, -1e6, 1, 2, 3], 2.0),
+     ([*range(32), 1e9], 16.0)],
+)  # fmt: skip
 def test_interquartile_mean_by_hand(values, expected):
     """It is the mean without a quarter of the values, rounded down, at either end."""
     assert statistics.iqm(np.array(values, float)) == expected
@@ -40,41 +36,33 @@ def test_interval_of_five_agents_reaches_from_the_worst_to_the_best(values):
     assert statistics.iqm_interval(np.array(values)) == (min(values), max(values))
 
 
-COVERAGE = {
-    "normal": (lambda rng, size: rng.normal(size=size), 0.0),
-    "exponential": (lambda rng, size: rng.exponential(size=size), 0.7384),  # in closed form: 1 + ln 4 - 3/2 ln 3
-    "lognormal": (lambda rng, size: rng.lognormal(size=size), 1.0728),
-}
+def coverage(intervals, true):
+    low, high = np.array(intervals).T
+    return np.mean((low <= true) & (true <= high))
 
 
-@pytest.mark.parametrize("num", [5, 8])
-@pytest.mark.parametrize("name", COVERAGE)
-def test_interval_covers_the_true_value_as_often_as_it_says(name, num):
+@pytest.mark.parametrize(("draw", "true"), [("normal", 0.0), ("exponential", 1 + math.log(4) - 1.5 * math.log(3))])
+def test_interval_covers_the_true_value_as_often_as_it_says(draw, true):
     """With 800 samples, a coverage of 93.5% has a standard error of 0.9%; a percentile bootstrap of 5 covers 89%."""
-    draw, true = COVERAGE[name]
-    samples = draw(np.random.default_rng(num), (800, num))
-    intervals = np.array([statistics.iqm_interval(sample) for sample in samples])
-    assert np.mean((intervals[:, 0] <= true) & (true <= intervals[:, 1])) > 0.915
+    samples = getattr(np.random.default_rng(5), draw)(size=(800, 5))
+    assert coverage([statistics.iqm_interval(sample) for sample in samples], true) > 0.915
 
 
 @pytest.mark.parametrize("difference", [0.0, 2.0])
-@pytest.mark.parametrize("num", [5, 8])
-def test_interval_of_the_improvement_covers_the_true_value(difference, num):
+def test_interval_of_the_improvement_covers_the_true_value(difference):
     """One of normal agents beats another, whose mean is lower by d, with probability Phi(d / sqrt 2).
 
     A percentile bootstrap covers 60% for five agents and d = 2.
     """
-    rng, true = np.random.default_rng(num), stats.norm.cdf(difference / math.sqrt(2))
-    pairs = zip(rng.normal(difference, 1, (800, num)), rng.normal(0, 1, (800, num)), strict=True)
-    intervals = np.array([statistics.probability_of_improvement(x, y)[1:] for x, y in pairs])
-    assert np.mean((intervals[:, 0] <= true) & (true <= intervals[:, 1])) > 0.925
+    rng, true = np.random.default_rng(5), stats.norm.cdf(difference / math.sqrt(2))
+    pairs = zip(rng.normal(difference, 1, (800, 5)), rng.normal(0, 1, (800, 5)), strict=True)
+    assert coverage([statistics.probability_of_improvement(x, y)[1:] for x, y in pairs], true) > 0.925
 
 
 @pytest.mark.parametrize("num", [0, 1, 4])
 def test_fewer_than_five_agents_have_no_interval(num):
     values = np.arange(float(num))
-    assert all(map(math.isnan, statistics.iqm_interval(values)))
-    assert all(map(math.isnan, statistics.describe_returns(values).iqm_ci95))
+    assert np.isnan([*statistics.iqm_interval(values), *statistics.describe_returns(values).iqm_ci95]).all()
     if num:
         for sides in ((values, np.arange(8.0)), (np.arange(8.0), values)):
             assert [math.isnan(x) for x in statistics.probability_of_improvement(*sides)] == [False, True, True]
@@ -106,14 +94,9 @@ def test_returns_and_shortfalls_are_described():
     shortfalls = np.array([1.0, 20.0, 20.5, 3.0])
     assert statistics.describe_shortfall(shortfalls, 20.0) == statistics.Shortfalls(11.125, 11.5, 20.5, num_solved=3)
     assert statistics.describe_shortfall(shortfalls, None).num_solved is None
-
-
-def test_no_agents_have_no_statistics():
-    returns = statistics.describe_returns(np.zeros(0))
-    shortfall = statistics.describe_shortfall(np.zeros(0), 20.0)
-    assert np.isnan([returns.mean, returns.median, returns.iqm, returns.worst, returns.best]).all()
-    assert np.isnan([shortfall.mean, shortfall.iqm, shortfall.largest]).all()
-    assert shortfall.num_solved == 0
+    none, nothing = np.zeros(0), statistics.describe_shortfall(np.zeros(0), 20.0)
+    assert np.isnan([statistics.describe_returns(none).mean, nothing.mean, nothing.iqm, nothing.largest]).all()
+    assert nothing.num_solved == 0
 
 
 def test_shortfall_is_paired_by_start_state():
@@ -142,7 +125,6 @@ def test_best_configuration_is_found_and_the_others_are_compared_in_pairs():
     assert (first, second, third) == (3, 1, 2)
     assert far.iqm == pytest.approx(np.sort(worse - best)[4:12].mean())
     assert far.ci95 == statistics.iqm_interval(worse - best)
-    assert far.ci95[0] < -5 < far.ci95[1] < -4
     assert far.p_adjusted == pytest.approx(3 * 2**-15)  # lower with every seed: two tails, three pairs of configs
     assert least == same == statistics.Difference(0.0, (0.0, 0.0), 1.0)
 
@@ -150,9 +132,8 @@ def test_best_configuration_is_found_and_the_others_are_compared_in_pairs():
 def test_few_seeds_support_nothing():
     """Four pairs: even if one configuration wins with every seed, p is 2 / 16."""
     returns = np.arange(4.0) + np.array([[0.0], [100.0]])
-    assert min(difference.p_adjusted for _, difference in statistics.compare_configs(returns)) > statistics.SUPPORTED
-    assert statistics.least_p_value(2, 4) == 0.125
-    assert statistics.least_p_value(3, 8) == 3 / 128
+    assert min(difference.p_adjusted for _, difference in statistics.compare_configs(returns)) == 0.125
+    assert (statistics.least_p_value(2, 4), statistics.least_p_value(3, 8)) == (0.125, 3 / 128)
 
 
 @pytest.mark.slow

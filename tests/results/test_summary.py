@@ -26,16 +26,9 @@ def test_summary_of_one_configuration():
     assert repr(summary) == "Summary(6 agents, Pendulum-v1, IQM -127.0 [-140.0, -120.0])"
 
 
-def test_each_return_has_the_optimum_of_its_start_states():
-    _, summary = trained([-130, -120])
-    assert (summary.eval_episodes, summary.eval_optimum, summary.eval_return.mean) == (4, -100.0, -125.0)
-    assert (summary.final_episodes, summary.final_optimum) == (8, -110.0)
-    without = trained([-130, -120], optimum=None)[1]
-    assert (without.eval_optimum, without.final_optimum, without.final_shortfall) == (None, None, None)
-
-
 def test_configurations_of_a_sweep_are_summarized_one_by_one():
-    _, summary = trained([[-130, -131], [-120, -220]], swept(tau=[0.1, 0.2]), diverged=[3], first_seed=4)
+    configs = swept(tau=[0.1, 0.2])
+    history, summary = trained([[-130, -131], [-120, -220]], configs, diverged=[3], first_seed=4)
     first, second = summary.configs
     assert (first.values, second.values) == ({"tau": 0.1}, {"tau": 0.2})
     assert (first.num_diverged, second.num_diverged) == (0, 1)
@@ -45,15 +38,10 @@ def test_configurations_of_a_sweep_are_summarized_one_by_one():
     assert summary.ranked() == [second, first]
     assert summary.swept_fields == ["tau"]
     assert repr(summary) == "Summary(2 configs x 2 seeds, Pendulum-v1, IQM -120.0 of tau=0.2)"
-
-
-def test_summary_of_one_configuration_of_a_sweep():
-    configs = swept(tau=[0.1, 0.2])
-    history, sweep = trained([[-130, -131], [-120, -121]], configs)
-    finals = Finals(sweep.per_agent_final_return, sweep.per_agent_final_shortfall, sweep.per_agent_selection_return,
-                    sweep.per_agent_share_at_bounds)  # fmt: skip
-    one = summarize_config(sweep, 1, history.select([2, 3]), Finals(*(each[2:] for each in finals)), configs[1])
-    assert (one.num_agents, one.final_return.mean, one.configs, one.best_agent) == (2, -120.5, None, 2)
+    finals = (summary.per_agent_final_return, summary.per_agent_final_shortfall, summary.per_agent_selection_return,
+              summary.per_agent_share_at_bounds)  # fmt: skip
+    one = summarize_config(summary, 1, history.select([2, 3]), Finals(*(each[2:] for each in finals)), configs[1])
+    assert (one.num_agents, one.final_return.mean, one.configs, one.best_agent) == (2, -120.0, None, 6)
     assert one.updates_per_agent == 15
 
 
@@ -69,7 +57,7 @@ def test_summary_comes_back_from_json(summary):
     assert np.isnan(read.final_return.iqm_ci95).all()
 
 
-@pytest.mark.parametrize("content", [{}, {"preset": "x"}, {"final_return": 3}, {"unknown": 1}])
+@pytest.mark.parametrize("content", [{}, {"final_return": 3}, {"unknown": 1}])
 def test_damaged_summary_is_refused(content):
     with pytest.raises(ValueError, match=r"summary\.json cannot be read"):
         Summary.from_dict(content)
@@ -83,7 +71,6 @@ def test_stopped_run_has_measurements_but_no_final_returns():
 
 
 @pytest.mark.parametrize(("final", "diverged", "notes"), [
-    ([-1] * 5, (), []),
     ([-1] * 5, [1], ["fewer than 5 agents: no interval"]),
     ([-1] * 5, range(5), []),
     ([[-1] * 5] * 2, (), []),

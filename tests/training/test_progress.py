@@ -30,21 +30,23 @@ def clock(monkeypatch):
 
 
 def test_log_file_has_a_line_at_each_tenth_after_its_evaluation(capsys, clock):
-    with make_progress("lines", 4000) as progress:
+    """Four agents of 1,000 steps each, that begin to learn after 100."""
+    with make_progress("lines", 4000, 4) as progress:
         progress.compiling("compiling")
         for step in range(1, 21):
             clock.seconds += 2
-            progress.advanced(200)
+            progress.advanced(200, updates=400 if step > 2 else 0)
             if step % 4 == 0:
                 progress.evaluated(50 * step, np.array([-1200.0 + step, -146.2, -130.0]), -129.5)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 11
     assert lines[:3] == [
         "compiling",
-        "400 of 4,000 steps (10%), 100 steps/s, 36 s left",
-        "800 of 4,000 steps (20%), 100 steps/s, 32 s left; return: median -146.2 (optimum -129.5), worst -1,196.0",
+        "100 of 1,000 steps per agent (10%)",
+        "200 of 1,000 steps per agent (20%), 133 updates/s, 48 s left; return: median -146.2 (optimum -129.5), "
+        "worst -1,196.0",
     ]
-    assert lines[-1].startswith("4,000 of 4,000 steps (100%), 100 steps/s; return: median -146.2")
+    assert lines[-1].startswith("1,000 of 1,000 steps per agent (100%), 200 updates/s; return: median -146.2")
 
 
 @pytest.mark.parametrize("last", [[np.nan, 3.0, 1.0, 2.0], [np.nan]])
@@ -58,12 +60,11 @@ def test_returns_that_are_not_numbers_and_an_unknown_optimum_are_left_out(capsys
 
 def test_rate_is_that_of_the_last_half_minute_without_compiling(capsys, clock):
     with make_progress("lines", 100_000) as progress:
-        for steps in [5000] * 10 + [500] * 40:  # before and after the first update
+        for steps in [5000] * 10 + [500] * 40:
             clock.seconds += 1
             progress.advanced(steps)
-        clock.seconds += 600
         progress.compiling("compiling program 2 of 2")
-        clock.seconds += 600
+        clock.seconds += 20
         for _ in range(3):
             progress.advanced(10_000)
             clock.seconds += 10
@@ -77,9 +78,33 @@ def test_steps_of_an_earlier_process_do_not_count_for_the_rate(capsys, clock):
     with make_progress("lines", 10_000) as progress:
         progress.advanced(5000, resumed=True)
         for _ in range(3):
-            clock.seconds += 100
+            clock.seconds += 25
             progress.advanced(500)
-    assert capsys.readouterr().out.splitlines() == ["6,000 of 10,000 steps (60%), 5 steps/s, 13 min left"]
+    assert capsys.readouterr().out.splitlines() == ["6,000 of 10,000 steps (60%), 20 steps/s, 3 min left"]
+
+
+def test_log_file_has_a_line_after_30_seconds_of_compiling_training_and_evaluating(capsys, clock):
+    """A thread prints it, because the main one is busy; here its clock jumps."""
+
+    def line():
+        clock.seconds += 31
+        for _ in range(500):
+            if text := capsys.readouterr().out:
+                return text
+            time.sleep(0.01)
+        return None
+
+    with make_progress("lines", 1000, 10) as progress:
+        progress.compiling("compiling")
+        capsys.readouterr()
+        assert line() == "compiling, 31 s\n"
+        progress.advanced(10, updates=0)
+        assert line() == "1 of 100 steps per agent (1%)\n"
+        count = progress.evaluating(1024)
+        count(128)
+        count(128)
+        assert line() == "final evaluation: 256 of 1,024 episodes per agent, 31 s\n"
+    assert capsys.readouterr().out == ""
 
 
 EPISODES = Episodes(*map(np.array, [[3, 12], [7, 0], [1600, 200], [-150.25, -1200.0], [200, 200], [0.4, 0.0135]]))
@@ -114,6 +139,8 @@ def use(progress):
         progress.episodes_ended(EPISODES)
         progress.message("größer [a]")
         progress.advanced(100)
+        progress.evaluating(4)(1)
+        time.sleep(0.3)
 
 
 def test_nothing_is_shown_on_request(capsys):
@@ -153,6 +180,8 @@ def test_terminal_has_a_bar_and_messages_above_it(encoding, spinner, message):
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(encoding))
     assert spinner in text
     assert "compiling [a]" in text
+    quarter = "━━━━━━╺━{17} " if encoding == "utf-8" else ""
+    assert re.search(f"{quarter}final evaluation: 1 of 4 episodes", text)
     assert f"{message}\r\n" in text
     assert re.search(LAST, text)
 

@@ -146,16 +146,6 @@ def test_shorter_run_is_not_resumed(whole):
         train_small(SMALL.replace(total_steps=60), out=whole, resume=True)
 
 
-def test_checkpoint_of_another_run_is_refused_by_name(whole, tmp_path):
-    folder, other = tmp_path / "run", tmp_path / "other"
-    train_small(out=folder, stop_after=1)
-    train_small(out=other, stop_after=1, seed=1)
-    shutil.rmtree(folder / "checkpoints")
-    shutil.copytree(other / "checkpoints", folder / "checkpoints")
-    with pytest.raises(ValueError, match="belongs to another run: its seed is 1, here 0"):
-        train_small(out=folder, resume=True)
-
-
 def test_sweep_over_sizes_cannot_be_extended_and_says_why(swept, tmp_path):
     configs, whole, _ = swept
     shutil.copytree(whole, tmp_path / "run")
@@ -341,29 +331,6 @@ def test_run_of_which_all_agents_diverge_is_reported_nevertheless(tmp_path):
     assert sorted(result.summary.diverged) == [0, 1, 2]
     assert math.isnan(result.summary.final_return.iqm)
     assert ddpg_jax.load(tmp_path / "run").policy.diverged_agents == (0, 1, 2)
-
-
-# Recorded episodes
-
-
-def test_recorded_episodes_have_the_returns_of_the_table(tmp_path):
-    train_small(SMALL.replace(max_episode_steps=20), out=tmp_path / "run", record_every=2, seeds=range(2))
-    table = np.genfromtxt(tmp_path / "run/episodes.csv", delimiter=",", names=True)
-    recorded = sorted((tmp_path / "run/rollouts").rglob("*.npz"))
-    assert len(recorded) == 2 * 5
-    for path in recorded:
-        agent, episode = int(path.parent.name[-6:]), int(path.stem[-6:])
-        row = table[(table["agent"] == agent) & (table["episode"] == episode)][0]
-        rewards = np.load(path)["reward"]
-        assert len(rewards) == row["length"] == 20
-        assert rewards.sum(dtype=np.float64) == pytest.approx(row["return_"], rel=1e-5)
-
-
-def test_episodes_that_the_replay_cannot_hold_are_refused(tmp_path):
-    """They would be read from rows that later episodes have overwritten."""
-    with pytest.raises(ValueError, match="record_every is given, but replay_capacity, 100, must then be above"):
-        train_small(SMALL.replace(max_episode_steps=100), record_every=1, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 # Schedules
