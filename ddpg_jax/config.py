@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from ddpg_jax.fields import (
     ARGUMENTS,
+    CLASS,
     COUNT,
     COUNT_OR_ZERO,
     DECAY,
@@ -94,6 +95,11 @@ class Config:
     """Standardise observations by the mean and the variance of all that the agent has acted on."""
     matmul_dtype: Literal["float32", "bfloat16"] = "float32"
     """Operands of the hidden layers' matrix products; bfloat16 rounds those of 16 or more features, sums in float32."""
+
+    actor: Annotated[str | None, CLASS] = None
+    """Class of your own that is the actor, MODULE:CLASS (default: the network that the options above describe)."""
+    critic: Annotated[str | None, CLASS] = None
+    """Class of your own that is the critic, MODULE:CLASS (default: the network that the options above describe)."""
 
     # Optimisation
     actor_lr: Annotated[float, POSITIVE] = 1e-3

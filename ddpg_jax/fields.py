@@ -49,6 +49,7 @@ SIZES = Rule("whole numbers >= 1 (at most 65536), at most 64 of them",
              lambda v: len(v) <= 64 and all(1 <= size <= 65536 for size in v))  # fmt: skip
 ARGUMENTS = Rule("words of the form NAME=VALUE, each name once",
                  lambda v: all(word.find("=") > 0 for word in v) and _differ([w.split("=")[0] for w in v]))  # fmt: skip
+CLASS = Rule("MODULE:CLASS, a flax.linen.Module", lambda v: bool(re.fullmatch(r"\w+(\.\w+)*:\w+", v)))
 NAME = Rule("a name", lambda v: bool(v.strip()))
 FOLDER = Rule("a folder", lambda v: str(v) != "." and "\0" not in str(v))
 

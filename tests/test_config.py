@@ -21,6 +21,7 @@ NOT_ARGUMENTS = [("length",), ("=3",), ("a=1", "b"), ["a=1", 3, (1,)], ("a=1", "
 # Each rule, values that break it, and its fields.
 RULES = [
     ("a name", ["", "  ", 1, True], "env_id"),
+    ("MODULE:CLASS, a flax.linen.Module", ["", "nets", "nets:", ":Own", "my nets:Own", 3], "actor critic"),
     ("words of the form NAME=VALUE, each name once", NOT_ARGUMENTS, "env_args"),
     ("a whole number >= 1 (at most 1000)", [1001, 0, *NOT_WHOLE], "action_repeat n_step"),
     ("a whole number >= 1 (at most 64)", [65, 0, *NOT_WHOLE], "num_critics"),
@@ -31,8 +32,8 @@ RULES = [
      "eval_episodes final_episodes"),
     ("a whole number >= 0", [-1, 2**31, *NOT_WHOLE], "learning_starts random_steps"),
     ("True or False", [0, 1, "True"],
-     "time_limit_terminal final_init_biases normalize_observations adam_eps_hat sample_with_replacement noise_relative "
-     "noise_reset clip_stored_action"),
+     "time_limit_terminal final_init_biases normalize_observations adam_eps_hat decoupled_l2 sample_with_replacement "
+     "noise_relative noise_reset clip_stored_action"),
     ("whole numbers >= 1", NOT_SIZES,
      "hidden_sizes critic_hidden_sizes critic_observation_sizes critic_action_sizes"),
     ("a finite number > 0", [0, 0.0, -1e-3, 1e31, 1e-31, *NOT_NUMBERS],
@@ -45,7 +46,8 @@ RULES = [
     ("a number in [0, 1]", [-1e-9, 1.0001, 2, *NOT_NUMBERS], "gamma"),
     ("a number in (0, 1]", [0, 0.0, -0.5, 1.0001, 2, *NOT_NUMBERS], "lr_decay tau noise_decay ema_tau"),
     ("one of tanh, sigmoid", ["", "other", 1], "action_bound"),
-    ("one of glorot_uniform, lecun_normal, fan_in_uniform", ["", "other", 1], "hidden_init"),
+    ("one of dense, residual", ["", "other", 1], "hidden_layers"),
+    ("one of glorot_uniform, lecun_normal, fan_in_uniform, orthogonal", ["", "other", 1], "hidden_init"),
     ("one of none, layer, batch", ["", "other", 1], "actor_normalization critic_normalization"),
     ("one of float32, bfloat16", ["", "other", 1], "matmul_dtype"),
     ("one of critic_first, together", ["", "other", 1], "update_order"),
@@ -53,7 +55,7 @@ RULES = [
 ]  # fmt: skip
 
 OPTIONAL = {"max_episode_steps", "critic_hidden_sizes", "actor_final_init", "critic_final_init", "max_grad_norm",
-            "eval_episodes", "final_episodes"}  # fmt: skip
+            "eval_episodes", "final_episodes", "actor", "critic"}  # fmt: skip
 """Fields that may be None."""
 
 
@@ -71,6 +73,20 @@ def test_value_that_breaks_the_rule_is_refused_with_field_value_and_rule(rule):
 
 def test_every_field_has_its_rule_here():
     assert sorted(" ".join(fields for _, _, fields in RULES).split()) == sorted(vars(Config()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_sizes": (8, 9)}, "hidden_sizes is (8, 9), but must be equal sizes: hidden_layers is residual"),
+        ({"actor_normalization": "layer"}, "actor_normalization is layer, but must be none: hidden_layers is residual"),
+        ({"critic_dropout": 0.1}, "critic_dropout is 0.1, but must be 0.0: hidden_layers is residual"),
+    ],
+)
+def test_residual_layers_have_one_width_and_their_own_normalisation(changes, message):
+    assert Config(hidden_layers="residual", hidden_sizes=(8, 8), critic_hidden_sizes=(9,)).critic_hidden_sizes == (9,)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Config(hidden_layers="residual", **changes)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +216,8 @@ def test_preset_that_is_tuned_for_another_task_says_so():
     assert "episodes" not in tuning_note("pendulum", PRESETS["pendulum"].replace(**other, max_episode_steps=None))
     for name in PRESETS:
         assert tuning_note(name, PRESETS[name]) is None
-        assert (tuning_note(name, PRESETS[name].replace(**other)) is None) == (name in ("paper", "continuous", "td3"))
+        not_tuned = name in ("paper", "continuous", "td3", "simba")
+        assert (tuning_note(name, PRESETS[name].replace(**other)) is None) == not_tuned
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ def require_memory(setup: Setup, placement: Placement, config: Config, *, seeds:
     shown = ", ".join(ranges if len(ranges) <= 4 else [*ranges[:2], "…", ranges[-1]])
     raise ValueError(
         f"seeds is {seeds.start}:{seeds.stop}, but must be at most {fitting:,} at a time, because {num_agents:,} "
-        f"agents need {format_bytes(needed)} of {format_bytes(available)} available: run {shown}, and join the folders with "
-        f"python -m ddpg_jax.merge"
+        f"agents need {format_bytes(needed)} of {format_bytes(available)} available: run {shown}, and join the folders "
+        f"with python -m ddpg_jax.merge"
     )
 
 

@@ -113,7 +113,7 @@ class Policy:
             return self.best.predict(observation)
         if self.diverged_agents:
             raise ValueError(f"agent {self.agents[0]} diverged in training, so it has no actions: choose another one")
-        return np.clip(np.asarray(self(observation))[0], *_bounds_within_float32(self.actor))
+        return np.clip(np.asarray(self(observation))[0], *bounds_within_float32(self.actor))
 
     def save(self, folder: str | Path) -> None:
         """Writes the policy into a folder, for `load_policy`; raises OSError, which names the file."""
@@ -145,7 +145,7 @@ def _act(variables: Any, observations: jax.Array, *, actor: Actor, each: bool) -
 
 
 @lru_cache
-def _bounds_within_float32(actor: Actor) -> tuple[np.ndarray, np.ndarray]:
+def bounds_within_float32(actor: Actor) -> tuple[np.ndarray, np.ndarray]:
     """Returns the bounds rounded inwards: the float32 next to 0.1 is above 0.1, outside of a float64 space."""
     low, high = np.array(actor.low, np.float32), np.array(actor.high, np.float32)
     low = np.where(low < np.asarray(actor.low), np.nextafter(low, np.float32(np.inf)), low)
@@ -203,14 +203,15 @@ def policy_folders(run_folder: Path) -> list[Path]:
 
 def write_policy(folder: Path, policy: Policy) -> None:
     """Writes a policy's two files, `policy.json` last; raises OSError, which names the file that cannot be written."""
-    low, high, config = policy.actor.low, policy.actor.high, policy.config
+    low, high, config, kind = policy.actor.low, policy.actor.high, policy.config, type(policy.actor)
     is_configs = config is not None and make_algorithm(config, low, high).actor == policy.actor
     description = {
         "format": FORMAT, "env_id": policy.env_id, "observation_size": policy.observation_size,
         "low": [*map(float, low)], "high": [*map(float, high)], "agents": policy.agents,
         "diverged_agents": [policy.agents[index] for index in policy.diverged_agents],
         "best_agent": None if policy.best_agent is None else policy.agents[policy.best_agent],
-        "network": "config" if is_configs else "custom", "config": None if config is None else config.to_dict(),
+        "network": "config" if is_configs else f"{kind.__module__}.{kind.__qualname__}",
+        "config": None if config is None else config.to_dict(),
     }  # fmt: skip
     write_weights(folder / WEIGHTS, policy.variables)
     write_text(folder / "policy.json", json.dumps(description, indent=2) + "\n")
@@ -242,7 +243,8 @@ def _described(description: Any, actor: Actor | None) -> dict[str, Any]:
         raise ValueError(f"{size} observations and actions from {low} to {high} make no sense")
     if actor is None:
         if config is None or description["network"] != "config":
-            raise ValueError("its network is not one that Config describes: pass it, as load_policy(folder, actor=...)")
+            raise ValueError(f"its network is {description['network']}, which Config does not describe: pass it in "
+                             f"Python, as load_policy(folder, actor=...)")  # fmt: skip
         actor = make_algorithm(config, low, high).actor
     return {
         "env_id": str(description["env_id"]), "observation_size": size, "actor": actor, "agents": agents,

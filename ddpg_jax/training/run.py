@@ -25,7 +25,7 @@ from ddpg_jax.training.checkpoint import Checkpoint, Checkpoints, Trained
 from ddpg_jax.training.divergence import fault_of_environment, note_diverged
 from ddpg_jax.training.files import write_text
 from ddpg_jax.training.host_trainer import make_trainer
-from ddpg_jax.training.logs import open_logs
+from ddpg_jax.training.logs import RunLog, open_run_log
 from ddpg_jax.training.plan import Plan, SetupPlan, noise_scales
 from ddpg_jax.training.policy import Policy, read_policy, write_policy, write_weights
 from ddpg_jax.training.programs import MAX_CHUNK
@@ -92,13 +92,12 @@ def train_agents(
         progress.message(f"{finished.folder} is finished at {steps} steps: there is nothing left to do")
         return finished
     with ExitStack() as stack:
-        run, checkpoint = Run(plan, stop, progress, watch or Stopwatch(), callback), None
+        run, checkpoint = Run(plan, stop, progress, watch or Stopwatch(), RunLog(plan.options), callback), None
         if path is not None:
             run.folder = stack.enter_context(RunFolder(path) if plan.options.resume else RunFolder.create(path))
             opened(run.folder)
             details, checkpoint = run.open(run.folder, details)
-            settings = {"seeds": len(plan.options.seeds), "seed": plan.options.seed, **plan.config.to_dict()}
-            run.log = stack.enter_context(open_logs(plan.options.log, path, settings))
+            run.log = stack.enter_context(open_run_log(plan.options, path))
         stack.enter_context(progress)
         complete = True
         try:
@@ -107,7 +106,10 @@ def train_agents(
         except Stopped:
             complete = False
         result = make_result(plan, run.trained, run.policies, details, run.watch, complete=complete)
-        return write_result(result, run.folder, run.watch) if run.folder and complete else result
+        if run.folder and complete:
+            result = write_result(result, run.folder, run.watch)
+        run.log.finish(result.summary, result.history)
+        return result
 
 
 def finished_result(plan: Plan) -> Result | None:
@@ -134,10 +136,10 @@ class Run:
     stop: StopSignals
     progress: Progress
     watch: Stopwatch
+    log: RunLog
     callback: Callback | None = None
     folder: RunFolder | None = None
     checkpoints: Checkpoints | None = None
-    log: Callable[..., None] = lambda env_steps, agents, metrics: None
     trained: list[Trained] = field(default_factory=list)
     """The results of the setups that have been trained."""
     policies: list[Policy] = field(default_factory=list)
@@ -227,6 +229,7 @@ class Run:
                 with self.watch.time("training"):
                     ended = chunks.advance(trainer, history, target, self.progress)
                 self.progress.episodes_ended(ended)
+                self.log.episodes(ended)
                 self._save_if_due(trainer, history)
                 self._report_diverged(trainer, history, reported, before)
             if target in evaluations:
@@ -262,7 +265,7 @@ class Run:
         optimum = self.plan.task.optimum(self.plan.config.eval_episodes or 1)
         mean = None if optimum is None else float(optimum.mean())
         self.progress.evaluated(history.env_steps, metrics.eval_return, mean)
-        self.log(history.env_steps, history.agents, metrics)
+        self.log.evaluation(history, metrics)
         if self.folder is not None:
             histories = [*(each.history for each in self.trained), history]
             self.folder.write_tables(histories, self.plan.options, if_due=True)

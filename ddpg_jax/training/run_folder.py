@@ -167,12 +167,19 @@ def describe(plan: Plan, command: Sequence[str] | None) -> dict[str, Any]:
         "checkpoint_every": options.checkpoint_every,
         "log": list(options.log),
         **({"env_folder": user_env.folder_of(base.env_id)} if is_user_env(base.env_id) else {}),
+        **({"network_folders": folders} if (folders := _network_folders(options.swept)) else {}),
         **({"observation": {name: list(shape) for name, shape in parts}} if parts else {}),
         "command": list(command) if command is not None else None,
         "resumed": [],
         "versions": versions(base.env_id),
         "commit": _commit(),
     }
+
+
+def _network_folders(swept: Sequence[SweptConfig]) -> list[str]:
+    """Returns the folders from which Python imports the modules of the user's networks."""
+    names = {name for each in swept for name in (each.config.actor, each.config.critic) if name is not None}
+    return sorted({folder for name in names if (folder := user_env.folder_of(name)) is not None})
 
 
 def _changes(each: SweptConfig, base: Config) -> dict[str, Any]:
@@ -194,7 +201,7 @@ def swept_configs(details: Mapping[str, Any]) -> tuple[SweptConfig, ...]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns the content of `config.json`, and lets the user's own environment be imported from where it was.
+    """Returns the content of `config.json`, and lets the user's own modules be imported from where they were.
 
     Raises:
         ValueError: if the folder has no such file, or the file is damaged or has another format.
@@ -220,7 +227,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{file} cannot be read: it has no {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
-    user_env.look_in(content.get("env_folder"))
+    for where in (content.get("env_folder"), *content.get("network_folders", ())):
+        user_env.look_in(where)
     return content
 
 

@@ -16,6 +16,7 @@ from ddpg_jax.algorithm.types import Hyperparameters, NoiseProcess
 from ddpg_jax.config import Config
 from ddpg_jax.environments.adapt import adapt
 from ddpg_jax.environments.registry import task_of
+from ddpg_jax.training import user_networks
 
 PRODUCTS = {"float32": matmul.full_precision, "bfloat16": matmul.in_bfloat16}
 """The matrix products of hidden layers, by `Config.matmul_dtype`."""
@@ -30,15 +31,24 @@ def make_setup(config: Config, environment: Environment | None = None) -> Setup:
             observations are several arrays, but its actions are not repeated.
 
     Raises:
-        ValueError: names what the environment does not provide as it must.
+        ValueError: names what the environment does not provide as it must, or a network of the user's that cannot be
+            used for it.
     """
     environment = environment or task_of(config).environment
     if environment.host_env is None and not environment.cacheable:  # those of the package have been adapted
         environment = adapt(environment).environment
+    algorithm = make_algorithm(config, environment.low, environment.high)
+    sizes = environment.observation_size, environment.action_size
+    values = [size for size in (config.critic_atoms, config.num_critics) if size > 1]
+    outputs = (("actor", algorithm.actor, sizes[:1], sizes[1:]), ("critic", algorithm.critic, sizes, values))
+    for field, network, inputs, output in outputs:
+        if (name := getattr(config, field)) is not None:
+            standardized = config.normalize_observations
+            user_networks.require_output(field, name, network, inputs, output, standardized=standardized)
     span = [high - low for low, high in zip(environment.low, environment.high, strict=True)]
     return Setup(
         environment=environment,
-        algorithm=make_algorithm(config, environment.low, environment.high),
+        algorithm=algorithm,
         exploration=Exploration(
             noise_unit=tuple(span if config.noise_relative else [1.0] * len(span)),
             noise_reset=config.noise_reset,
@@ -85,21 +95,26 @@ def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ..
         final=Final(config.critic_atoms, config.hidden_init, config.critic_final_init, config.final_init_biases),
         standardize=config.normalize_observations,
     )
+    if config.critic is not None:
+        one_critic = user_networks.make("critic", config.critic, config)
     critic: Critic | Ensemble = one_critic
     if config.num_critics > 1:
         critic, form = Ensemble(one_critic, config.num_critics), of_ensemble(form)
     optimizer: Optimizer = adam_eps_hat if config.adam_eps_hat else adam
     if config.decoupled_l2:
         optimizer = Decoupled(optimizer)
+    actor = Actor(
+        low=low,
+        high=high,
+        hidden=hidden(config.hidden_sizes, config.actor_normalization, config.actor_dropout),
+        final=Final(len(low), config.hidden_init, config.actor_final_init, config.final_init_biases),
+        sigmoid=config.action_bound == "sigmoid",
+        standardize=config.normalize_observations,
+    )
+    if config.actor is not None:
+        actor = user_networks.make("actor", config.actor, config, low=low, high=high)
     return Algorithm(
-        actor=Actor(
-            low=low,
-            high=high,
-            hidden=hidden(config.hidden_sizes, config.actor_normalization, config.actor_dropout),
-            final=Final(len(low), config.hidden_init, config.actor_final_init, config.final_init_biases),
-            sigmoid=config.action_bound == "sigmoid",
-            standardize=config.normalize_observations,
-        ),
+        actor=actor,
         critic=critic,
         optimizer=optimizer if config.max_grad_norm is None else Clipped(optimizer, config.max_grad_norm),
         critic_first=config.update_order == "critic_first",
