@@ -130,10 +130,7 @@ def batch_norm(train: bool) -> nn.BatchNorm:
 
 
 class Standardize(nn.Module):
-    """(observation - mean) / (standard deviation + 0.01), clipped to ±10 (`obs_normalization.py`).
-
-    The 0.01 keeps what hardly moves, such as a balanced pole, from being blown up (FastTD3, https://arxiv.org/abs/2505.22642).
-    """
+    """Observations minus their mean, divided by their standard deviation, clipped to ±10 (`obs_normalization.py`)."""
 
     @nn.compact
     def __call__(self, observation: jax.Array) -> jax.Array:
@@ -142,7 +139,7 @@ class Standardize(nn.Module):
         variance = self.variable(OBS_STATS, "variance", jnp.ones, shape, dtype)
         self.variable(OBS_STATS, "count", jnp.zeros, (), dtype)
         center = jax.lax.broadcast_to_rank(mean.value, observation.ndim)
-        spread = jax.lax.broadcast_to_rank(jnp.sqrt(variance.value) + 0.01, observation.ndim)
+        spread = jax.lax.broadcast_to_rank(jnp.sqrt(variance.value + 1e-8), observation.ndim)
         return jnp.clip((observation - center) / spread, -10.0, 10.0)
 
 

@@ -99,7 +99,7 @@ class _Graph:
         if actor.standardize:
             mean, variance = (self.weights[f"obs_stats/standardize/{name}"] for name in ("mean", "variance"))
             self.add("Sub", mean)
-            self.add("Div", np.sqrt(variance) + np.float32(0.01))
+            self.add("Div", np.sqrt(variance + np.float32(1e-8)))
             self.add("Clip", -10.0, 10.0)
         if actor.hidden.normalization == "batch":
             self.add_normalization("BatchNorm_0", "batch")
