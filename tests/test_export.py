@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import flax.linen as nn
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,20 +201,6 @@ def run_block(heading, folder, monkeypatch):
     names = {}
     exec(compile(block, heading, "exec"), names)
     return names
-
-
-def test_loop_on_the_page_plays_an_episode_in_gymnasium(tmp_path, monkeypatch):
-    policy = untrained(Config(hidden_sizes=(8,)), 2, best_agent=1)
-    policy.save(tmp_path / "runs/pendulum/policy")
-    names = run_block("In Gymnasium", tmp_path, monkeypatch)
-    env = gymnasium.make("Pendulum-v1")
-    observation, _ = env.reset(seed=0)
-    expected = 0.0
-    for _ in range(200):
-        observation, reward, *_ = env.step(np.asarray(policy[1](observation)[0]))
-        expected += reward
-    assert names["episode_return"] == pytest.approx(expected)
-    assert names["done"]
 
 
 @pytest.mark.slow
