@@ -41,6 +41,8 @@ def run(task: str, candidate: str, steps: int, seeds: int) -> dict[str, Any]:
     result = ddpg_jax.train(
         config, setup=setup, seeds=seeds, seed=SEED, callback=lambda _: seconds.append(time.process_time())
     )
+    if not result.summary.complete:
+        raise SystemExit("stopped: nothing is kept of this run")
     evaluated, curves = result.history.greedy_returns()
     train_seconds, summary = result.summary.train_seconds, result.summary
     return record | {
@@ -77,7 +79,7 @@ def cell(result: dict[str, Any], baseline: dict[str, Any], steps: int) -> str:
 
 def table(steps: int) -> str:
     """Returns the table of the longest run of each candidate at so many steps in Markdown, the best first."""
-    found = sorted((json.loads(path.read_text()) for path in FOLDER.glob("*.json")), key=lambda each: each["steps"])
+    found = sorted((json.loads(path.read_text()) for path in FOLDER.glob("*-*-*.json")), key=lambda each: each["steps"])
     there = {(each["candidate"], each["task"]): each for each in found if steps in (each["steps"], *each["env_steps"])}
     tasks = [task for task in TASKS if ("baseline", task) in there]
     names = {name for name, task in there if task in tasks} - {"baseline"}
