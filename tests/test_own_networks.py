@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from command import execute
 
 MODULE = """
@@ -31,6 +32,7 @@ class Pair(Value):
 """
 
 
+@pytest.mark.slow
 def test_networks_are_trained_and_found_again_by_resume_evaluate_and_export(tmp_path):
     home, away = tmp_path / "home", tmp_path / "away"
     for folder in (home, away):

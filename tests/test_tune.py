@@ -64,6 +64,7 @@ def test_help_needs_neither_jax_nor_optuna():
     assert outcome.stdout.endswith("[]\n")
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_continues_where_it_was_told(tmp_path):
     folder = tmp_path / "tune"
     process = command.start(*WORDS, folder=tmp_path, module="tune")
