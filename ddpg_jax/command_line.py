@@ -6,11 +6,13 @@ a command line is refused with the same message as a call from Python.
 
 import dataclasses
 import difflib
+import importlib
 import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
+from types import ModuleType
 from typing import Annotated, Any, NamedTuple, NoReturn, NotRequired, Required, TypedDict, TypeVar, get_args
 
 import tyro
@@ -182,6 +184,16 @@ def parse(options: type[T], arguments: Sequence[str] | None, program: str) -> T:
     except ValueError as error:
         refuse(str(error), program)
     return found
+
+
+def keep_callable(module: str, home: str) -> None:
+    """Keeps `ddpg_jax.NAME(...)` the function of the module `home` when a command's module of that name is imported."""
+
+    class Callable(ModuleType):
+        def __call__(self, *arguments: Any, **options: Any) -> Any:
+            return getattr(importlib.import_module(home), module.rpartition(".")[2])(*arguments, **options)
+
+    sys.modules[module].__class__ = Callable
 
 
 def refuse(reason: str, program: str) -> NoReturn:

@@ -4,10 +4,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
-from ddpg_jax.command_line import POSITIONAL, parse, refuse
+from ddpg_jax.command_line import POSITIONAL, keep_callable, parse, refuse
 from ddpg_jax.fields import check_fields
 
 PROGRAM = "python -m ddpg_jax.compare"
@@ -55,16 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _CallableModule(ModuleType):
-    """Keeps `ddpg_jax.compare(...)` a function when this module, which has its name, has been imported."""
-
-    def __call__(self, *results: Any, threshold: float | None = None) -> Any:
-        from ddpg_jax import api
-
-        return api.compare(*results, threshold=threshold)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+keep_callable(__name__, "ddpg_jax.api")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
-from ddpg_jax.command_line import Flag, flags_of, read, refuse
+from ddpg_jax.command_line import Flag, flags_of, keep_callable, read, refuse
 from ddpg_jax.config import ANNOTATIONS, SECTIONS, Config
 from ddpg_jax.fields import FOLDER, checked
 from ddpg_jax.presets import PRESETS, preset
@@ -72,10 +71,10 @@ def _run(options: TuneOptions, resume: bool, quiet: bool, stop: StopSignals) -> 
     devices.use_all_cores(options.devices)
     devices.use_compilation_cache()
     devices.require_platform()
-    options = dataclasses.replace(options, out=options.out or fresh_folder(options.train_options([options.config])))
-    assert options.out is not None
-    how = f"resume with: {shlex.join([sys.orig_argv[0], '-m', 'ddpg_jax.tune', '--resume', str(options.out)])}"
-    stop.advice = lambda: how if (options.out / "tune.json").exists() else "nothing has been written"  # type: ignore[operator]
+    folder = options.out or fresh_folder(options.train_options([options.config]))
+    options = dataclasses.replace(options, out=folder)
+    how = f"resume with: {shlex.join([sys.orig_argv[0], '-m', 'ddpg_jax.tune', '--resume', str(folder)])}"
+    stop.advice = lambda: how if (folder / "tune.json").exists() else "nothing has been written"
     try:
         tuning = run_search(options, resume=resume, progress=not quiet)
     except (OSError, MemoryError, HostEnvFailure, EnvironmentFailedError, SearchFailedError) as error:
@@ -85,21 +84,12 @@ def _run(options: TuneOptions, resume: bool, quiet: bool, stop: StopSignals) -> 
         print(f"stopped; {how}", file=sys.stderr)
         return 130
     screen = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    screen.print(tuning.comparison.table(), tuning.conclusion(), f"the best configuration: {options.out}/best.json",
-                 f"the page of the search: {options.out}/report.html", sep="\n")  # fmt: skip
+    screen.print(tuning.comparison.table(), tuning.conclusion(), f"the best configuration: {folder}/best.json",
+                 f"the page of the search: {folder}/report.html", sep="\n")  # fmt: skip
     return 0
 
 
-class _CallableModule(ModuleType):
-    """Keeps `ddpg_jax.tune(...)` a function when this module, which has its name, has been imported."""
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        from ddpg_jax.search.tuning import tune
-
-        return tune(*arguments, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+keep_callable(__name__, "ddpg_jax.search.tuning")
 
 
 if __name__ == "__main__":

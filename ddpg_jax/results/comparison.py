@@ -79,9 +79,9 @@ class Comparison:
         return f"Comparison({len(self.runs)} runs on {self.runs[0].task['env_id']})"
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), markup=False, emoji=False, width=80)
-        console.print(self.table())
-        return console.file.getvalue()  # type: ignore[attr-defined]
+        file = io.StringIO()
+        Console(file=file, markup=False, emoji=False, width=80).print(self.table())
+        return file.getvalue()
 
     def _repr_html_(self) -> str:
         columns, rows = self._cells()

@@ -38,7 +38,7 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-
 .wide { overflow: auto; max-height: 32rem; } p, td { overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td, th { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #8884; }
-th { font-weight: 600; position: sticky; top: 0; background: Canvas; } .wide td, .wide th { white-space: nowrap; }
+th { font-weight: 600; position: sticky; top: 0; background: Canvas; } .wide td, .wide th { white-space: pre; }
 th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 1rem; }
@@ -92,6 +92,11 @@ def report_page(folder: Path, summary: Summary, history: History) -> str:
     made = [f"{name} {version}" for name, version in details.get("versions", {}).items()]
     made += [f"commit {details['commit']}"] if details.get("commit") else []
     parts += ["<h2>Made with</h2>", f"<p>{escape(', '.join([*made, f'root seed {summary.seed}']))}.</p>"]
+    return html_page(title, parts)
+
+
+def html_page(title: str, parts: Sequence[str]) -> str:
+    """Returns a page of elements, in the style of all reports; it needs no other file."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

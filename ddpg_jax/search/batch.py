@@ -2,20 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import jax
 import numpy as np
 
 from ddpg_jax.algorithm.evaluation import Starts
-from ddpg_jax.algorithm.types import Hyperparameters
 from ddpg_jax.config import Config
 from ddpg_jax.results.history import History
 from ddpg_jax.training.host_trainer import make_trainer
-from ddpg_jax.training.plan import Plan
+from ddpg_jax.training.plan import Plan, stack_hyperparameters
 from ddpg_jax.training.programs import MAX_CHUNK
 from ddpg_jax.training.progress import Progress
-from ddpg_jax.training.setup_factory import make_hyperparameters
 from ddpg_jax.training.trainer import Trainer, agent_keys
 
 
@@ -32,7 +28,7 @@ class Group:
 
     def set_hyperparameters(self, configs: Sequence[Config]) -> None:
         """Gives the agents [N] those of N configurations."""
-        self.trainer.hyperparameters = stacked_hyperparameters(configs)
+        self.trainer.hyperparameters = stack_hyperparameters(configs)
 
 
 class Batch:
@@ -97,10 +93,3 @@ class Batch:
                 group.trainer.keep(stay)
                 group.history = group.history.select(stay)
             self.groups.append(group)
-
-
-def stacked_hyperparameters(configs: Sequence[Config]) -> Hyperparameters:
-    """Returns the hyperparameters of N configurations with equal setups, arrays [N]."""
-    trees: list[Any] = [make_hyperparameters(config) for config in configs]
-    stacked: Hyperparameters = jax.tree.map(lambda *leaves: np.asarray(leaves, np.float32), *trees)
-    return stacked

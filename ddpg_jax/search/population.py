@@ -14,16 +14,15 @@ import numpy as np
 
 from ddpg_jax.config import ANNOTATIONS
 from ddpg_jax.fields import from_text
-from ddpg_jax.search.batch import Batch, SearchFailedError, stacked_hyperparameters
+from ddpg_jax.search.batch import Batch, SearchFailedError
 from ddpg_jax.search.options import TuneOptions
 from ddpg_jax.search.space import Space
 from ddpg_jax.training.checkpoint import Checkpoints
 from ddpg_jax.training.files import write_text
-from ddpg_jax.training.plan import make_plan
+from ddpg_jax.training.plan import make_plan, stack_hyperparameters
 from ddpg_jax.training.progress import Progress
 from ddpg_jax.training.run import evaluation_steps
 from ddpg_jax.training.setup_factory import make_setup
-from ddpg_jax.training.trainer import Trainer
 
 TABLE = "population.csv"
 """The table of a population in the folder of the search."""
@@ -86,7 +85,7 @@ def evolve(space: Space, options: TuneOptions, progress: Progress) -> list[Row]:
     rng = np.random.default_rng([options.seed, 0])
     values = [space.draw(rng) for _ in seeds]
     configs = [space.config(each) for each in values]
-    plan = make_plan(options.train_options(configs[:1], seeds), hyperparameters=stacked_hyperparameters(configs))
+    plan = make_plan(options.train_options(configs[:1], seeds), hyperparameters=stack_hyperparameters(configs))
     folder = options.out
     progress.compiling("compiling")
     checkpoints = Checkpoints(folder / "checkpoints", every=options.checkpoint_every) if folder else None
@@ -112,8 +111,7 @@ def evolve(space: Space, options: TuneOptions, progress: Progress) -> list[Row]:
             if step < total:
                 sources, values = _exploit_rows(now, space, options)
                 now = [row._replace(source=int(source)) for row, source in zip(now, sources, strict=True)]
-                group.trainer.copy(sources)
-                _copy_environments(group.trainer, np.where(np.isfinite(returns), np.arange(len(seeds)), sources))
+                group.trainer.copy(sources, np.where(np.isfinite(returns), np.arange(len(seeds)), sources))
                 group.set_hyperparameters([space.config(each) for each in values])
                 for agent in group.history.agents[sources != np.arange(len(seeds))]:
                     group.history.diverged.pop(int(agent), None)  # it has the networks of another agent now
@@ -122,21 +120,6 @@ def evolve(space: Space, options: TuneOptions, progress: Progress) -> list[Row]:
                 write_text(folder / TABLE, table(rows))
                 checkpoints.save(group.trainer, group.history, [], {})
     return rows
-
-
-def _copy_environments(trainer: Trainer, sources: np.ndarray) -> None:
-    """Gives agents the state of the environments of others: that of an agent that has diverged is not finite either."""
-    own = np.arange(len(sources))
-    if (sources == own).all():
-        return
-    saved = {each.name: [*each.pieces] for each in trainer.saved_arrays()}
-
-    def read(name: str, rows: slice | None) -> np.ndarray:
-        if rows is None:
-            return saved[name][0]
-        return np.concatenate(saved[name])[(sources if name.startswith(".env") else own)[rows]]
-
-    trainer.restore(read)
 
 
 def _exploit_rows(rows: Sequence[Row], space: Space, options: TuneOptions) -> tuple[np.ndarray, list[dict[str, Any]]]:

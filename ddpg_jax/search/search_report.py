@@ -1,7 +1,5 @@
 """The page of a search: the comparison at its end, and the trials or the population that led to it."""
 
-import io
-import re
 import warnings
 from collections.abc import Sequence
 from html import escape
@@ -13,7 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ddpg_jax.fields import format_value
 from ddpg_jax.results.comparison import Comparison
-from ddpg_jax.results.html_report import table_element
+from ddpg_jax.results.html_report import html_page, table_element
+from ddpg_jax.results.page_figures import svg
 from ddpg_jax.results.plots import BLUE, ORANGE, new_figure, own_style
 from ddpg_jax.search.options import TuneOptions
 from ddpg_jax.search.population import Row, lineage
@@ -22,16 +21,6 @@ from ddpg_jax.search.study import best_trial
 
 MOST_ROWS = 20
 """Trials in the ranking, at most."""
-
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-figure { margin: 1rem 0; } .wide { overflow-x: auto; } svg { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { padding: .25rem .8rem .25rem 0; text-align: left; border-bottom: 1px solid #8884; white-space: pre-line; }
-@media (prefers-color-scheme: dark) { svg { filter: invert(1) hue-rotate(180deg); } }
-"""
 
 
 def page(options: TuneOptions, conclusion: str, comparison: Comparison, parts: Sequence[str]) -> str:
@@ -46,15 +35,15 @@ def page(options: TuneOptions, conclusion: str, comparison: Comparison, parts: S
         f"{'' if options.method == 'pbt' else f'; pruner {options.pruner}'}.</p>",
         "<h2>The best configuration and the defaults, on seeds that the search has not used</h2>",
         comparison._repr_html_(),
-        _svg(comparison.plot()),
+        _figure(comparison.plot()),
         *parts,
         f"<h2>Space</h2><p>{escape(command)}</p>",
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(body)
-    ) + "\n</body>\n</html>\n"
+    return html_page(title, body)
+
+
+def _figure(figure: Any) -> str:
+    return f"<figure>{svg(figure)}</figure>"
 
 
 def study_parts(study: Any, space: Space, options: TuneOptions) -> list[str]:
@@ -67,20 +56,20 @@ def study_parts(study: Any, space: Space, options: TuneOptions) -> list[str]:
     parts = [
         f"<h2>Ranking</h2><p>{len(complete)} trials were trained to their end, and {len(told) - len(complete)} left "
         f"before it: {steps:,} agent steps instead of {whole:,}.</p>",
-        table_element(*ranking(study, space)),
+        table_element(*ranking(study, space), sorts=True),
     ]
     if len(complete) > 3 and len(space.axes) > 1:
         text = "Share of each field in how good the completed trials are (Optuna's PED-ANOVA, Watanabe et al. 2023)."
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # equally good trials
-            parts += ["<h2>Importance</h2>", f"<p>{text}</p>", _svg(_importance(get_param_importances(study)))]
+            parts += ["<h2>Importance</h2>", f"<p>{text}</p>", _figure(_importance(get_param_importances(study)))]
     return [
         *parts,
         "<h2>What each field does to the objective</h2><p>Completed trials are dots. A cross is a trial that left, at "
         "its last return.</p>",
-        *(_svg(_values(name, told, space)) for name in space.axes),
+        *(_figure(_values(name, told, space)) for name in space.axes),
         "<h2>Learning curves</h2>",
-        _svg(_curves(told, study)),
+        _figure(_curves(told, study)),
     ]
 
 
@@ -92,9 +81,9 @@ def population_parts(rows: Sequence[Row], space: Space) -> list[str]:
     return [
         "<h2>The schedule</h2><p>The hyperparameters up to each step, along the ancestors of the best agent.</p>",
         table_element(["up to step", "agent", "return", *space.axes], table),
-        *(_svg(_schedule(name, rows, path, space)) for name in space.axes),
+        *(_figure(_schedule(name, rows, path, space)) for name in space.axes),
         "<h2>Returns</h2>",
-        _svg(_schedule("return", rows, path, space)),
+        _figure(_schedule("return", rows, path, space)),
     ]
 
 
@@ -182,15 +171,3 @@ def _schedule(name: str, rows: Sequence[Row], path: Sequence[Row], space: Space)
     axes.legend(frameon=False, fontsize="small")
     _scale(axes, "y", name, space)
     return figure
-
-
-@own_style()
-def _svg(figure: Any) -> str:
-    """Returns a figure as an element of the page, whose text is text and whose colours suit light and dark."""
-    import matplotlib
-
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True)
-    text = file.getvalue()
-    return f"<figure>{re.sub(r'^.*?(?=<svg)', '', text, flags=re.DOTALL)}</figure>"

@@ -95,9 +95,10 @@ class HostTrainer(Trainer):
         super().restore(read)
         self._actions = []
 
-    def _rearrange(self, *, learned: np.ndarray, own: np.ndarray) -> None:
-        waiting = self._gather(self._actions)[own] if self._actions else None
-        super()._rearrange(learned=learned, own=own)
+    def _rearrange(self, *, learned: np.ndarray, env: np.ndarray, own: np.ndarray) -> None:
+        # An environment on the host cannot be copied: where one would be, all begin new episodes.
+        waiting = self._gather(self._actions)[own] if self._actions and (env == own).all() else None
+        super()._rearrange(learned=learned, env=env, own=own)
         self._actions = [] if waiting is None else self._in_blocks(waiting)
         num_envs = self.setup.num_envs
         self._envs.keep((own[:, None] * num_envs + np.arange(num_envs)).ravel())

@@ -217,6 +217,34 @@ def _weights_and_biases(options: TrainOptions, folder: Path) -> Iterator[_Writer
     """
     import wandb
 
+    run = _start_wandb(options, folder)
+
+    def write(curve: str, env_steps: int, values: Mapping[str, float]) -> None:
+        kind, _, config = curve.partition("/")
+        if kind == "population":
+            named = {f"{name}/{config}" if config else name: value for name, value in values.items()}
+            run.log({"env_steps": env_steps, **named})
+
+    def finish(summary: Summary, history: History) -> None:
+        pictures = {path.stem: wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))}
+        run.log({"agents": wandb.Table(dataframe=_agents_table(options, summary, history)), **pictures})
+        best = summary.ranked()[0] if summary.configs else None
+        final = best.final_return if best else summary.final_return
+        low, high = final.iqm_ci95
+        results = {"final_return": final.iqm, "final_return_ci95_low": low, "final_return_ci95_high": high}
+        count = {"num_diverged": len(summary.diverged), "best_agent": summary.best_agent, "complete": summary.complete}
+        run.summary.update(results | ({"best_config": label(best.values)} if best else {}) | count)
+
+    try:
+        yield _Writer(write, finish)
+    finally:
+        run.finish()
+
+
+def _start_wandb(options: TrainOptions, folder: Path) -> Any:
+    """Returns a new run of Weights & Biases, or that of the folder; raises ValueError if it cannot be started."""
+    import wandb
+
     known = folder / "wandb/run-id"
     earlier = known.read_text().strip() if known.is_file() else None
     base, fields = options.swept[0].config, list(options.swept[0].values)
@@ -242,32 +270,7 @@ def _weights_and_biases(options: TrainOptions, folder: Path) -> Iterator[_Writer
     known.write_text(str(run.id))
     run.define_metric("env_steps")
     run.define_metric("*", step_metric="env_steps")
-
-    def write(curve: str, env_steps: int, values: Mapping[str, float]) -> None:
-        kind, _, config = curve.partition("/")
-        if kind == "population":
-            named = {f"{name}/{config}" if config else name: value for name, value in values.items()}
-            run.log({"env_steps": env_steps, **named})
-
-    def finish(summary: Summary, history: History) -> None:
-        pictures = {path.stem: wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))}
-        run.log({"agents": wandb.Table(dataframe=_agents_table(options, summary, history)), **pictures})
-        best = summary.ranked()[0] if summary.configs else None
-        final = best.final_return if best else summary.final_return
-        low, high = final.iqm_ci95
-        results: dict[str, Any] = {
-            "final_return": final.iqm,
-            "final_return_ci95_low": low,
-            "final_return_ci95_high": high,
-        }
-        results |= {"best_config": label(best.values)} if best else {}
-        count = {"num_diverged": len(summary.diverged), "best_agent": summary.best_agent, "complete": summary.complete}
-        run.summary.update(results | count)
-
-    try:
-        yield _Writer(write, finish)
-    finally:
-        run.finish()
+    return run
 
 
 def _agents_table(options: TrainOptions, summary: Summary, history: History) -> Any:

@@ -1,5 +1,6 @@
 """What a run will train: configurations with equal setups, their agents, hyperparameters and devices."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -200,8 +201,8 @@ def _plan_setup(
     num_seeds = len(options.seeds)
     agents = np.concatenate([options.seeds.start + c * num_seeds + np.arange(num_seeds) for c in configs])
     if hyperparameters is None:
-        trees = [make_hyperparameters(options.swept[c].config) for c in configs]
-        arrays = jax.tree.map(lambda *leaves: np.repeat(np.asarray(leaves, np.float32), num_seeds), *trees)
+        stacked = stack_hyperparameters([options.swept[c].config for c in configs])
+        arrays = jax.tree.map(lambda x: np.repeat(x, num_seeds), stacked)
     else:
         arrays = _given_hyperparameters(hyperparameters, len(agents))
     placement = choose_placement(
@@ -212,6 +213,13 @@ def _plan_setup(
     )
     seeds = np.tile(np.asarray(options.seeds), len(configs))
     return SetupPlan(setup, tuple(configs), agents, seeds, arrays, placement)
+
+
+def stack_hyperparameters(configs: Sequence[Config]) -> Hyperparameters:
+    """Returns the hyperparameters of N configurations with equal setups, arrays [N]."""
+    trees: list[Any] = [make_hyperparameters(config) for config in configs]
+    stacked: Hyperparameters = jax.tree.map(lambda *leaves: np.asarray(leaves, np.float32), *trees)
+    return stacked
 
 
 def _given_hyperparameters(hyperparameters: Hyperparameters, num_agents: int) -> Hyperparameters:

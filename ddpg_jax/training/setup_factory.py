@@ -38,13 +38,7 @@ def make_setup(config: Config, environment: Environment | None = None) -> Setup:
     if environment.host_env is None and not environment.cacheable:  # those of the package have been adapted
         environment = adapt(environment).environment
     algorithm = make_algorithm(config, environment.low, environment.high)
-    sizes = environment.observation_size, environment.action_size
-    values = [size for size in (config.critic_atoms, config.num_critics) if size > 1]
-    outputs = (("actor", algorithm.actor, sizes[:1], sizes[1:]), ("critic", algorithm.critic, sizes, values))
-    for field, network, inputs, output in outputs:
-        if (name := getattr(config, field)) is not None:
-            standardized = config.normalize_observations
-            user_networks.require_output(field, name, network, inputs, output, standardized=standardized)
+    _require_outputs(config, algorithm, environment)
     span = [high - low for low, high in zip(environment.low, environment.high, strict=True)]
     return Setup(
         environment=environment,
@@ -70,51 +64,30 @@ def make_setup(config: Config, environment: Environment | None = None) -> Setup:
     )
 
 
+def _require_outputs(config: Config, algorithm: Algorithm, environment: Environment) -> None:
+    """Refuses networks of the user's that do not suit the environment."""
+    sizes = environment.observation_size, environment.action_size
+    values = [size for size in (config.critic_atoms, config.num_critics) if size > 1]
+    outputs = (("actor", algorithm.actor, sizes[:1], sizes[1:]), ("critic", algorithm.critic, sizes, values))
+    for field, network, inputs, output in outputs:
+        if (name := getattr(config, field)) is not None:
+            standardized = config.normalize_observations
+            user_networks.require_output(field, name, network, inputs, output, standardized=standardized)
+
+
 def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Algorithm:
     """Returns the networks and the form of the update that a configuration describes, for actions within bounds."""
-    trunk_sizes = config.hidden_sizes if config.critic_hidden_sizes is None else config.critic_hidden_sizes
-    product = PRODUCTS[config.matmul_dtype]
-
-    def hidden(sizes: tuple[int, ...], normalization: str, dropout: float) -> Hidden | Residual:
-        if config.hidden_layers == "residual":
-            return Residual(sizes, config.hidden_init, product)
-        return Hidden(sizes, config.hidden_init, normalization, dropout, product)
-
-    def critic_hidden(sizes: tuple[int, ...], normalization: str) -> Hidden | Residual:
-        return hidden(sizes, normalization, config.critic_dropout)
-
     form = CriticForm()
     if config.critic_atoms > 1:
         form = categorical(config.critic_atoms, config.value_min, config.value_max)
-    # Batch normalisation ends where the action enters (paper, section 7).
-    behind_action = "none" if config.critic_normalization == "batch" else config.critic_normalization
-    one_critic = Critic(
-        observation_branch=critic_hidden(config.critic_observation_sizes, config.critic_normalization),
-        action_branch=critic_hidden(config.critic_action_sizes, behind_action),
-        trunk=critic_hidden(trunk_sizes, behind_action),
-        final=Final(config.critic_atoms, config.hidden_init, config.critic_final_init, config.final_init_biases),
-        standardize=config.normalize_observations,
-    )
-    if config.critic is not None:
-        one_critic = user_networks.make("critic", config.critic, config)
-    critic: Critic | Ensemble = one_critic
+    critic: Critic | Ensemble = _make_critic(config)
     if config.num_critics > 1:
-        critic, form = Ensemble(one_critic, config.num_critics), of_ensemble(form)
+        critic, form = Ensemble(_make_critic(config), config.num_critics), of_ensemble(form)
     optimizer: Optimizer = adam_eps_hat if config.adam_eps_hat else adam
     if config.decoupled_l2:
         optimizer = Decoupled(optimizer)
-    actor = Actor(
-        low=low,
-        high=high,
-        hidden=hidden(config.hidden_sizes, config.actor_normalization, config.actor_dropout),
-        final=Final(len(low), config.hidden_init, config.actor_final_init, config.final_init_biases),
-        sigmoid=config.action_bound == "sigmoid",
-        standardize=config.normalize_observations,
-    )
-    if config.actor is not None:
-        actor = user_networks.make("actor", config.actor, config, low=low, high=high)
     return Algorithm(
-        actor=actor,
+        actor=_make_actor(config, low, high),
         critic=critic,
         optimizer=optimizer if config.max_grad_norm is None else Clipped(optimizer, config.max_grad_norm),
         critic_first=config.update_order == "critic_first",
@@ -122,6 +95,47 @@ def make_algorithm(config: Config, low: tuple[float, ...], high: tuple[float, ..
         target_action=smooth if config.target_noise else None,
         **form._asdict(),
     )
+
+
+def _make_actor(config: Config, low: tuple[float, ...], high: tuple[float, ...]) -> Actor:
+    if config.actor is not None:
+        own: Actor = user_networks.make("actor", config.actor, config, low=low, high=high)
+        return own
+    return Actor(
+        low=low,
+        high=high,
+        hidden=_make_hidden(config, config.hidden_sizes, config.actor_normalization, config.actor_dropout),
+        final=Final(len(low), config.hidden_init, config.actor_final_init, config.final_init_biases),
+        sigmoid=config.action_bound == "sigmoid",
+        standardize=config.normalize_observations,
+    )
+
+
+def _make_critic(config: Config) -> Critic:
+    if config.critic is not None:
+        own: Critic = user_networks.make("critic", config.critic, config)
+        return own
+
+    def hidden(sizes: tuple[int, ...], normalization: str) -> Hidden | Residual:
+        return _make_hidden(config, sizes, normalization, config.critic_dropout)
+
+    # Batch normalisation ends where the action enters (paper, section 7).
+    behind_action = "none" if config.critic_normalization == "batch" else config.critic_normalization
+    trunk_sizes = config.hidden_sizes if config.critic_hidden_sizes is None else config.critic_hidden_sizes
+    return Critic(
+        observation_branch=hidden(config.critic_observation_sizes, config.critic_normalization),
+        action_branch=hidden(config.critic_action_sizes, behind_action),
+        trunk=hidden(trunk_sizes, behind_action),
+        final=Final(config.critic_atoms, config.hidden_init, config.critic_final_init, config.final_init_biases),
+        standardize=config.normalize_observations,
+    )
+
+
+def _make_hidden(config: Config, sizes: tuple[int, ...], normalization: str, dropout: float) -> Hidden | Residual:
+    product = PRODUCTS[config.matmul_dtype]
+    if config.hidden_layers == "residual":
+        return Residual(sizes, config.hidden_init, product)
+    return Hidden(sizes, config.hidden_init, normalization, dropout, product)
 
 
 def _make_reader(config: Config) -> Reader:

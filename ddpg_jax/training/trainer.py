@@ -209,18 +209,21 @@ class Trainer:
 
         Nothing is compiled anew, and the bits of the agents that stay do not change.
         """
-        self._rearrange(learned=agents, own=agents)
+        self._rearrange(learned=agents, env=agents, own=agents)
 
-    def copy(self, sources: np.ndarray) -> None:
+    def copy(self, sources: np.ndarray, env_sources: np.ndarray | None = None) -> None:
         """Gives agent i what agent `sources[i]` has learned: networks, targets, optimizers' states and replay.
 
-        Its random key, its environments and its hyperparameters remain its own.
+        Its random key and its hyperparameters remain its own, and so do its environments, unless `env_sources` names
+        the agents whose environments' states are copied: those of an agent that has diverged are not finite.
         """
-        self._rearrange(learned=sources, own=np.arange(self.num_agents))
+        own = np.arange(self.num_agents)
+        self._rearrange(learned=sources, env=own if env_sources is None else env_sources, own=own)
 
-    def _rearrange(self, *, learned: np.ndarray, own: np.ndarray) -> None:
-        """Gives agent i networks and replay of agent `learned[i]`, and everything else of agent `own[i]`."""
-        saved = {each.name: list(each.pieces) for each in self.saved_arrays()}
+    def _rearrange(self, *, learned: np.ndarray, env: np.ndarray, own: np.ndarray) -> None:
+        """Gives agent i networks and replay of agent `learned[i]`, environments of `env[i]`, the rest of `own[i]`."""
+        pieces = {each.name: list(each.pieces) for each in self.saved_arrays()}
+        saved = {name: each[0] if len(each) == 1 else np.concatenate(each) for name, each in pieces.items()}
         hyperparameters = self.hyperparameters
         self.num_agents, self._num_blocks = len(own), self.programs.placement.num_blocks(len(own))
         del self._states[self._num_blocks :]
@@ -228,9 +231,9 @@ class Trainer:
 
         def read(name: str, rows: slice | None) -> np.ndarray:
             if rows is None:
-                return saved[name][0]
-            source = learned if name.startswith((".agent", ".replay")) else own
-            return np.concatenate(saved[name])[source[rows]]
+                return saved[name]
+            source = learned if name.startswith((".agent", ".replay")) else env if name.startswith(".env") else own
+            return saved[name][source[rows]]
 
         Trainer.restore(self, read)
 
