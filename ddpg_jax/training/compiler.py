@@ -10,17 +10,17 @@ Options = dict[str, bool | str]
 """Options of XLA's compiler, by their names."""
 
 CPU_OPTIONS: Options = {"xla_cpu_copy_insertion_use_region_analysis": True}
-"""Options for every program on a CPU (measured: `benchmarks/README.md`).
+"""Options for every program on a CPU.
 
 A closer analysis of which values are still needed saves copies of parameters that are about to be replaced.
 """
 
 EIGEN_PRODUCTS: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
-"""Options that leave no matrix product to YNNPACK: Eigen computes them all (measured: `benchmarks/README.md`)."""
+"""Options that leave no matrix product to YNNPACK: Eigen computes them all."""
 
 COLLIDING = 128
 """Eigen is slow where inputs and outputs of a kernel are multiples of this number, or its outputs a multiple of twice
-this number: the rows of the transposed kernel then share places in the cache (measured: `benchmarks/README.md`)."""
+this number: the rows of the transposed kernel then share places in the cache."""
 
 
 def cpu_options(params: Any) -> Options:
