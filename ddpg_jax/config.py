@@ -92,7 +92,7 @@ class Config:
     value_max: Annotated[float, FINITE] = 0.0
     """Largest discounted return that critic_atoms represent, after reward_scale."""
     normalize_observations: bool = False
-    """Standardise observations by the mean and the variance of all that the agent has acted on."""
+    """Standardise observations by mean and variance of those before learning_starts, at least the first 1,000."""
     matmul_dtype: Literal["float32", "bfloat16"] = "float32"
     """Operands of the hidden layers' matrix products; bfloat16 rounds those of 16 or more features, sums in float32."""
 

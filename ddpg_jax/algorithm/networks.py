@@ -19,6 +19,9 @@ Initializer = Callable[..., jax.Array]
 OBS_STATS = "obs_stats"
 """Flax's collection with the mean and the variance of observations (`obs_normalization.py`)."""
 
+MIN_VARIANCE = 1e-8
+"""A feature of observations whose variance is not larger counts as one that has not varied."""
+
 NARROW = 16
 """Networks up to this width have the batch on the last axis: on a CPU, twice as fast at 8, but slower from 64 on."""
 
@@ -130,7 +133,10 @@ def batch_norm(train: bool) -> nn.BatchNorm:
 
 
 class Standardize(nn.Module):
-    """Observations minus their mean, divided by their standard deviation, clipped to ±10 (`obs_normalization.py`)."""
+    """Observations minus their mean, divided by their standard deviation, clipped to ±10 (`obs_normalization.py`).
+
+    A feature that has not varied yet is not divided: nobody knows its scale.
+    """
 
     @nn.compact
     def __call__(self, observation: jax.Array) -> jax.Array:
@@ -139,7 +145,8 @@ class Standardize(nn.Module):
         variance = self.variable(OBS_STATS, "variance", jnp.ones, shape, dtype)
         self.variable(OBS_STATS, "count", jnp.zeros, (), dtype)
         center = jax.lax.broadcast_to_rank(mean.value, observation.ndim)
-        spread = jax.lax.broadcast_to_rank(jnp.sqrt(variance.value + 1e-8), observation.ndim)
+        deviation = jnp.sqrt(jnp.where(variance.value > MIN_VARIANCE, variance.value, 1.0))
+        spread = jax.lax.broadcast_to_rank(deviation, observation.ndim)
         return jnp.clip((observation - center) / spread, -10.0, 10.0)
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ddpg_jax import __version__
 from ddpg_jax.algorithm import matmul
-from ddpg_jax.algorithm.networks import Actor, Final, Hidden, Residual
+from ddpg_jax.algorithm.networks import MIN_VARIANCE, Actor, Final, Hidden, Residual
 from ddpg_jax.training.policy import Policy, bounds_within_float32
 
 OPSET, IR_VERSION = 17, 8
@@ -99,7 +99,7 @@ class _Graph:
         if actor.standardize:
             mean, variance = (self.weights[f"obs_stats/standardize/{name}"] for name in ("mean", "variance"))
             self.add("Sub", mean)
-            self.add("Div", np.sqrt(variance + np.float32(1e-8)))
+            self.add("Div", np.sqrt(np.where(variance > MIN_VARIANCE, variance, np.float32(1))))
             self.add("Clip", -10.0, 10.0)
         if actor.hidden.normalization == "batch":
             self.add_normalization("BatchNorm_0", "batch")
