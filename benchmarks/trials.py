@@ -60,8 +60,6 @@ def run(task: str, candidate: str, steps: int, seeds: int) -> dict[str, Any]:
 
 def returns(result: dict[str, Any], steps: int) -> np.ndarray:
     """Returns the greedy returns [N] of agents after so many steps, also of a run that went on from there."""
-    if result["steps"] == steps:
-        return np.array(result["final_return"], float)
     return np.array(result["eval_return"], float)[result["env_steps"].index(steps)]
 
 
