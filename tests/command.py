@@ -1,5 +1,7 @@
-"""Runs the commands for the tests, each in a process of its own."""
+"""Runs the commands for the tests, most of them in a process of their own."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -7,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -49,6 +53,16 @@ def execute(*words: object, **options) -> Outcome:
     process = start(*words, **options)
     out, err = process.communicate(timeout=240)
     return Outcome(process.returncode, out, err)
+
+
+def refused(main: Callable, *words: object) -> str:
+    """Runs a command in this process, with the one device that it has; returns the line of its refusal."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+        main([*map(str, words), "--devices", "1"])
+    assert (stop.value.code, out.getvalue()) == (2, "")
+    (line,) = err.getvalue().splitlines()
+    return line
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:

@@ -50,8 +50,9 @@ def test_updates_end_in_the_parameters_of_the_package(example):
     ours = algorithm.Transition(*rows[:3], 1.0 - terminated, rows[3])
     theirs = example.Transition(*rows[:3], terminated, rows[3])
     parts["hyperparameters"] = ddpg_jax.make_hyperparameters(config)
+    update = jax.jit(example.update)
     for number in range(3):
-        actor, critic = example.update(actor, critic, theirs)
+        actor, critic = update(actor, critic, theirs)
         state, _ = algorithm.update(jax.random.key(number), state, ours, **parts)
     found = [in_package_form(params, "hidden") for params in (actor.params, actor.target_params)]
     found += [in_package_form(params, "trunk") for params in (critic.params, critic.target_params)]
@@ -62,11 +63,12 @@ def test_updates_end_in_the_parameters_of_the_package(example):
 def test_the_last_transition_of_an_episode_is_stored_before_the_reset(example):
     """Pendulum's episodes have 200 steps; row 199 is the last of the first episode."""
     env, _ = gymnax.make("Pendulum-v1")
-    state, (_, ends) = example.train(jax.random.key(1), example.init(jax.random.key(0), env), jnp.arange(500), env)
-    assert np.flatnonzero(ends).tolist() == [199, 399]
-    replay = jax.tree.map(lambda rows: np.asarray(rows[:500]), state[2])
+    steps = jnp.arange(example.CHUNK)  # the length for which the next test needs the same program
+    state, (_, ends) = example.train(jax.random.key(1), example.init(jax.random.key(0), env), steps, env)
+    assert np.flatnonzero(ends).tolist() == [199, 399, 599, 799, 999]
+    replay = jax.tree.map(lambda rows: np.asarray(rows[: example.CHUNK]), state[2])
     same = np.all(replay.next_observation[:-1] == replay.observation[1:], axis=1)
-    assert np.flatnonzero(~same).tolist() == [199, 399]
+    assert np.flatnonzero(~same).tolist() == [199, 399, 599, 799]
     # One step turns the pendulum by at most 8 rad/s times 0.05 s.
     angle, after = (np.arctan2(x[:, 1], x[:, 0]) for x in (replay.observation, replay.next_observation))
     assert np.abs((after - angle + np.pi) % (2 * np.pi) - np.pi).max() < 0.4 + 1e-3

@@ -4,15 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from small_runs import SMALL
 
 import ddpg_jax
 from ddpg_jax import merge
-from ddpg_jax.config import Config
 from ddpg_jax.results.summary import Summary
 
-SMALL = Config(hidden_sizes=(8,), batch_size=8, replay_capacity=100, learning_starts=20, max_episode_steps=25,
-               total_steps=100, eval_every=50, final_episodes=16)  # fmt: skip
-SWEPT = [SMALL, SMALL.replace(hidden_sizes=(4, 4)), SMALL.replace(tau=0.5)]
+SHORT = SMALL.replace(total_steps=120)
+SWEPT = [SHORT, SHORT.replace(hidden_sizes=(9,)), SHORT.replace(tau=0.5)]
 
 
 def train(config, seeds, out):
@@ -31,7 +30,7 @@ def same_files(folder: Path) -> dict[str, bytes]:
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     ranges = (0, 2), (2, 3), (0, 3), (4, 5)
-    return {seeds: train(SMALL, range(*seeds), folder / f"{seeds[0]}-{seeds[1]}") for seeds in ranges}
+    return {seeds: train(SHORT, range(*seeds), folder / f"{seeds[0]}-{seeds[1]}") for seeds in ranges}
 
 
 def test_merged_run_has_the_bytes_of_one_run(runs, tmp_path, capsys):
@@ -55,7 +54,7 @@ def test_sweep_over_shapes_is_merged(tmp_path):
 
 
 def test_runs_that_do_not_belong_together_are_refused_by_name(runs, tmp_path, capsys):
-    other = train(SMALL.replace(tau=0.5), range(2, 3), tmp_path / "other")
+    other = train(SHORT.replace(tau=0.5), range(2, 3), tmp_path / "other")
     for folder, out, message in ((other, "all", "tau"), (str(tmp_path), "all", "is not the folder of a run"),
                                  (runs[4, 5], "all", "are 4:5, but must begin at 2"),
                                  (runs[0, 3], "all", "are 0:3, but must begin at 2"),

@@ -1,9 +1,12 @@
 """The command with networks of the user: trained, resumed, evaluated and exported by the names of their classes."""
 
 import json
+import sys
 
 import pytest
-from command import execute
+from command import SMALL, execute, refused
+
+from ddpg_jax import run
 
 MODULE = """
 import flax.linen as nn
@@ -57,14 +60,19 @@ def test_networks_are_trained_and_found_again_by_resume_evaluate_and_export(tmp_
     assert "actor is own_networks:Other, but must be own_networks:Own, as in" in done.err
 
 
-def test_network_that_cannot_be_used_is_refused_in_a_line_with_nothing_left_behind(tmp_path):
-    (tmp_path / "own_networks.py").write_text(MODULE)
-    for words, message in (
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
         (("--actor", "own_networks:Missing"), "actor is 'own_networks:Missing', but must be MODULE:CLASS"),
-        (("--actor", "own_networks"), "actor is 'own_networks', but must be MODULE:CLASS"),
         (("--critic", "own_networks:Pair"), "its output has shape [2, 2], but must have [2], for B = 2"),
-    ):
-        done = execute(*words, "--out", tmp_path / "run", folder=tmp_path)
-        assert (done.status, len(done.err.splitlines())) == (2, 1), done.err
-        assert message in done.err
-        assert not (tmp_path / "run").exists()
+    ],
+)
+def test_network_that_cannot_be_used_is_refused_in_a_line_with_nothing_left_behind(
+    tmp_path, monkeypatch, words, message
+):
+    (tmp_path / "own_networks.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert message in refused(run.main, *SMALL, *words, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    del sys.modules["own_networks"]

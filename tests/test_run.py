@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.numpy
-from command import SMALL, execute
+from command import SMALL, execute, refused
 
 import ddpg_jax
 from ddpg_jax import __main__, run
@@ -264,24 +264,25 @@ def test_damaged_configuration_of_a_run_is_refused_by_name(saved, change):
     ],
 )
 def test_late_refusal_is_one_line_and_leaves_nothing_behind(tmp_path, words, message):
-    status, out, err = execute("--out", tmp_path / "a/b", *words, folder=tmp_path)
-    assert (status, out) == (2, "")
-    assert err.startswith(f"error: {message}")
-    assert len(err.splitlines()) == 1
+    assert refused(run.main, *SMALL, "--out", tmp_path / "a/b", *words).startswith(f"error: {message}")
     assert list(tmp_path.iterdir()) == []
+
+
+NAME = "runs/a[/b]:smile:[lr]"
 
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
-    """A run of seeds 4 to 11 in a process of its own, on all cores."""
+    """A run of seeds 4 to 11 in a process of its own, on all cores. No part of the name is taken for markup."""
     folder = tmp_path_factory.mktemp("command")
-    status, out, err = execute("--seeds", "4:12", "--out", "eight", folder=folder)
+    status, out, err = execute("--seeds", "4:12", "--out", NAME, folder=folder)
     assert (status, err) == (0, ""), (status, out, err)
     assert "pendulum on Pendulum-v1" in out
     assert "200 of 200 steps per agent (100%)" in out
-    assert out.splitlines()[-1] == "see the agents act: python -m ddpg_jax.render eight"
+    assert f" {NAME} " in out
+    assert out.splitlines()[-1] == f"see the agents act: python -m ddpg_jax.render '{NAME}'"
     assert "\x1b" not in out
-    return folder / "eight"
+    return folder / NAME
 
 
 def test_files_of_a_run_are_complete(eight):
@@ -306,7 +307,7 @@ def test_metrics_are_sorted_and_complete(eight):
 
 def test_run_says_how_it_was_started_and_how_long_it_took(eight):
     content = json.loads((eight / "config.json").read_text())
-    assert content["command"][1:] == ["-m", "ddpg_jax.run", *SMALL, "--seeds", "4:12", "--out", "eight"]
+    assert content["command"][1:] == ["-m", "ddpg_jax.run", *SMALL, "--seeds", "4:12", "--out", NAME]
     assert set(content["config"]) == {field.name for field in dataclasses.fields(Config)}
     assert (content["config"]["hidden_sizes"], content["config"]["final_episodes"]) == ([8], 16)
     assert {"jax", "jaxlib", "ddpg_jax", "python"} <= set(content["versions"])

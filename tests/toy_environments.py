@@ -63,9 +63,9 @@ def one(key):
     return jnp.ones(1)
 
 
-def treadmill(*, terminates: bool) -> Environment:
-    """Observation: one place. Reward: 1. Each episode ends for one of the two reasons."""
-    return one_step("treadmill", (-1.0,), (1.0,), one, lambda state, action: jnp.float32(1), terminates=terminates)
+def treadmill() -> Environment:
+    """Observation: one place. Reward: 1. Each episode ends at a time limit."""
+    return one_step("treadmill", (-1.0,), (1.0,), one, lambda state, action: jnp.float32(1), terminates=False)
 
 
 def aim(target: tuple[float, ...], low: tuple[float, ...], high: tuple[float, ...]) -> Environment:

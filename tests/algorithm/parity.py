@@ -1,6 +1,7 @@
 """Makes the same updates with the package and with plain formulas (`plain_update.py`), on transitions of Pendulum."""
 
 from collections.abc import Callable
+from functools import cache
 
 import jax
 import numpy as np
@@ -16,12 +17,16 @@ from ddpg_jax.training.setup_factory import make_algorithm, make_hyperparameters
 
 def pendulum_batches(num: int, size: int, *, time_limit_terminal: bool = False) -> Transition:
     """Returns minibatches [num, size, ...] of 24 episodes under uniformly random actions, float32 NumPy arrays."""
-    steps = 24 * 200
-    config = small_config(random_steps=steps, time_limit_terminal=time_limit_terminal)
-    pool, _, _ = explored(config, make_task("Pendulum-v1").environment, steps)
-    rng = np.random.default_rng(0)
-    rows = np.stack([rng.choice(steps, size, replace=False) for _ in range(num)])
+    pool, rng = random_transitions(24 * 200, time_limit_terminal), np.random.default_rng(0)
+    rows = np.stack([rng.choice(len(pool.reward), size, replace=False) for _ in range(num)])
     return Transition(*(field[rows] for field in pool))
+
+
+@cache
+def random_transitions(steps: int, time_limit_terminal: bool) -> Transition:
+    """Returns the transitions [steps, ...] of uniformly random actions."""
+    config = small_config(random_steps=steps, time_limit_terminal=time_limit_terminal)
+    return explored(config, make_task("Pendulum-v1").environment, steps)[0]
 
 
 def largest_deviations(

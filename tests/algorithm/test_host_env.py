@@ -39,10 +39,10 @@ class CounterOnHost:
     "changes",
     [
         {},
-        {"num_envs": 2, "terminates": True, "train_every": 2, "updates_per_train": 2, "ema_tau": 0.1},
-        {"normalize_observations": True, "noise_reset": True, "n_step": 2, "lr_decay": 0.9},
+        {"num_envs": 2, "terminates": True, "train_every": 2, "updates_per_train": 2, "ema_tau": 0.1,
+         "normalize_observations": True, "noise_reset": True, "n_step": 2, "lr_decay": 0.9},
     ],
-)
+)  # fmt: skip
 def test_training_is_that_of_the_compiled_loop(changes):
     terminates = changes.pop("terminates", False)
     config = small_config(learning_starts=10, noise_sigma=0.5, **changes)

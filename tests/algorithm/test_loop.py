@@ -99,18 +99,21 @@ def test_updates_come_in_their_number_at_every_third_step():
     assert counts == [0] * 6 + [2] * 3 + [4] * 3 + [6] * 2
 
 
-ALL_ROWS = {"sampler": every_row, "batch_size": 6, "learning_starts": 4, "critic_lr": 0.01, "actor_lr": 0.01}
+@pytest.fixture(scope="module")
+def of_all_rows() -> Learner:
+    return Learner(
+        sampler=every_row, batch_size=6, learning_starts=4, critic_lr=0.01, actor_lr=0.01, updates_per_train=2
+    )
 
 
-def test_update_learns_from_the_sampled_transitions_and_the_log_has_its_losses():
-    learner = Learner(**ALL_ROWS, updates_per_train=2)
-    before, _ = learner.train(3)
-    after, log = learner.train(1, before)
+def test_update_learns_from_the_sampled_transitions_and_the_log_has_its_losses(of_all_rows):
+    before, _ = of_all_rows.train(3)
+    after, log = of_all_rows.train(1, before)
     rows = stored(after.replay, 1)  # with the transition of this very step
     batch = jax.tree.map(lambda x: x[[0, 1, 2, 3, 0, 1]], rows)
     expected, infos = before.agent, []
     for _ in range(2):
-        parts = {"algorithm": learner.setup.algorithm, "hyperparameters": learner.hyperparameters}
+        parts = {"algorithm": of_all_rows.setup.algorithm, "hyperparameters": of_all_rows.hyperparameters}
         expected, info = agent.update(jax.random.key(0), expected, batch, **parts)
         infos.append(info)
     chex.assert_trees_all_close(after.agent, expected, rtol=1e-5, atol=1e-7)
@@ -119,14 +122,13 @@ def test_update_learns_from_the_sampled_transitions_and_the_log_has_its_losses()
 
 
 @pytest.mark.parametrize(("steps", "length"), [(4, 0), (5, 3)])
-def test_learning_rates_decay_by_episode_after_its_last_update(steps, length):
+def test_learning_rates_decay_by_episode_after_its_last_update(of_all_rows, steps, length):
     """Step 6 ends an episode; the gist counts it after the update, too."""
-    learner = Learner(**ALL_ROWS, lr_decay=0.5)
-    start, _ = learner.train(steps)
+    start, _ = of_all_rows.train(steps)
     episode = start.env.episode._replace(number=jnp.int32(3))
-    one, log = learner.train(1, start._replace(env=start.env._replace(episode=episode)))
+    one, log = of_all_rows.train(1, start._replace(env=start.env._replace(episode=episode)), lr_decay=0.5)
     assert log.episode_length[0] == length
-    two, _ = learner.train(1, start, actor_lr=0.01 / 8, critic_lr=0.01 / 8, lr_decay=1.0)
+    two, _ = of_all_rows.train(1, start, actor_lr=0.01 / 8, critic_lr=0.01 / 8)
     assert equal(one.agent, two.agent)
 
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from toy_environments import follow, trained
 
-from ddpg_jax.algorithm import matmul
+from ddpg_jax.algorithm import agent, matmul
+from ddpg_jax.algorithm.types import Transition
 from ddpg_jax.presets import PRESETS
+from ddpg_jax.training.setup_factory import make_algorithm, make_hyperparameters
 
 
 def rounded(x):
@@ -48,9 +49,16 @@ def test_rows_may_be_along_any_axes(operands):
 
 
 @pytest.mark.parametrize("preset", ["keras", pytest.param("paper", marks=pytest.mark.slow)])
-def test_presets_train_with_it(preset):
+def test_presets_learn_with_it(preset):
     """XLA cannot compute every product of bfloat16 on a CPU; it can compute these."""
-    config = PRESETS[preset].replace(matmul_dtype="bfloat16", learning_starts=70, replay_capacity=2_000)
-    _, agents = trained(config, follow(), 80)
-    leaves = jax.tree.leaves(agents.critic["params"])
-    assert all(np.isfinite(leaf).all() and leaf.dtype == np.float32 for leaf in leaves)
+    config = PRESETS[preset].replace(matmul_dtype="bfloat16")
+    algorithm, key = make_algorithm(config, (-2.0,), (2.0,)), jax.random.key(0)
+    before = agent.init(key, jnp.zeros(3), algorithm=algorithm)
+    draw = np.random.default_rng(0)
+    batch = Transition(*(draw.normal(size=(64, *shape)).astype(np.float32) for shape in ((3,), (1,), (), (), (3,))))
+    after, _ = agent.update(key, before, batch, algorithm=algorithm, hyperparameters=make_hyperparameters(config))
+    for name in ("actor", "critic"):
+        for old, new in zip(*(jax.tree.leaves(getattr(each, name)["params"]) for each in (before, after)), strict=True):
+            assert new.dtype == np.float32
+            assert np.isfinite(new).all()
+            assert not np.array_equal(old, new)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def histories(draw):
         ends = draw(st.sampled_from(["goes on", "goes on", "goes on", "terminal", "cut"]))
         steps.append((now, draw(st.integers(-5, 5)), ends == "terminal", ends == "cut", now + 1.0))
         now += 1.0 if ends == "goes on" else 2.0
-    return steps, draw(st.integers(1, 40)), draw(st.integers(1, 12)), draw(st.sampled_from([0.0, 0.5, 0.99, 1.0]))
+    capacity, n = draw(st.sampled_from([1, 8, 40])), draw(st.sampled_from([1, 2, 5, 12]))  # few programs to compile
+    return steps, capacity, n, draw(st.sampled_from([0.0, 0.5, 0.99, 1.0]))
 
 
 @settings(max_examples=40, deadline=None)
@@ -54,9 +56,10 @@ def test_windows_are_those_of_a_plain_loop_in_one_or_several_environments(drawn)
         rows[(step * num_envs + e) % len(rows)] = row
     ring = Replay(jnp.asarray(rows), jnp.int32(num_steps * num_envs))
     held = [(step, e) for step in range(max(0, num_steps - capacity), num_steps) for e in range(num_envs)]
-    indices = jnp.array([(step * num_envs + e) % (capacity * num_envs) for step, e in held])
+    indices = np.zeros(3 * 40, np.int32)  # of which those that are held are looked at
+    indices[: len(held)] = [(step * num_envs + e) % (capacity * num_envs) for step, e in held]
     hyperparameters = make_hyperparameters(small_config(gamma=gamma))
-    batch = NStep(n, num_envs)(ring, indices, 1, hyperparameters)
+    batch = jax.device_get(NStep(n, num_envs)(ring, jnp.asarray(indices), 1, hyperparameters))
     for i, (step, e) in enumerate(held):
         total, factor, following = window(lanes[e][:num_steps], step, n, gamma)
         assert float(batch.observation[i, 0]) == lanes[e][step][0] + 100 * e

@@ -51,7 +51,7 @@ def brute_force(angle, velocity, num_steps, discount):
     return np.max(discount * future - wrapped**2 - 0.1 * velocity**2 - 0.001 * torque**2, axis=-1)
 
 
-@pytest.mark.parametrize(("num_steps", "discount"), [(1, 1.0), (3, 1.0), (3, 0.9)])
+@pytest.mark.parametrize(("num_steps", "discount"), [(3, 1.0), (3, 0.9)])
 def test_short_episodes_are_those_that_brute_force_finds(num_steps, discount):
     first, after = optimum.finite_horizon((400, 401), discount, num_steps)
     assert after.shape == (num_steps, 400, 401)

@@ -84,8 +84,10 @@ def test_functions_that_make_nothing_are_refused(cart, name, words, message):
         make_task(f"{cart}:{name}", words)
 
 
-@pytest.mark.parametrize("env_id", ["cart:make_cart", "gymnasium:cart:InPlace-v0"])
-def test_module_is_found_in_the_current_folder_and_in_that_of_the_run(env_id, tmp_path):
+@pytest.mark.parametrize(
+    ("env_id", "current", "of_the_run"), [("cart:make_cart", "own", "/"), ("gymnasium:cart:InPlace-v0", ".", "own")]
+)
+def test_module_is_found_in_the_current_folder_and_in_that_of_the_run(env_id, current, of_the_run, tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "cart.py").write_text(CART + Path(gymcases.__file__).read_text())
     script = (
@@ -94,12 +96,11 @@ def test_module_is_found_in_the_current_folder_and_in_that_of_the_run(env_id, tm
         "print(user_env.folder_of(sys.argv[1]))"
     )
     # With -P Python itself does not look in the current folder.
-    for folder, argument in ((tmp_path / "own", "/"), (tmp_path, str(tmp_path / "own"))):
-        words = [sys.executable, "-P", "-c", script, env_id, argument]
-        found = subprocess.run(words, cwd=folder, capture_output=True, text=True)
-        assert found.stderr == ""
-        assert found.stdout.splitlines()[0].startswith("True ")
-        assert found.stdout.splitlines()[1] == str(tmp_path / "own")
+    words = [sys.executable, "-P", "-c", script, env_id, str(tmp_path / of_the_run)]
+    found = subprocess.run(words, cwd=tmp_path / current, capture_output=True, text=True)
+    assert found.stderr == ""
+    assert found.stdout.splitlines()[0].startswith("True ")
+    assert found.stdout.splitlines()[1] == str(tmp_path / "own")
 
 
 def test_folder_of_a_module_is_the_one_that_python_looks_in(tmp_path, monkeypatch):

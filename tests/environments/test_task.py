@@ -6,11 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_environments import counter, setup_for, small_config
+from toy_environments import counter
 
-from ddpg_jax.algorithm import agent
 from ddpg_jax.algorithm.environment import Environment, Step
-from ddpg_jax.algorithm.evaluation import greedy_episodes
 from ddpg_jax.environments.adapt import adapt
 from ddpg_jax.environments.registry import make_task
 from ddpg_jax.environments.task import EVALUATION_SEED, SELECTION_SEED, Task
@@ -64,16 +62,6 @@ def test_no_key_is_used_twice(gamble):
     assert len(set.union(*keys)) == 6 * 64
     fixed = Task(counter(), starts=lambda num: (jnp.zeros(num), jnp.zeros((num, 1))))
     assert data(fixed.evaluation_starts(64).key) == keys[0]
-
-
-def test_random_steps_of_evaluations_differ_and_do_not_depend_on_how_many_run_together(gamble):
-    setup = setup_for(small_config(), gamble.environment)
-    state = agent.init(jax.random.key(0), jnp.zeros(1), algorithm=setup.algorithm)
-    run = jax.jit(partial(greedy_episodes, environment=gamble.environment, algorithm=setup.algorithm))
-    starts = [gamble.evaluation_starts(8), gamble.selection_starts(8), gamble.starts_of(0, 8)]
-    returns = np.concatenate([run(state, each).returns for each in starts])
-    assert len(set(returns.tolist())) == 24
-    assert run(state, gamble.evaluation_starts(2)).returns.tolist() == returns[:2].tolist()
 
 
 # Environments that change

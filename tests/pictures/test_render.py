@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_runs
 from PIL import Image
 
 import ddpg_jax
@@ -20,12 +21,8 @@ from ddpg_jax.algorithm.environment import Environment, Step
 from ddpg_jax.environments.registry import make_task
 from ddpg_jax.environments.task import Task
 from ddpg_jax.pictures import drawing, trajectories
-from ddpg_jax.presets import PRESETS
 
-SMALL = PRESETS["pendulum"].replace(
-    hidden_sizes=(8,), batch_size=8, learning_starts=20, replay_capacity=100, max_episode_steps=25, eval_every=100,
-    eval_episodes=4, final_episodes=4, total_steps=200,
-)  # fmt: skip
+SMALL = small_runs.SMALL.replace(gamma=0.9)  # so that no more than 44 rewards count
 FEW = ("--episodes", "2")
 
 
@@ -90,10 +87,10 @@ def test_only_named_pictures_are_drawn_where_they_are_to_go(finished, tmp_path):
 
 
 def test_returns_at_the_last_snapshot_are_those_of_the_summary(finished):
-    shown = scene(finished, episodes=4, snapshots=(150, 200))
+    shown = scene(finished, episodes=16, snapshots=(150, 200))
     assert [snapshot.env_steps for snapshot in shown.snapshots] == [150, 200]
     returns = trajectories.returns(shown.tests(shown.played[-1]), 200)
-    assert returns.shape == (3, 4)
+    assert returns.shape == (3, 16)
     summary = json.loads((finished / "summary.json").read_text())
     np.testing.assert_allclose(returns.mean(axis=1), summary["per_agent_final_return"], rtol=2e-5)
 
@@ -111,17 +108,15 @@ def test_panels_show_angles_torques_and_the_return_next_to_the_optimum(finished)
         assert panel.subtitle == f"mean return {score:,.0f} (optimum {optimum:.0f})".replace("-", "−")
 
 
-def test_task_with_other_arguments_is_drawn_as_it_is_without_an_optimum(tmp_path, capsys):
-    folder = train(tmp_path / "run", SMALL.replace(env_args=("g=1.0",), action_repeat=4), seeds=2)
-    summary = json.loads((folder / "summary.json").read_text())
-    shown = scene(folder, episodes=4)
-    returns = trajectories.returns(shown.tests(shown.played[-1]), 50).mean(axis=1)
-    np.testing.assert_allclose(returns, summary["per_agent_final_return"], rtol=2e-5)
+def test_task_with_other_arguments_is_drawn_as_it_is_without_an_optimum(run_folder, capsys):
+    edit_config(run_folder, env_args=["g=1.0"], action_repeat=4)
+    shown = scene(run_folder)
+    assert shown.task == make_task("Pendulum-v1", ("g=1.0",), 4)
     assert "optimum" not in drawing.pendulum_panels(shown)[0].subtitle
-    assert draw(folder, *FEW) == 0
-    with Image.open(folder / "pendulums.gif") as picture:
+    assert draw(run_folder, "--only", "pendulums", "state_plane", *FEW) == 0
+    with Image.open(run_folder / "pendulums.gif") as picture:
         assert (picture.n_frames, picture.info["duration"]) == (50, 200)
-    with Image.open(folder / "state_plane.png") as picture:
+    with Image.open(run_folder / "state_plane.png") as picture:
         assert picture.size[0] == 7 * 150  # inches x dots per inch: one column
     assert "error" not in "".join(capsys.readouterr())
 
@@ -192,8 +187,13 @@ def check_film(folder, num_frames):
             np.testing.assert_array_equal((row > 128).sum(axis=1), 10 * number)
 
 
-def test_films_of_environments_on_the_host(tmp_path, capsys):
-    folder = train(tmp_path / "run", SMALL.replace(env_id="gymnasium:Bar-v0"), seeds=2)
+@pytest.fixture(scope="module")
+def of_bars(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("bars") / "run", SMALL.replace(env_id="gymnasium:Bar-v0"), seeds=2)
+
+
+def test_films_of_environments_on_the_host(of_bars, tmp_path, capsys):
+    folder = shutil.copytree(of_bars, tmp_path / "run")
     assert draw(folder, "--snapshots", 0, 200) == 0
     check_film(folder, num_frames=8)  # the state after the last step is drawn, too
     edit_config(folder, env_id="gymnasium:NoPicture-v0")
@@ -206,8 +206,9 @@ def test_films_of_environments_on_the_host(tmp_path, capsys):
     assert "but must be a picture of another environment" in refused(capsys, folder, "--only", "pendulums")
 
 
-def test_picture_that_cannot_be_drawn_leaves_the_others_and_a_line(tmp_path, capsys):
-    folder = train(tmp_path / "run", SMALL.replace(env_id="test_render:bar"), seeds=2)
+def test_picture_that_cannot_be_drawn_leaves_the_others_and_a_line(of_bars, tmp_path, capsys):
+    folder = shutil.copytree(of_bars, tmp_path / "run")
+    edit_config(folder, env_id="test_render:bar")
     assert draw(folder, "--snapshots", 0, 200, *FEW) == 0
     check_film(folder, num_frames=7)
     (folder / "q_estimates.png").unlink()
@@ -232,12 +233,12 @@ def test_diverged_agents_are_not_shown(run_folder, capsys):
 
 
 def test_agents_of_one_configuration_of_a_sweep_are_shown(tmp_path, capsys):
-    configs = [SMALL.replace(hidden_sizes=(size,), gamma=gamma) for size in (8, 6) for gamma in (0.9, 0.8)]
+    configs = [SMALL.replace(hidden_sizes=(size,), gamma=gamma) for size in (8, 9) for gamma in (0.9, 0.8)]
     folder = train(tmp_path / "run", configs, seeds=range(10, 12))
     shown = scene(folder, config=3)
     assert shown.agents == (16, 17)
     assert shown.trained.config == configs[3].resolved(on_host=False)
-    assert "(hidden_sizes=6, gamma=0.8)" in shown.trained.title
+    assert "(hidden_sizes=9, gamma=0.8)" in shown.trained.title
     actors = ddpg_jax.load_policy(folder / "policy/shape-1", [16, 17]).variables
     assert jax.tree.all(jax.tree.map(np.array_equal, shown.snapshots[-1].actors, dict(actors)))
     assert "config is 4, but must be at most 3" in refused(capsys, folder, "--config", 4)

@@ -132,7 +132,7 @@ def test_a_search_that_continues_asks_for_what_it_would_have_asked_for(method):
 
 
 def test_equal_trials_are_trained_once_and_refused_values_not_at_all():
-    tune = ("learning_starts=8,100", "replay_capacity=50,100")
+    tune = ("learning_starts=20,100", "replay_capacity=50,100")
     study = search_all(options_of(tune=tune, trials=8, config=CONFIG.replace(total_steps=60, eval_every=60)))
     told = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     reasons = {trial.user_attrs.get("refused", "").split(" ")[0] for trial in study.trials}

@@ -16,12 +16,11 @@ CONFIG = SMALL.replace(env_id="gymnasium:Pendulum-v1", eval_episodes=4, final_ep
                        max_episode_steps=11)  # fmt: skip
 
 
-def trainer_of(num_agents: int, **changes) -> HostTrainer:
-    config = CONFIG.replace(**changes)
-    task = task_of(config)
-    values = jax.tree.map(lambda x: np.full(num_agents, x, np.float32), make_hyperparameters(config))
+def trainer_of(num_agents: int) -> HostTrainer:
+    task = task_of(CONFIG)
+    values = jax.tree.map(lambda x: np.full(num_agents, x, np.float32), make_hyperparameters(CONFIG))
     keys = agent_keys(0, np.arange(num_agents))
-    return HostTrainer(make_setup(config, task.environment), keys, values, starts=task.evaluation_starts(4))
+    return HostTrainer(make_setup(CONFIG, task.environment), keys, values, starts=task.evaluation_starts(4))
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +57,6 @@ def test_agents_do_not_depend_on_their_number_nor_on_the_lengths_of_chunks(three
     for here, there in zip(other.advance(40), logs, strict=True):
         np.testing.assert_array_equal(here[:3], there)
     other.close()
-
-
-def test_several_environments_of_an_agent_fill_its_replay_in_turn():
-    trainer = trainer_of(1, num_envs=2)
-    trainer.advance(10)
-    transitions = trainer.transitions(0, 0, 20)
-    assert len(np.unique(transitions.observation[:, 2])) == 20
-    np.testing.assert_array_equal(transitions.next_observation[0], transitions.observation[2])
-    trainer.close()
 
 
 def test_evaluation_begins_in_the_same_states_for_all_agents(three):

@@ -1,4 +1,4 @@
-"""Tests agents that leave a trainer, and agents that take over what others have learned."""
+"""Tests agents that leave a trainer, and agents that take over what others have learned, here and on the host."""
 
 import jax
 import numpy as np
@@ -64,6 +64,14 @@ def test_a_copy_has_the_networks_and_the_replay_of_its_source_and_its_own_random
     untouched, _ = make()
     advance(untouched)
     assert (advance(untouched)[[1, 2, 3, 4]] == losses[[1, 2, 3, 4]]).all()
+
+
+def test_environments_of_an_agent_fill_its_replay_in_turn(make):
+    trainer, _ = make()
+    trainer.advance(10)
+    transitions = trainer.transitions(0, 0, 20)
+    assert len(np.unique(transitions.observation[:, 2])) == 20
+    np.testing.assert_array_equal(transitions.next_observation[:18], transitions.observation[2:])
 
 
 def test_hyperparameters_can_be_changed_between_chunks(make):

@@ -74,10 +74,11 @@ def measure() -> None:
     """Trains agents and prints the results."""
     jax.config.update("jax_num_cpu_devices", 2)  # raises if importing the package has started JAX
     pairs, alone, singles = (Placement(tuple(jax.devices()[:num]), size) for num, size in ((2, 2), (1, 1), (2, 1)))
-    results, called = {}, []
+    results, called, programs = {}, [], None
     one, single = run_agents(singles, [0])
     for num in (1, 3, 4, 5, 8):
-        agents, results[num] = run_agents(pairs, list(range(num)))
+        agents, results[num] = run_agents(pairs, list(range(num)), programs=programs)
+        programs = agents.programs
         if num == 3:
             same = restored(agents)
         if num == 5:
@@ -89,11 +90,11 @@ def measure() -> None:
         "results": results,
         "alone": alone_results,
         "single": single,
-        "three singles": run_agents(singles, [0, 1, 2])[1],
+        "three singles": run_agents(singles, [0, 1, 2], programs=one.programs)[1],
         "written rows": list(rows.shape),
         "restored": same,
-        "later": run_agents(pairs, [6, 7])[1],
-        "swept": run_agents(pairs, [0, 1, 2, 3], actor_lr=[0.01, 0.1, 0.01, 0.01])[1],
+        "later": run_agents(pairs, [6, 7], programs=programs)[1],
+        "swept": run_agents(pairs, [0, 1, 2, 3], programs=programs, actor_lr=[0.01, 0.1, 0.01, 0.01])[1],
         "called": called,
         "summed": summed_over_devices(),
         "kernels": held["kernel"],
@@ -256,16 +257,8 @@ def _conditional(i, ring):
     return Replay(jax.vmap(one, (AXES, 0))(ring, TRANSITION), ring.added + 1)
 
 
-def _kept(i, ring):
-    """The replay from before the write is read after it, so both must exist."""
-    new = _good(i, ring)
-    reward = ring.rows[:, i] + new.rows[:, i - 1] + jnp.sum(ring.rows * new.rows)
-    return new._replace(rows=new.rows.at[:, 0].set(reward))
-
-
-@pytest.mark.parametrize("careless", [_conditional, _kept])
-def test_a_step_that_copies_the_replay_is_noticed(careless):
-    good, bad = step_by_step(_good), step_by_step(careless)
+def test_a_step_that_copies_the_replay_is_noticed():
+    good, bad = step_by_step(_good), step_by_step(_conditional)
     assert replay_copies(good.as_text(), CAPACITY, in_loops=True) == []
     assert good.memory_analysis().temp_size_in_bytes < CAPACITY
     assert replay_copies(bad.as_text(), CAPACITY, in_loops=True) != []
@@ -279,11 +272,6 @@ def test_agents_key_is_the_root_key_with_its_number_folded_in():
     for key, number in zip(keys, (0, 5, 2), strict=True):
         expected = jax.random.fold_in(jax.random.key(SEED), number)
         np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
-
-
-def test_agents_of_different_root_seeds_differ():
-    data = np.concatenate([jax.random.key_data(agent_keys(seed, np.arange(100))) for seed in (0, 1, 2)])
-    assert len({tuple(key) for key in data.tolist()}) == 300
 
 
 class Core:
@@ -318,11 +306,6 @@ def test_a_cpu_uses_no_more_cores_than_there_are_agents(monkeypatch, num_agents,
 def test_groups_are_of_one_on_a_cpu_and_of_a_few_sizes_elsewhere(monkeypatch, platform, num_agents, on_host, size):
     monkeypatch.setattr(jax, "devices", lambda: [Core(0, platform)])
     assert choose_placement(num_agents, on_host=on_host).group_size == size
-
-
-def test_more_devices_than_there_are_are_refused():
-    with pytest.raises(ValueError, match="devices is 1000, but only "):
-        choose_placement(1, devices=1000)
 
 
 def test_blocks_hold_a_group_on_every_device():
