@@ -10,6 +10,7 @@ import argparse
 import numpy as np
 import optuna
 import torch
+from optuna.storages.journal import JournalFileBackend, JournalStorage
 from stable_baselines3 import DDPG
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -52,7 +53,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)  # as many trials run side by side as there are cores
-    storage = optuna.storages.journal.JournalStorage(optuna.storages.journal.JournalFileBackend(options.journal))
+    storage = JournalStorage(JournalFileBackend(options.journal))
     study = optuna.create_study(study_name="trials", storage=storage, direction="maximize", load_if_exists=True)
     trial = study.ask()
     learning_rate = trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
