@@ -26,7 +26,7 @@ TASKS = ("FingerSpin", "CheetahRun", "CartpoleSwingup")
 FOLDER = RESULTS / "trials"
 
 
-def run(task: str, candidate: str, steps: int, seeds: int) -> dict[str, Any]:
+def run(task: str, candidate: str, steps: int, seeds: int, seed: int) -> dict[str, Any]:
     """Trains, and returns what is kept."""
     config = PRESETS["continuous"].replace(
         env_id=f"playground:{task}",
@@ -36,10 +36,10 @@ def run(task: str, candidate: str, steps: int, seeds: int) -> dict[str, Any]:
         final_episodes=8,
     )
     config, setup = compose(candidate, config)
-    record = begin() | {"task": task, "candidate": candidate, "steps": steps, "seed": SEED, "seeds": seeds}
+    record = begin() | {"task": task, "candidate": candidate, "steps": steps, "seed": seed, "seeds": seeds}
     seconds: list[float] = []  # of the processor, at each evaluation: other work on the machine distorts them least
     result = ddpg_jax.train(
-        config, setup=setup, seeds=seeds, seed=SEED, callback=lambda _: seconds.append(time.process_time())
+        config, setup=setup, seeds=seeds, seed=seed, callback=lambda _: seconds.append(time.process_time())
     )
     if not result.summary.complete:
         raise SystemExit("stopped: nothing is kept of this run")
@@ -77,7 +77,8 @@ def cell(result: dict[str, Any], baseline: dict[str, Any], steps: int) -> str:
 
 def table(steps: int) -> str:
     """Returns the table of the longest run of each candidate at so many steps in Markdown, the best first."""
-    found = sorted((json.loads(path.read_text()) for path in FOLDER.glob("*-*-*.json")), key=lambda each: each["steps"])
+    files = (json.loads(path.read_text()) for path in FOLDER.glob("*-*-*.json"))
+    found = sorted((each for each in files if each["seed"] == SEED), key=lambda each: each["steps"])
     there = {(each["candidate"], each["task"]): each for each in found if steps in (each["steps"], *each["env_steps"])}
     tasks = [task for task in TASKS if ("baseline", task) in there]
     names = {name for name, task in there if task in tasks} - {"baseline"}
@@ -93,9 +94,9 @@ def table(steps: int) -> str:
     return "\n".join(lines)
 
 
-def path_of(task: str, candidate: str, steps: int) -> Path:
+def path_of(task: str, candidate: str, steps: int, seed: int) -> Path:
     """Returns the file of a task and a candidate."""
-    return FOLDER / f"{task}-{candidate}-{steps}.json"
+    return FOLDER / f"{task}-{candidate}-{steps}{'' if seed == SEED else f'-root{seed}'}.json"
 
 
 def main() -> None:
@@ -107,6 +108,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=60_000, help="of each agent (default: 60000)")
     parser.add_argument("--seeds", type=int, default=8, help="agents of each run (default: 8)")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"root seed (default and table: {SEED})")
     options = parser.parse_args()
     unknown = {part for name in options.candidates for part in name.split("+")} - set(CHANGES)
     if unknown:
@@ -115,10 +117,10 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for candidate in options.candidates:
         for task in options.tasks:
-            path = path_of(task, candidate, options.steps)
+            path = path_of(task, candidate, options.steps, options.seed)
             if not path.exists():
                 print(f"{task}: {candidate}", flush=True)
-                path.write_text(json.dumps(run(task, candidate, options.steps, options.seeds)) + "\n")
+                path.write_text(json.dumps(run(task, candidate, options.steps, options.seeds, options.seed)) + "\n")
     text = table(options.steps)
     print(text)
     (FOLDER / f"table-{options.steps}.md").write_text(text + "\n")
