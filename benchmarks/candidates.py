@@ -268,7 +268,6 @@ CHANGES: dict[str, Change] = {
     "fading_noise": Change({"noise_decay": 0.97}),
     "smooth_target": Change({"target_noise": 0.2}),
     "actor_norm": Change({"actor_normalization": "layer"}),
-    "actor_l2": Change({"actor_l2": 1e-3}),
     "gamma_995": Change({"gamma": 0.995}),
 }
 """All changes, by name."""

@@ -44,7 +44,7 @@ class Peer:
 
 
 _JAX = ("jax==0.10.2", "jaxlib==0.10.2", "flax==0.12.8", "optax==0.2.8", "numpy==2.4.6")
-_SB3 = ("stable-baselines3==2.9.2", "gymnasium==1.3.0")
+SB3 = ("stable-baselines3==2.9.2", "gymnasium==1.3.0")
 PEERS: dict[str, Peer] = {
     "ours": Peer("ddpg_jax", "ours.py", agents=(1, 8, 32)),
     "ours_bfloat16": Peer("ddpg_jax, `--matmul-dtype bfloat16`", "ours.py", agents=(1, 32),
@@ -53,8 +53,8 @@ PEERS: dict[str, Peer] = {
                            flags=("--env-id", "gymnasium:Pendulum-v1")),
     "keras": Peer("the Keras tutorial, our implementation for Keras 3", "keras_tutorial.py",
                   ("tensorflow==2.21.0", "keras==3.15.1", "gymnasium==1.3.0")),
-    "sb3": Peer("Stable-Baselines3 DDPG", "stable_baselines.py", (*_SB3, "numpy==2.4.6")),
-    "sbx": Peer("SBX DDPG", "stable_baselines.py", ("sbx-rl==0.28.0", *_SB3, *_JAX)),
+    "sb3": Peer("Stable-Baselines3 DDPG", "stable_baselines.py", (*SB3, "numpy==2.4.6")),
+    "sbx": Peer("SBX DDPG", "stable_baselines.py", ("sbx-rl==0.28.0", *SB3, *_JAX)),
     "rejax": Peer("rejax TD3, with two critics", "rejax_td3.py", ("rejax==0.1.3", "gymnax==0.0.9", *_JAX), (1, 32)),
 }  # fmt: skip
 
@@ -68,7 +68,7 @@ def install(name: str, peer: Peer, cache: Path, torch: str) -> Path:
         return Path(sys.executable)
     folder = cache / name
     python, stamp = folder / "bin/python", folder / "installed.json"
-    needs_torch = any(requirement in _SB3 for requirement in peer.requirements)
+    needs_torch = any(requirement in SB3 for requirement in peer.requirements)
     lists = [shlex.split(torch)] * needs_torch + [list(peer.requirements)]
     wanted = json.dumps([platform.python_version(), *lists])
     if stamp.exists() and stamp.read_text() == wanted:
