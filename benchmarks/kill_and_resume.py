@@ -4,8 +4,7 @@
 process with SIGKILL, resumes, kills again, and so on. After five kills the run may finish, and its metrics, episodes
 and policies are compared byte for byte with those of the first, until there have been twenty kills. A third of the
 kills come while a checkpoint is being written, a third while the tables are, and the others at any time. Writes
-`results/kill_and_resume.json`, with `--family` `results/kill_and_resume_family.json`. Takes about five minutes on two
-cores.
+`results/kill_and_resume_<run>.json`. Takes about five minutes on two cores.
 """
 
 import itertools
@@ -26,12 +25,17 @@ RUNS = {
         *("--preset", "td3", "--seeds", "4", "--n-step", "3", "--normalize-observations", "--num-envs", "4"),
         *("--total-steps", "6000", "--eval-every", "200"),
     ),
+    "simba": (
+        *("--preset", "simba", "--seeds", "4", "--hidden-sizes", "16", "--critic-hidden-sizes", "32", "32"),
+        *("--n-step", "3", "--batch-size", "32", "--total-steps", "6000", "--eval-every", "200"),
+    ),
     "small": (
         *("--seeds", "2", "--total-steps", "40000", "--eval-every", "500", "--hidden-sizes", "8"),
         *("--batch-size", "8", "--replay-capacity", "1000"),
     ),
 }
-"""Flags of the runs: DDPG with many evaluations; TD3 with more switches; a run that compiles fast."""
+"""Flags of the runs: DDPG with many evaluations; TD3 with more switches; residual blocks with decoupled L2
+and normalised observations; a run that compiles fast, of which no result is kept."""
 
 AIMS = ("any moment", "a checkpoint", "the tables")
 LONGEST_WAIT = 2.0
@@ -98,31 +102,29 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="kills in all (default: 20)")
     parser.add_argument("--kills-per-run", type=int, default=5, help="kills per run before it may finish (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random times (default: 0)")
-    parser.add_argument("--small", action="store_true", help="use small networks, and write no result")
-    parser.add_argument("--family", action="store_true", help="train TD3 with further switches instead of DDPG")
+    parser.add_argument("--run", choices=list(RUNS), default="ddpg", help="what is trained (default: ddpg)")
     options = parser.parse_args()
-    name = "small" if options.small else "family" if options.family else "ddpg"
     record, begun, generator = begin(), time.perf_counter(), random.Random(options.seed)
     kills: list[dict[str, Any]] = []
     aims = itertools.cycle(AIMS)
     with tempfile.TemporaryDirectory() as scratch:
-        expected = finish(Path(scratch) / "whole", RUNS[name])
+        expected = finish(Path(scratch) / "whole", RUNS[options.run])
         while len(kills) < options.kills:  # a run may end before it is killed as often as it should be
             folder, found = Path(tempfile.mkdtemp(dir=scratch)), []
             for aim in itertools.islice(aims, min(options.kills_per_run, options.kills - len(kills))):
-                killed = kill(start(folder, RUNS[name]), folder, aim, generator)
+                killed = kill(start(folder, RUNS[options.run]), folder, aim, generator)
                 if killed is None:
                     break
                 found.append(killed)
                 print(f"  killed: aimed at {aim}, hit {killed['hit']}", flush=True)
-            identical = finish(folder, RUNS[name]) == expected
+            identical = finish(folder, RUNS[options.run]) == expected
             kills += [{**killed, "identical": identical} for killed in found]
             print(f"run: {len(found)} kills, {'identical' if identical else 'DIFFERENT'}", flush=True)
     num_identical, seconds = sum(killed["identical"] for killed in kills), time.perf_counter() - begun
     print(f"{num_identical} of {len(kills)} identical ({seconds:.0f} s)")
-    if not options.small:
-        path = RESULTS / f"kill_and_resume{'_family' if options.family else ''}.json"
-        write(path, record | {"flags": RUNS[name], "identical": num_identical, "kills": kills, "seconds": seconds})
+    if options.run != "small":
+        record |= {"flags": RUNS[options.run], "identical": num_identical, "kills": kills, "seconds": seconds}
+        write(RESULTS / f"kill_and_resume_{options.run}.json", record)
     return int(not num_identical == len(kills) == options.kills)
 
 

@@ -208,7 +208,7 @@ def test_terminal_that_cannot_show_everything_is_shown_ascii(tmp_path):
 def test_killed_runs_end_in_the_same_bits():
     """This is a shorter form of the benchmark, which kills twenty times."""
     script = REPOSITORY / "benchmarks/kill_and_resume.py"
-    command = [sys.executable, str(script), "--small", "--kills", "3", "--kills-per-run", "3"]
+    command = [sys.executable, str(script), "--run", "small", "--kills", "3", "--kills-per-run", "3"]
     process = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=500)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "3 of 3 identical" in process.stdout
