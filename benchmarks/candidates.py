@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import ddpg_jax
@@ -24,6 +25,8 @@ from ddpg_jax.algorithm.optimizers import adam
 class Change(NamedTuple):
     """What a candidate changes: fields of the configuration, then parts of the setup that they describe."""
 
+    text: str = "`continuous`"
+    """What it is, for a table."""
     fields: dict[str, Any] = {}  # noqa: RUF012  (nobody changes it)
     parts: Callable[[Setup], dict[str, Any]] = lambda setup: {}
 
@@ -88,7 +91,7 @@ def simba(critic: int = 64, actor: int = 32, num_blocks: int = 1) -> Change:
         )
         return dict(zip(("actor", "critic"), networks, strict=True))
 
-    return Change(parts=parts)
+    return Change(f"residual blocks: critic {critic} units, actor {actor}", parts=parts)
 
 
 # Observations: scaled by their mean and standard deviation, which is bounded from below.
@@ -162,6 +165,35 @@ def mean_of_critics(setup: Setup) -> dict[str, Any]:
     }
 
 
+@cache
+def quantile_form(num: int) -> losses.CriticForm:
+    """Returns the form of a critic whose output [..., M] has M quantiles of the return (Dabney et al. 2018).
+
+    The loss is the quantile regression of Huber's loss (https://arxiv.org/abs/1710.10044, section 2), and the value of
+    an action is the mean. It needs no bounds of values.
+    """
+    levels = (np.arange(num) + 0.5) / num
+
+    def td_target(reward: jax.Array, discount: jax.Array, output: jax.Array, *, gamma: Any) -> jax.Array:
+        return reward[:, None] + gamma * discount[:, None] * output
+
+    def critic_loss(output: jax.Array, target: jax.Array) -> jax.Array:
+        error = jax.lax.stop_gradient(target)[:, None, :] - output[:, :, None]  # [B, quantile, sample of the target]
+        weight = jnp.abs(jnp.asarray(levels, output.dtype)[None, :, None] - (error < 0))
+        return jnp.mean(jnp.sum(jnp.mean(weight * optax.losses.huber_loss(error, delta=1.0), axis=-1), axis=-1))
+
+    def action_value(output: jax.Array) -> jax.Array:
+        return jnp.mean(output, axis=-1)
+
+    return losses.CriticForm(td_target, critic_loss, lambda output: -jnp.mean(output), action_value)
+
+
+def quantiles(setup: Setup, num: int = 25) -> dict[str, Any]:
+    """Gives the setup's critic so many outputs, which are quantiles of the return."""
+    critic = cast(Critic, setup.algorithm.critic)
+    return {"critic": critic.clone(final=critic.final.clone(size=num)), **quantile_form(num)._asdict()}
+
+
 def huber_loss(value: jax.Array, target: jax.Array) -> jax.Array:
     """Computes Huber's loss, linear beyond a TD error of 1."""
     return jnp.mean(optax.losses.huber_loss(value, jax.lax.stop_gradient(target), delta=1.0))
@@ -229,6 +261,14 @@ class Reset:
         return jax.lax.cond(agent.step == self.updates, anew, lambda old: old, agent)
 
 
+# Replay.
+
+
+def recent(key: jax.Array, batch_size: int, size: jax.Array) -> jax.Array:
+    """Draws rows with a probability that grows linearly from the oldest to the newest, as long as none is replaced."""
+    return jnp.minimum((jnp.sqrt(jax.random.uniform(key, (batch_size,))) * size).astype(jnp.int32), size - 1)
+
+
 # Rewards.
 
 
@@ -252,25 +292,36 @@ CHANGES: dict[str, Change] = {
     "baseline": Change(),
     "simba": simba(),
     "simba_wide": simba(128, 64),
-    "adamw": Change({"actor_l2": 0.01, "critic_l2": 0.01}, lambda setup: {"optimizer": adamw}),
-    "scaled_observations": Change(parts=scaled_observations),
-    "two_updates": Change({"updates_per_train": 2}),
-    "four_updates": Change({"updates_per_train": 4}),
-    "mean_of_critics": Change(parts=mean_of_critics),
-    "reset": Change(parts=lambda setup: {"observe": Reset(setup)}),
-    "wide": Change({"hidden_sizes": (256, 256), "batch_size": 256}),
-    "huber": Change(parts=lambda setup: {"critic_loss": huber_loss}),
-    "unit_norm": Change(parts=lambda setup: {"optimizer": adam_unit_norm}),
-    "scaled_rewards": Change(parts=lambda setup: {"reader": ScaledRewards(setup.reader)}),
-    "categorical": Change({"critic_atoms": 51, "value_min": 0.0, "value_max": 100.0}),
-    "one_step": Change({"n_step": 1}),
-    "average": Change({"ema_tau": 0.001}),
-    "fading_noise": Change({"noise_decay": 0.97}),
-    "smooth_target": Change({"target_noise": 0.2}),
-    "actor_norm": Change({"actor_normalization": "layer"}),
-    "gamma_995": Change({"gamma": 0.995}),
+    "adamw": Change("AdamW, decay 0.01", {"actor_l2": 0.01, "critic_l2": 0.01}, lambda setup: {"optimizer": adamw}),
+    "scaled_observations": Change("observations divided by σ + 0.01", parts=scaled_observations),
+    "two_updates": Change("two updates per step", {"updates_per_train": 2}),
+    "four_updates": Change("four updates per step", {"updates_per_train": 4}),
+    "mean_of_critics": Change("the mean of two critics", parts=mean_of_critics),
+    "reset": Change("networks anew after 15,000 updates", parts=lambda setup: {"observe": Reset(setup)}),
+    "wide": Change("256 units, minibatches of 256", {"hidden_sizes": (256, 256), "batch_size": 256}),
+    "wide_critic": Change("256 units in the critic", {"critic_hidden_sizes": (256, 256)}),
+    "huber": Change("Huber's loss", parts=lambda setup: {"critic_loss": huber_loss}),
+    "unit_norm": Change("kernels of constant norm", parts=lambda setup: {"optimizer": adam_unit_norm}),
+    "scaled_rewards": Change("scaled rewards", parts=lambda setup: {"reader": ScaledRewards(setup.reader)}),
+    "recent": Change("recent transitions more often", parts=lambda setup: {"sampler": recent}),
+    "tau_01": Change("τ 0.01", {"tau": 0.01}),
+    "categorical": Change("51 atoms", {"critic_atoms": 51, "value_min": 0.0, "value_max": 100.0}),
+    "quantiles": Change("25 quantiles", parts=quantiles),
+    "one_step": Change("one-step returns", {"n_step": 1}),
+    "average": Change("averaged weights", {"ema_tau": 0.001}),
+    "fading_noise": Change("noise that fades", {"noise_decay": 0.97}),
+    "half_noise": Change("half the noise", {"noise_sigma": 0.05}),
+    "gaussian_noise": Change("white noise, 0.2 of half the range", {"noise": "gaussian", "noise_sigma": 0.1}),
+    "smooth_target": Change("a smoothed target", {"target_noise": 0.2}),
+    "actor_norm": Change("layer normalisation in the actor", {"actor_normalization": "layer"}),
+    "gamma_995": Change("γ 0.995", {"gamma": 0.995}),
 }
 """All changes, by name."""
+
+
+def describe(name: str) -> str:
+    """Returns what a candidate is."""
+    return ", ".join(CHANGES[part].text for part in name.split("+"))
 
 
 def compose(name: str, config: Config) -> tuple[Config, Setup]:
