@@ -131,6 +131,34 @@ class Scaled(nn.Module):
         return self.network(SafeScaling(name="standardize")(observation), *rest, **named)
 
 
+class Noisy(nn.Module):
+    """An actor whose actions in its loss have white noise, in halves of their range, as in SimBa's DDPG."""
+
+    network: nn.Module
+    deviation: float = 0.2
+
+    @property
+    def low(self) -> tuple[float, ...]:
+        """The actor's lower bounds."""
+        return self.network.low
+
+    @property
+    def high(self) -> tuple[float, ...]:
+        """The actor's upper bounds."""
+        return self.network.high
+
+    @nn.compact
+    def __call__(self, observation: jax.Array, train: bool = False) -> jax.Array:
+        action = self.network(observation, train=train)
+        if not train:
+            return action
+        low, high = (
+            jnp.broadcast_to(jnp.asarray(bound, action.dtype), action.shape) for bound in (self.low, self.high)
+        )
+        noise = self.deviation * jax.random.normal(self.make_rng("dropout"), action.shape, action.dtype)
+        return jnp.clip(action + noise * (high - low) / 2, low, high)
+
+
 def scaled_observations(setup: Setup) -> dict[str, Any]:
     """Scales the observations of both networks; the statistics begin with the first, random step."""
     algorithm = setup.algorithm
@@ -312,6 +340,11 @@ CHANGES: dict[str, Change] = {
     "fading_noise": Change("noise that fades", {"noise_decay": 0.97}),
     "half_noise": Change("half the noise", {"noise_sigma": 0.05}),
     "gaussian_noise": Change("white noise, 0.2 of half the range", {"noise": "gaussian", "noise_sigma": 0.1}),
+    "stochastic": Change(
+        "the same white noise on all actions: executed, in the target, in the actor's loss",
+        {"noise": "gaussian", "noise_sigma": 0.1, "target_noise": 0.2},
+        lambda setup: {"actor": Noisy(setup.algorithm.actor)},
+    ),
     "smooth_target": Change("a smoothed target", {"target_noise": 0.2}),
     "actor_norm": Change("layer normalisation in the actor", {"actor_normalization": "layer"}),
     "gamma_995": Change("γ 0.995", {"gamma": 0.995}),

@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from record import RESULTS, fill, make_parser, markdown
@@ -63,6 +63,10 @@ TASKS = {
 }
 """All with the values of the preset, in the order of the tables."""
 
+SEVEN = ("CartpoleBalance", "CartpoleSwingup", "CartpoleSwingupSparse", "PendulumSwingup", "ReacherEasy", "FingerSpin",
+         "CheetahRun")  # fmt: skip
+"""The tasks for which almost all published agents have a score, whose mean is reported."""
+
 
 def train(name: str, task: Task, keep: Path | None) -> None:
     """Trains, and keeps the tables of the run folder; with `keep` also the folder."""
@@ -77,15 +81,16 @@ def train(name: str, task: Task, keep: Path | None) -> None:
 
 
 def measured(name: str, task: Task) -> list[str]:
-    """Returns a task's cells: name, steps, interquartile mean with interval, mean, worst, best, minutes."""
+    """Returns a task's cells: name, steps, interquartile mean with interval, mean, worst to best, minutes."""
     summary = json.loads((FOLDER / name / "summary.json").read_text())
     final = np.array(summary["per_agent_final_return"], float)
     low, high = iqm_interval(final)
-    cells = [
+    numbers = [
         f"{iqm(final):.1f} [{low:.1f}, {high:.1f}]",
-        *(f"{x:.1f}" for x in (final.mean(), final.min(), final.max())),
+        f"{final.mean():.1f}",
+        f"{final.min():.1f} to {final.max():.1f}",
     ]
-    return [f"`{task.env_id}`{differences(name)}", f"{task.steps:,}", *cells, f"{summary['wall_seconds'] / 60:.0f}"]
+    return [f"`{task.env_id}`{differences(name)}", f"{task.steps:,}", *numbers, f"{summary['wall_seconds'] / 60:.0f}"]
 
 
 def differences(name: str) -> str:
@@ -106,13 +111,25 @@ def published() -> dict[tuple[str, int], dict[str, dict[str, str]]]:
     return by_task
 
 
+def mean_of_seven(others: dict[tuple[str, int], dict[str, dict[str, str]]]) -> list[str]:
+    """Returns the row with the mean of the seven tasks after 100,000 steps."""
+    names = {task.env_id.rpartition(":")[2]: name for name, task in TASKS.items() if task.steps == 100_000}
+    ours = [json.loads((FOLDER / names[task] / "summary.json").read_text())["final_return"]["mean"] for task in SEVEN]
+    cells = ["mean of seven, without BallInCup", "100,000", "–", f"{np.mean(ours):.1f}", "–", "–"]
+    for agent in AGENTS:
+        scores = [
+            float(others[task, 100_000][agent]["mean_return"]) for task in SEVEN if agent in others[task, 100_000]
+        ]
+        cells.append(f"{np.mean(scores):.0f}" if len(scores) == len(SEVEN) else "–")
+    return cells
+
+
 def write_tables() -> None:
     """Writes the tables of all results."""
     others = published()
     header = {row["agent"]: row for rows in others.values() for row in rows.values() if not row["task"].endswith("-v4")}
     agents = [f"{name} ({header[name]['action_repeat']}; {header[name]['updates_per_frame']})" for name in AGENTS]
-    suite: list[list[Any]] = []
-    rest: list[list[Any]] = []
+    suite, rest = [mean_of_seven(others)], []
     for name, task in TASKS.items():
         if not (FOLDER / name / "summary.json").exists():
             continue
@@ -125,7 +142,7 @@ def write_tables() -> None:
             found = [row for (each, _), rows in others.items() if each[:-1] == short[:-1] for row in rows.values()]
             text = [f"{float(row['mean_return']):g} at {int(row['env_steps']):,} ({row['agent']})" for row in found]
             rest.append([*cells, "<br>".join(text) or "–"])
-    columns = ("task", "steps", "IQM [95%]", "mean", "worst", "best", "minutes")
+    columns = ("task", "steps", "IQM [95%]", "mean", "worst to best", "minutes")
     fill("environments.md", "suite", markdown((*columns, *agents), suite))
     fill("environments.md", "others", markdown((*columns, "published"), rest))
 
