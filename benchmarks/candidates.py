@@ -345,6 +345,11 @@ CHANGES: dict[str, Change] = {
         {"noise": "gaussian", "noise_sigma": 0.1, "target_noise": 0.2},
         lambda setup: {"actor": Noisy(setup.algorithm.actor)},
     ),
+    "noisy_losses": Change(
+        "white noise on the actions in the target and in the actor's loss, 0.2 of half the range",
+        {"target_noise": 0.2},
+        lambda setup: {"actor": Noisy(setup.algorithm.actor)},
+    ),
     "smooth_target": Change("a smoothed target", {"target_noise": 0.2}),
     "actor_norm": Change("layer normalisation in the actor", {"actor_normalization": "layer"}),
     "gamma_995": Change("γ 0.995", {"gamma": 0.995}),
