@@ -23,7 +23,8 @@ from ddpg_jax.results.statistics import iqm, iqm_interval
 SEEDS, SEED = 8, 101
 FOLDER = RESULTS / "environments"
 PUBLISHED = Path(__file__).parent / "published.csv"
-AGENTS = ("SAC", "TD7", "MR.Q", "SAC + SimBa", "SimbaV2", "XQC", "BRO, 2 updates", "BRO, 10 updates")
+AGENTS = ("TD7", "MR.Q", "SAC", "SAC + SimBa", "SimbaV2", "XQC", "BRO, 2 updates", "SimbaV2, 8 updates",
+          "BRO, 10 updates")  # fmt: skip
 """Published agents that have a column in the table of the Control Suite, in the order of their updates per frame."""
 
 
@@ -111,6 +112,11 @@ def published() -> dict[tuple[str, int], dict[str, dict[str, str]]]:
     return by_task
 
 
+def unversioned(task: str) -> str:
+    """Returns the name of a task of Gymnasium without its version, in which published scores differ from ours."""
+    return task.partition("-v")[0]
+
+
 def mean_of_seven(others: dict[tuple[str, int], dict[str, dict[str, str]]]) -> list[str]:
     """Returns the row with the mean of the seven tasks after 100,000 steps."""
     names = {task.env_id.rpartition(":")[2]: name for name, task in TASKS.items() if task.steps == 100_000}
@@ -139,7 +145,12 @@ def write_tables() -> None:
             scores = [f"{float(there[agent]['mean_return']):.0f}" if agent in there else "–" for agent in AGENTS]
             suite.append([*cells, *scores])
         else:
-            found = [row for (each, _), rows in others.items() if each[:-1] == short[:-1] for row in rows.values()]
+            found = [
+                row
+                for (each, _), rows in others.items()
+                if unversioned(each) == unversioned(short)
+                for row in rows.values()
+            ]
             text = [f"{float(row['mean_return']):g} at {int(row['env_steps']):,} ({row['agent']})" for row in found]
             rest.append([*cells, "<br>".join(text) or "–"])
     columns = ("task", "steps", "IQM [95%]", "mean", "worst to best", "minutes")
