@@ -111,8 +111,8 @@ class SafeScaling(nn.Module):
         return jnp.clip((x - center) / spread, -10.0, 10.0)
 
 
-class Scaled(nn.Module):
-    """An actor or a critic whose observations are scaled."""
+class Wrapper(nn.Module):
+    """A network inside another one, which keeps an actor's bounds."""
 
     network: nn.Module
 
@@ -126,26 +126,19 @@ class Scaled(nn.Module):
         """An actor's upper bounds."""
         return self.network.high
 
+
+class Scaled(Wrapper):
+    """An actor or a critic whose observations are scaled."""
+
     @nn.compact
     def __call__(self, observation: jax.Array, *rest: Any, **named: Any) -> jax.Array:
         return self.network(SafeScaling(name="standardize")(observation), *rest, **named)
 
 
-class Noisy(nn.Module):
+class Noisy(Wrapper):
     """An actor whose actions in its loss have white noise, in halves of their range, as in SimBa's DDPG."""
 
-    network: nn.Module
     deviation: float = 0.2
-
-    @property
-    def low(self) -> tuple[float, ...]:
-        """The actor's lower bounds."""
-        return self.network.low
-
-    @property
-    def high(self) -> tuple[float, ...]:
-        """The actor's upper bounds."""
-        return self.network.high
 
     @nn.compact
     def __call__(self, observation: jax.Array, train: bool = False) -> jax.Array:
@@ -339,14 +332,9 @@ CHANGES: dict[str, Change] = {
     "average": Change("averaged weights", {"ema_tau": 0.001}),
     "fading_noise": Change("noise that fades", {"noise_decay": 0.97}),
     "half_noise": Change("half the noise", {"noise_sigma": 0.05}),
-    "gaussian_noise": Change("white noise, 0.2 of half the range", {"noise": "gaussian", "noise_sigma": 0.1}),
-    "stochastic": Change(
-        "the same white noise on all actions: executed, in the target, in the actor's loss",
-        {"noise": "gaussian", "noise_sigma": 0.1, "target_noise": 0.2},
-        lambda setup: {"actor": Noisy(setup.algorithm.actor)},
-    ),
+    "gaussian_noise": Change("white noise", {"noise": "gaussian", "noise_sigma": 0.1}),
     "noisy_losses": Change(
-        "white noise on the actions in the target and in the actor's loss, 0.2 of half the range",
+        "noise in the target and the actor's loss",
         {"target_noise": 0.2},
         lambda setup: {"actor": Noisy(setup.algorithm.actor)},
     ),
