@@ -8,7 +8,7 @@ import numpy as np
 
 from ddpg_jax.algorithm import loop, replay, rng
 from ddpg_jax.algorithm.environment import Environment, Step
-from ddpg_jax.algorithm.setup import Setup
+from ddpg_jax.algorithm.setup import Setup, with_parts
 from ddpg_jax.algorithm.types import Replay, TrainState
 from ddpg_jax.config import Config
 from ddpg_jax.environments.adapt import adapt
@@ -108,11 +108,12 @@ def trained(config: Config, environment: Environment, num_steps: int, *, num_age
     return setup, jax.jit(train, donate_argnums=0)(start, hyperparameters, num_steps)[0].agent
 
 
-def explored(config: Config, environment: Environment, num_steps: int):
+def explored(config: Config, environment: Environment, num_steps: int, **parts):
     """Acts for this many steps without an update; returns the rows stored, the state and the steps' `EpisodeStats`."""
     setup = setup_for(config, environment)
     hyperparameters = make_hyperparameters(config)
     setup = Setup(setup.environment, setup.algorithm, setup.exploration, replay_capacity=num_steps)
+    setup = with_parts(setup, **parts)
 
     def explore(state, _):
         return loop.explore(state, rng.of_next_step(state, setup=setup), hyperparameters, setup=setup)

@@ -11,26 +11,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithm import loop, noise, rng
+from ddpg_jax.algorithm import loop, rng
 from ddpg_jax.algorithm.environment import Step
 from ddpg_jax.algorithm.setup import Setup
 from ddpg_jax.algorithm.types import EnvState, EpisodeStats, Hyperparameters, PRNGKey, TrainState, Transition
 
 
 class PendingAction(NamedTuple):
-    """What the compiled program knows of an environment on the host."""
+    """What the compiled program knows of an environment on the host; `EnvState.noise` has the action's noise."""
 
     seed: jax.Array
     """[] uint32: the seed of the environment's random numbers."""
-    action: loop.ActionSample
-    """The action to execute next."""
+    executed: jax.Array
+    """[A] the action to execute next."""
+    stored: jax.Array
+    """[A] the same as the replay will store it."""
 
 
 def reset(key: PRNGKey, *, observation_size: int, action_size: int) -> tuple[PendingAction, jax.Array]:
     """Returns an environment's state before its first reset on the host, and zeros [O]. Consumes the key."""
     zeros = jnp.zeros(action_size, jnp.float32)
     seed = jax.random.bits(key, (), jnp.uint32)
-    return PendingAction(seed, loop.ActionSample(zeros, zeros, zeros)), jnp.zeros(observation_size)
+    return PendingAction(seed, zeros, zeros), jnp.zeros(observation_size)
 
 
 def begin(
@@ -39,10 +41,13 @@ def begin(
     """Begins episodes from the observation [O] or [E, O] (lines 4 to 6); returns the first action [E, A] too."""
     env = state.env
     zeros = jax.tree.map(jnp.zeros_like, env.episode)
-    first_noise = jnp.broadcast_to(noise.init(hyperparameters.noise, env.noise.shape[-1]), env.noise.shape)
+    next_noise = env.noise
+    if setup.exploration.noise_reset:
+        first_noise = setup.exploration.noise.init(hyperparameters.noise, setup.environment.action_size)
+        next_noise = jax.tree.map(lambda x, old: jnp.broadcast_to(x, old.shape), first_noise, env.noise)
     env = env._replace(
         observation=observation,
-        noise=first_noise if setup.exploration.noise_reset else env.noise,
+        noise=next_noise,
         episode=zeros._replace(number=env.episode.number),
     )
     return _sample_next_action(state._replace(env=env), hyperparameters, setup)
@@ -62,7 +67,8 @@ def step(
         result = Step(observation, reward, terminated != 0, truncated != 0)
 
         begun = env.state, next_start  # the host has begun the next episode if this one has ended
-        return loop.process_step(env, env.state.action, result, lambda ended: begun, hyperparameters, setup)
+        action = loop.ActionSample(env.state.executed, env.state.stored, env.noise)
+        return loop.process_step(env, action, result, lambda ended: begun, hyperparameters, setup)
 
     now = loop.decay_learning_rates(hyperparameters, loop.episode_number(state, setup))
     received = received[0] if setup.num_envs == 1 else received
@@ -92,5 +98,6 @@ def _sample_next_action(
 
     sample = partial(loop.sample_action, state=state, hyperparameters=hyperparameters, setup=setup)
     action = loop.over_envs(sample, setup)(rng.of_next_step(state, setup=setup).interaction, state.env)
-    env = state.env._replace(state=state.env.state._replace(action=action))
+    pending = state.env.state._replace(executed=action.executed, stored=action.stored)
+    env = state.env._replace(state=pending, noise=action.noise)
     return state._replace(env=env), action.executed.reshape(setup.num_envs, -1)

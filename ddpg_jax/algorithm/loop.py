@@ -39,8 +39,8 @@ class ActionSample(NamedTuple):
     """[A] the action within the bounds."""
     stored: jax.Array
     """[A] the action as the replay stores it."""
-    noise: jax.Array
-    """[A] the value of the noise process."""
+    noise: Any
+    """The state of the noise."""
 
 
 _Carry: TypeAlias = tuple[TrainState, jax.Array]  # an agent, and the log of its steps
@@ -59,7 +59,7 @@ def init(key: PRNGKey, hyperparameters: Hyperparameters, *, setup: Setup) -> Tra
     # Lines 4 to 6: begin the first episode in each environment.
     def begin(key: PRNGKey) -> EnvState:
         state, observation = environment.reset(key)
-        first_noise = noise.init(hyperparameters.noise, environment.action_size)
+        first_noise = setup.exploration.noise.init(hyperparameters.noise, environment.action_size)
         return EnvState(state, observation, first_noise, Episode(jnp.int32(0), jnp.float32(0), jnp.int32(0)))
 
     env = begin(reset_key) if setup.num_envs == 1 else jax.vmap(begin)(jax.random.split(reset_key, setup.num_envs))
@@ -131,15 +131,15 @@ def sample_action(
 ) -> ActionSample:
     """Selects the action a_t = mu(s_t) + N_t (line 8) in one of the agent's environments."""
     exploration, process = setup.exploration, hyperparameters.noise
-    noise_value = noise.after(env.noise, randomness.shock, process)
+    noise_state = exploration.noise.after(env.noise, randomness.shock, process)
     unit = noise.scale(process, episode_number(state, setup)) * jnp.asarray(exploration.noise_unit, jnp.float32)
     greedy = agent.act(state.agent, env.observation, algorithm=setup.algorithm)
-    action = greedy.astype(jnp.float32) + unit * noise_value
+    action = greedy.astype(jnp.float32) + unit * exploration.noise.value(noise_state)
     low, high = (jnp.asarray(bound, jnp.float32) for bound in (setup.environment.low, setup.environment.high))
     if randomness.action is not None:
         action = jnp.where(state.step < exploration.random_steps, randomness.action, action)
     executed = jnp.clip(action, low, high)
-    return ActionSample(executed, executed if exploration.clip_stored_action else action, noise_value)
+    return ActionSample(executed, executed if exploration.clip_stored_action else action, noise_state)
 
 
 def process_step(
@@ -171,8 +171,10 @@ def process_step(
 
     # Lines 4 to 6: begin the next episode if this one has ended.
     env_state, observation = begin_if(ended)
-    first_noise = noise.init(hyperparameters.noise, setup.environment.action_size)
-    next_noise = jnp.where(ended, first_noise, action.noise) if exploration.noise_reset else action.noise
+    next_noise = action.noise
+    if exploration.noise_reset:
+        first_noise = exploration.noise.init(hyperparameters.noise, setup.environment.action_size)
+        next_noise = jax.tree.map(partial(jnp.where, ended), first_noise, next_noise)
     number = env.episode.number + ended.astype(jnp.int32)
     episode = Episode(number, jnp.where(ended, 0.0, total_reward), jnp.where(ended, 0, length))
     after = EnvState(env_state, observation, next_noise, episode)

@@ -4,6 +4,9 @@ x <- coefficient x + drift + innovation e with standard normal e. Its lag-1 corr
 drift / (1 - a), its asymptotic standard deviation innovation / sqrt(1 - a^2).
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -41,6 +44,26 @@ def step(key: PRNGKey, value: jax.Array, process: NoiseProcess) -> jax.Array:
 def after(value: jax.Array, shock: jax.Array, process: NoiseProcess) -> jax.Array:
     """Returns the process's next value [A] for standard normal numbers `shock` [A]."""
     return process.coefficient * value + process.drift + process.innovation * shock
+
+
+def whole(state: jax.Array) -> jax.Array:
+    """Returns the value [A] of a noise whose state is its value."""
+    return state
+
+
+class Noise(NamedTuple):
+    """A form of noise, as a part of `Exploration`; `process` stands for the numbers `Hyperparameters.noise`."""
+
+    init: Callable[[NoiseProcess, int], Any]
+    """(process, A) -> the first state, a tree of arrays."""
+    after: Callable[[Any, jax.Array, NoiseProcess], Any]
+    """(state, standard normal numbers [A], process) -> the next state."""
+    value: Callable[[Any], jax.Array] = whole
+    """state -> the value [A] that is scaled and added to the action."""
+
+
+AR1 = Noise(init, after)
+"""The process at the top of this file."""
 
 
 def scale(process: NoiseProcess, episode: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from ddpg_jax.algorithm import noise as noises
 from ddpg_jax.algorithm import obs_normalization, replay
 from ddpg_jax.algorithm.agent import Algorithm
 from ddpg_jax.algorithm.environment import Environment
@@ -16,10 +17,12 @@ from ddpg_jax.algorithm.types import AgentState
 
 @dataclass(frozen=True)
 class Exploration:
-    """How an agent gathers experience, apart from the noise's coefficients."""
+    """How an agent gathers experience, apart from the noise's numbers."""
 
     noise_unit: tuple[float, ...]
     """The change of each of the A actions by a noise of 1, in the environment's units."""
+    noise: noises.Noise = noises.AR1
+    """The form of the noise; its numbers are `Hyperparameters.noise`."""
     noise_reset: bool = False
     """Start the noise anew in every episode (line 4), instead of continuing it."""
     clip_stored_action: bool = True

@@ -163,8 +163,8 @@ class EnvState(NamedTuple):
     """The environment's own state, a tree of arrays."""
     observation: jax.Array
     """[O] the latest observation."""
-    noise: jax.Array
-    """[A] value of the exploration noise, before it is scaled."""
+    noise: Any
+    """State of the exploration noise; of an AR(1) process its value [A], before it is scaled."""
     episode: Episode
     """Counters of the current episode."""
 

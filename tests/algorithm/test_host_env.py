@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 from toy_environments import counter, setup_for, small_config, stored
 
-from ddpg_jax.algorithm import host_env, loop
+from ddpg_jax.algorithm import host_env, loop, noise
 from ddpg_jax.algorithm.environment import Step
 from ddpg_jax.algorithm.setup import with_parts
 from ddpg_jax.training.setup_factory import make_hyperparameters
 
 NUM_STEPS = 25
+
+SUM_OF_SHOCKS = noise.Noise(
+    init=lambda process, num_actions: (jnp.ones(num_actions), jnp.int32(0)),
+    after=lambda state, shock, process: (state[0] + process.innovation * shock, state[1] + 1),
+    value=lambda state: state[0] / state[1],
+)
 
 
 class CounterOnHost:
@@ -41,13 +47,15 @@ class CounterOnHost:
         {},
         {"num_envs": 2, "terminates": True, "train_every": 2, "updates_per_train": 2, "ema_tau": 0.1,
          "normalize_observations": True, "noise_reset": True, "n_step": 2, "lr_decay": 0.9},
+        {"noise": SUM_OF_SHOCKS, "noise_reset": True},
+        {"noise": SUM_OF_SHOCKS, "num_envs": 2},
     ],
 )  # fmt: skip
 def test_training_is_that_of_the_compiled_loop(changes):
-    terminates = changes.pop("terminates", False)
+    terminates, form = changes.pop("terminates", False), changes.pop("noise", noise.AR1)
     config = small_config(learning_starts=10, noise_sigma=0.5, **changes)
     environment = counter(length=3, terminates=terminates)
-    setup, hyperparameters = setup_for(config, environment), make_hyperparameters(config)
+    setup, hyperparameters = with_parts(setup_for(config, environment), noise=form), make_hyperparameters(config)
     compiled = loop.init(jax.random.key(0), hyperparameters, setup=setup)
     train = jax.jit(partial(loop.train, setup=setup, max_steps=NUM_STEPS))
     compiled, log = train(compiled, hyperparameters, jnp.int32(NUM_STEPS))

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 from toy_environments import counter, explored, setup_for, small_config, stored
 
-from ddpg_jax.algorithm import agent, loop, replay
+from ddpg_jax.algorithm import agent, loop, noise, replay
 from ddpg_jax.algorithm.environment import Environment, Step
 from ddpg_jax.training.setup_factory import make_hyperparameters
 
@@ -29,6 +29,19 @@ KEY = jax.random.key(0)
 def test_noise_is_added_in_its_scale_and_starts_anew_where_it_should(changes, expected):
     config = small_config(noise_sigma=0.0, noise_theta=0.5, noise_mean=1.0, **changes)
     rows, state, _ = explored(config, counter(length=2), 4)
+    greedy = agent.act(state.agent, rows.observation, algorithm=setup_for(config, COUNTER).algorithm)
+    np.testing.assert_allclose((rows.action - greedy)[:, 0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("reset", "expected"), [(False, [1.0, 2.0, 3.0, 4.0]), (True, [1.0, 2.0, 1.0, 2.0])])
+def test_noise_of_another_form_has_a_state_of_its_own(reset, expected):
+    counting = noise.Noise(
+        init=lambda process, num_actions: {"steps": jnp.int32(0), "size": jnp.ones(num_actions)},
+        after=lambda state, shock, process: state | {"steps": state["steps"] + 1},
+        value=lambda state: state["steps"] * state["size"],
+    )
+    config = small_config(noise_reset=reset)
+    rows, state, _ = explored(config, counter(length=2), 4, noise=counting)
     greedy = agent.act(state.agent, rows.observation, algorithm=setup_for(config, COUNTER).algorithm)
     np.testing.assert_allclose((rows.action - greedy)[:, 0], expected, rtol=1e-4)
 
