@@ -19,6 +19,7 @@ from ddpg_jax import Config, Setup
 from ddpg_jax.algorithm import ensemble, losses, obs_normalization, replay
 from ddpg_jax.algorithm import init as init_agent
 from ddpg_jax.algorithm.networks import OBS_STATS, Critic, relu
+from ddpg_jax.algorithm.noise import Noise
 from ddpg_jax.algorithm.optimizers import adam
 
 
@@ -215,6 +216,18 @@ def quantiles(setup: Setup, num: int = 25) -> dict[str, Any]:
     return {"critic": critic.clone(final=critic.final.clone(size=num)), **quantile_form(num)._asdict()}
 
 
+def pal_loss(value: jax.Array, target: jax.Array, power: float = 0.4) -> jax.Array:
+    """Computes PAL (Fujimoto et al. 2020, https://arxiv.org/abs/2007.06049, section 4).
+
+    With uniformly drawn minibatches, its gradient is in expectation that of LAP: Huber's loss of minibatches drawn by
+    priorities max(|TD error|, 1)^0.4.
+    """
+    error = jnp.abs(value - jax.lax.stop_gradient(target))
+    beyond = jnp.maximum(error, 1.0)  # so that the power has a gradient at 0
+    loss = jnp.where(error < 1, 0.5 * error**2, beyond ** (1 + power) / (1 + power))
+    return jnp.mean(loss) / jax.lax.stop_gradient(jnp.mean(beyond**power))
+
+
 def huber_loss(value: jax.Array, target: jax.Array) -> jax.Array:
     """Computes Huber's loss, linear beyond a TD error of 1."""
     return jnp.mean(optax.losses.huber_loss(value, jax.lax.stop_gradient(target), delta=1.0))
@@ -282,6 +295,72 @@ class Reset:
         return jax.lax.cond(agent.step == self.updates, anew, lambda old: old, agent)
 
 
+# Noise. Both have the standard deviation of the preset's process.
+
+SPREAD = 1 / np.sqrt(1 - 0.85**2)
+"""The standard deviation of an AR(1) process with the coefficient of `continuous` for an innovation of 1."""
+
+RATES = np.geomspace(1.0, 1 / 512, 6)[:, None]
+"""The rates of pink noise's parts: AR(1) processes of equal deviation, whose sum has a spectrum close to 1 / f."""
+
+
+def _pink_scale() -> float:
+    """Returns the factor that gives the sum of the parts, which have the same shocks, the deviation `SPREAD`."""
+    gains = np.sqrt(RATES * (2 - RATES))
+    covariance = gains * gains.T / (1 - (1 - RATES) * (1 - RATES.T))
+    return float(SPREAD / np.sqrt(covariance.sum()))
+
+
+PINK_SCALE = _pink_scale()
+
+
+def pink_init(process: Any, num_actions: int) -> jax.Array:
+    """Returns the parts [6, A] at 0."""
+    return jnp.zeros((len(RATES), num_actions), jnp.float32)
+
+
+def pink_after(parts: jax.Array, shock: jax.Array, process: Any) -> jax.Array:
+    """Returns the next parts."""
+    rates = jnp.asarray(RATES, parts.dtype)
+    return (1 - rates) * parts + jnp.sqrt(rates * (2 - rates)) * process.innovation * shock
+
+
+def pink_value(parts: jax.Array) -> jax.Array:
+    """Returns the noise [A] (Eberhard et al. 2023, https://openreview.net/forum?id=hQ9V5QN27eS)."""
+    return PINK_SCALE * jnp.sum(parts, axis=0)
+
+
+class Held(NamedTuple):
+    """A value that is held for a number of steps."""
+
+    value: jax.Array
+    left: jax.Array
+
+
+LONGEST = 16
+HOLDING = np.cumsum(1 / np.arange(1, LONGEST + 1) ** 2) / np.sum(1 / np.arange(1, LONGEST + 1) ** 2)
+"""The probabilities that a value is held for at most 1, 2, … steps: zeta(2), cut at 16."""
+
+
+def held_init(process: Any, num_actions: int) -> Held:
+    """Returns a value of 0, to be replaced in the first step."""
+    return Held(jnp.zeros(num_actions, jnp.float32), jnp.int32(0))
+
+
+def held_after(held: Held, shock: jax.Array, process: Any) -> Held:
+    """Returns the same value, or after its last step a normal one, and the steps for which it is still held."""
+    uniform = jnp.mod(1000 * jnp.abs(shock[0]), 1.0)  # the last digits of a number whose first ones are the value
+    length = 1 + jnp.sum(uniform > jnp.asarray(HOLDING, jnp.float32))
+    ended = held.left <= 0
+    left = jnp.where(ended, length.astype(jnp.int32), held.left) - 1
+    return Held(jnp.where(ended, SPREAD * process.innovation * shock, held.value), left)
+
+
+def held_value(held: Held) -> jax.Array:
+    """Returns the noise [A]."""
+    return held.value
+
+
 # Replay.
 
 
@@ -321,6 +400,7 @@ CHANGES: dict[str, Change] = {
     "reset": Change("networks anew after 15,000 updates", parts=lambda setup: {"observe": Reset(setup)}),
     "wide": Change("256 units, minibatches of 256", {"hidden_sizes": (256, 256), "batch_size": 256}),
     "wide_critic": Change("256 units in the critic", {"critic_hidden_sizes": (256, 256)}),
+    "pal": Change("the loss of prioritised replay (PAL)", parts=lambda setup: {"critic_loss": pal_loss}),
     "huber": Change("Huber's loss", parts=lambda setup: {"critic_loss": huber_loss}),
     "unit_norm": Change("kernels of constant norm", parts=lambda setup: {"optimizer": adam_unit_norm}),
     "scaled_rewards": Change("scaled rewards", parts=lambda setup: {"reader": ScaledRewards(setup.reader)}),
@@ -333,6 +413,8 @@ CHANGES: dict[str, Change] = {
     "fading_noise": Change("noise that fades", {"noise_decay": 0.97}),
     "half_noise": Change("half the noise", {"noise_sigma": 0.05}),
     "gaussian_noise": Change("white noise", {"noise": "gaussian", "noise_sigma": 0.1}),
+    "pink_noise": Change("pink noise", parts=lambda setup: {"noise": Noise(pink_init, pink_after, pink_value)}),
+    "held_noise": Change("held noise", parts=lambda setup: {"noise": Noise(held_init, held_after, held_value)}),
     "noisy_losses": Change(
         "noise in the target and the actor's loss",
         {"target_noise": 0.2},
