@@ -148,12 +148,12 @@ def learning_curve(history: History, summary: Summary) -> Any:
 def training_returns(history: History, summary: Summary, window: int = LAST_EPISODES) -> Any:
     """Returns the Keras tutorial's figure: the mean of the last `window` training returns against episodes.
 
-    Training returns include exploration noise. None if an agent has not completed an episode.
+    Training returns include exploration noise. Raises ValueError if an agent has not completed an episode.
     """
     returns = history.training_returns()
     episodes = np.arange(1, min(map(len, returns), default=0) + 1)
     if len(episodes) == 0:
-        return None
+        raise ValueError("an agent has not completed an episode")
     totals = np.cumsum([agent_returns[: len(episodes)] for agent_returns in returns], axis=1, dtype=np.float64).T
     means = totals.copy()
     means[window:] -= totals[:-window]

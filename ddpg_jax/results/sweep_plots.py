@@ -34,7 +34,7 @@ def _hashable(value: Any) -> Any:
 
 def _in_order(values: set[Any]) -> list[Any]:
     """Returns the values of a swept field: None first, then numbers by size, then texts by the alphabet."""
-    return sorted(values, key=lambda value: (isinstance(value, str), value is not None, value or 0))
+    return sorted(values, key=lambda value: (isinstance(value, str), value is not None, 0 if value is None else value))
 
 
 def _line(ranked: Sequence[ConfigSummary], name: str, values: list[Any]) -> Any:

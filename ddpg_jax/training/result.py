@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,26 +58,36 @@ class Result:
         return len(self.configs)
 
     def __getitem__(self, config: int) -> "Result":
-        """Returns the result of one configuration of a sweep, counted from 0.
+        """Returns the result of one configuration of a sweep, counted from 0, as if it had been trained alone.
+
+        Its agents have the numbers of their seeds.
 
         Raises:
             IndexError: if there is no such configuration.
         """
         number, num = range(len(self.configs))[config], len(self.seeds)
-        rows = np.arange(number * num, (number + 1) * num)
+        rows, swept = np.arange(number * num, (number + 1) * num), self.configs[number]
         agents = self.history.agents[rows]
-        history, finals = self.history.select(rows), Finals(*(column[rows] for column in self.finals))
-        mine = [np.flatnonzero(np.isin(policy.agents, agents)) for policy in self.policies]
+        history, finals = self.history.select(rows, self.seeds), Finals(*(column[rows] for column in self.finals))
+        summary = summarize_config(self.summary, number, history, finals, swept)
         best = best_agent(finals.selection_return, history.is_finite())
+        mine = [np.flatnonzero(np.isin(policy.agents, agents)) for policy in self.policies]
+        policies = [policy[rows] for policy, rows in zip(self.policies, mine, strict=True) if len(rows)]
+        about: dict[str, Any] = {
+            "preset": summary.preset,
+            "config": swept.config.to_dict(),
+            "configs": [{"values": {}, "changes": {}}],
+        }
         return replace(
             self,
-            configs=(self.configs[number],),
+            configs=(SweptConfig({}, swept.config),),
             history=history,
             finals=finals,
             policies=tuple(
-                replace(policy[i], best_agent=best) for policy, i in zip(self.policies, mine, strict=True) if len(i)
+                replace(policy, agents=tuple(self.seeds), config=swept.config, best_agent=best) for policy in policies
             ),
-            summary=summarize_config(self.summary, number, history, finals, self.configs[number]),
+            summary=summary,
+            details={**self.details, **about},
             folder=None,
         )
 
@@ -188,9 +199,9 @@ def write_result(result: Result, folder: RunFolder, watch: Stopwatch | None = No
     if num_configs > 1:
         write_text(path / "configs.csv", csv_files.configs_csv(result.summary))
     for name, draw in _figures(result).items():
-        _save_figure(path / name, draw)
+        _write_or_note(path / name, partial(_png, draw))
     summary = replace(result.summary, wall_seconds=watch.wall) if watch else result.summary
-    write_text(path / "report.html", report_page(path, summary, result.history))
+    _write_or_note(path / "report.html", lambda: report_page(path, summary, result.history).encode())
     write_json(path / "summary.json", summary.to_dict())
     return replace(result, summary=summary, folder=path)
 
@@ -209,10 +220,14 @@ def _figures(result: Result) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _save_figure(path: Path, draw: Callable[[], Any]) -> None:
-    """Saves a figure. One that cannot be drawn costs a note, not the results of the run."""
+def _png(draw: Callable[[], Any]) -> bytes:
+    return plots.png(draw())
+
+
+def _write_or_note(path: Path, make: Callable[[], bytes]) -> None:
+    """Writes a figure or the page. One that cannot be made costs a note, not the results of the run."""
     try:
-        data = plots.png(draw())
+        data = make()
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         print(f"note: {path.name} could not be drawn: {reason}", file=sys.stderr)

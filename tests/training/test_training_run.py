@@ -213,6 +213,20 @@ def test_sweep_over_shapes_has_a_policy_for_each_configuration(swept):
         np.testing.assert_array_equal(here(np.ones(3)), other(np.ones(3)))
 
 
+def test_one_configuration_of_a_sweep_is_saved_like_a_run_of_its_own(swept, tmp_path):
+    configs, _, result = swept
+    for number, config in enumerate(configs):
+        one, alone = result[number].save(tmp_path / str(number)), train_small(config, seeds=range(2))[0]
+        loaded = ddpg_jax.load(tmp_path / str(number))
+        assert (loaded.config, loaded.policy.config, len(loaded)) == (config, config, 1)
+        assert loaded.history.agents.tolist() == list(loaded.policy.agents) == [0, 1]
+        assert loaded.summary.best_agent == alone.summary.best_agent == one.policy.best.agents[0]
+        np.testing.assert_array_equal(loaded.finals.final_return, alone.finals.final_return)
+        np.testing.assert_array_equal(loaded.policy(np.ones(3)), alone.policy(np.ones(3)))
+        (compared,) = ddpg_jax.compare(tmp_path / str(number)).runs
+        assert compared.final.tolist() == alone.finals.final_return.tolist()
+
+
 def test_stopped_sweep_is_resumed_in_the_same_bits(swept, tmp_path):
     configs, whole, _ = swept
     for num_chunks in (2, 8):  # in the first of two programs, and in the second
