@@ -158,20 +158,27 @@ def runs_of(name: str, summary: Summary, history: History, swept: Sequence[Swept
     threshold = None
     if summary.eval_optimum is not None and summary.solved_shortfall is not None:
         threshold = summary.eval_optimum - summary.solved_shortfall
-    return [
-        Run(
-            name=f"{name}: {label(each.values)}" if len(swept) > 1 else name,
-            task={field: getattr(each.config, field) for field in (*SAME, *NAMED)},
-            steps=steps,
-            returns=returns.reshape(len(steps), *kept.shape)[:, config, kept[config]],
-            final=final.reshape(kept.shape)[config, kept[config]],
-            num_diverged=int(np.sum(~kept[config])),
-            threshold=threshold,
-            seed=summary.seed,
-            seeds=summary.seeds[0] + np.flatnonzero(kept[config]),
+    runs = []
+    for config, each in enumerate(swept):
+        mine, task = kept[config], {field: getattr(each.config, field) for field in (*SAME, *NAMED)}
+        curves = returns.reshape(len(steps), *kept.shape)[:, config, mine]
+        # A callback may have ended this configuration before the others, and before `total_steps`.
+        num = int(np.isfinite(curves).any(axis=1).sum()) if mine.any() else len(steps)
+        task["total_steps"] = int(steps[num - 1]) if num else task["total_steps"]
+        runs.append(
+            Run(
+                name=f"{name}: {label(each.values)}" if len(swept) > 1 else name,
+                task=task,
+                steps=steps[:num],
+                returns=curves[:num],
+                final=final.reshape(kept.shape)[config, mine],
+                num_diverged=int(np.sum(~mine)),
+                threshold=threshold,
+                seed=summary.seed,
+                seeds=summary.seeds[0] + np.flatnonzero(mine),
+            )
         )
-        for config, each in enumerate(swept)
-    ]
+    return runs
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:

@@ -85,9 +85,11 @@ def _starts(num: int, optimum: float | None) -> str:
 def headline(summary: Summary) -> str:
     """Returns the main result in a sentence."""
     start, final, shortfall, num_agents = "", summary.final_return, summary.final_shortfall, summary.num_agents
+    num_diverged = len(summary.diverged)
     if summary.configs:
         best = summary.ranked()[0]
         final, shortfall, num_agents = best.final_return, best.final_shortfall, summary.num_seeds
+        num_diverged = best.num_diverged
         start = f"{len(summary.configs)} configurations x {num_agents} seeds; for the best, config {best.config}, "
     if not isfinite(final.iqm):
         return "All agents have diverged." if summary.complete else "Training was stopped before its end."
@@ -96,6 +98,8 @@ def headline(summary: Summary) -> str:
     text += f", {shortfall.iqm:.1f} below the optimum" if shortfall else ""
     if shortfall and shortfall.num_solved is not None:
         text += f"; {shortfall.num_solved} of {num_agents} agents solve the task"
+    if num_diverged:
+        text += f"; {num_diverged} of {num_agents} agents diverged and are left out"
     return f"{text}."
 
 
@@ -105,18 +109,25 @@ def ranking(summary: Summary) -> tuple[list[str], list[list[str]]]:
     for each in summary.ranked():
         final, shortfall, against = each.final_return, each.final_shortfall, each.against_best
         values = [format_value(each.values.get(name, "")) for name in swept]
-        missing = "diverged" if each.num_diverged else ""
-        measured = f"{decimal(final.iqm)} {interval(final.iqm_ci95)}".strip() or missing
+        measured = f"{decimal(final.iqm)} {interval(final.iqm_ci95)}".strip()
+        if each.num_diverged:
+            measured = f"{measured}, {each.num_diverged} diverged" if measured else "all diverged"
         row = [str(each.rank), str(each.config), *values, measured, decimal(final.worst)]
         row += [] if shortfall is None or shortfall.num_solved is None else [str(shortfall.num_solved)]
         difference = f"{decimal(against.iqm)} {interval(against.ci95)}".strip()
-        rows.append([*row, *(("", "") if each.rank == 1 else (difference, "yes" if _is_supported(each) else "no"))])
+        supported = ("yes" if _is_supported(each) else "no") if each.rank > 1 and _has_pairs(each) else ""
+        rows.append([*row, difference if each.rank > 1 else "", supported])
     solved = ["solved"] if summary.solved_shortfall is not None else []
     return ["rank", "config", *swept, IQM, "worst", *solved, PAIRED, "supported"], rows
 
 
+def _has_pairs(each: ConfigSummary) -> bool:
+    """Whether a configuration and the best have seeds with which no agent of theirs diverged."""
+    return isfinite(each.against_best.p_adjusted)
+
+
 def _is_supported(each: ConfigSummary) -> bool:
-    """Whether the seeds support that a configuration is worse than the best; False where all its agents diverged."""
+    """Whether the seeds support that a configuration is worse than the best; False without pairs of seeds."""
     return each.against_best.p_adjusted <= statistics.SUPPORTED
 
 
@@ -125,16 +136,24 @@ def conclusion(summary: Summary) -> str:
     if not summary.complete:
         return "training was stopped before its end, so there is nothing to compare"
     (_, *others), num_seeds = summary.ranked(), summary.num_seeds
-    worse = sum(map(_is_supported, others))
-    test = f"Wilcoxon's signed-rank test over {num_seeds} pairs of seeds, adjusted for all pairs of configurations"
+    worse, lost = sum(map(_is_supported, others)), len(others) - sum(map(_has_pairs, others))
+    pairs = f"{num_seeds} pairs of seeds" if not summary.diverged else "the pairs of seeds whose agents did not diverge"
+    test = f"Wilcoxon's signed-rank test over {pairs}, adjusted for all pairs of configurations"
     if statistics.least_p_value(len(others) + 1, num_seeds) > statistics.SUPPORTED:
         impossible = f"{num_seeds} seeds cannot support any difference among {len(others) + 1} configurations"
         return f"{impossible} ({test}): use more seeds"
-    if worse == 0:
-        return f"{num_seeds} seeds cannot tell any other configuration from the first ({test}, at 5%)"
-    rest = len(others) - worse
-    text = f"the seeds support at 5% that {worse} of the {len(others)} other configurations are worse than the first"
-    return f"{text}{f', and cannot tell {rest} from it' if rest else ''} ({test})"
+    rest, texts = len(others) - worse - lost, []
+    if worse:
+        text = f"the seeds support at 5% that {worse} of the {len(others)} other configurations "
+        text += "are worse than the first"
+        texts.append(f"{text}{f', and cannot tell {rest} from it' if rest else ''} ({test})")
+    elif rest:
+        which = f"{rest} of the other configurations" if lost else "any other configuration"
+        texts.append(f"{num_seeds} seeds cannot tell {which} from the first ({test}, at 5%)")
+    if lost:
+        texts.append(f"{lost} of the {len(others)} other configurations have no pair of seeds with the first, because "
+                     f"agents diverged")  # fmt: skip
+    return "; ".join(texts)
 
 
 def result_table(summary: Summary, folder: str | None = None) -> Table:

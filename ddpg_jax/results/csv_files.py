@@ -69,7 +69,7 @@ def configs_csv(summary: Summary) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
         ["rank", "config", *summary.swept_fields, "final_return_iqm", "ci95_low", "ci95_high", "worst", "num_solved",
-         "against_best_iqm", "against_best_low", "against_best_high", "p_adjusted"]
+         "num_diverged", "against_best_iqm", "against_best_low", "against_best_high", "p_adjusted"]
     )  # fmt: skip
     for each in summary.ranked():
         final, against = each.final_return, each.against_best
@@ -77,5 +77,5 @@ def configs_csv(summary: Summary) -> str:
         values = [format_value(each.values.get(field, "")) for field in summary.swept_fields]
         numbers = (final.iqm, *final.iqm_ci95, final.worst, against.iqm, *against.ci95, against.p_adjusted)
         cells = [_significant(number, CONFIG_DIGITS) for number in numbers]
-        writer.writerow([each.rank, each.config, *values, *cells[:4], num_solved, *cells[4:]])
+        writer.writerow([each.rank, each.config, *values, *cells[:4], num_solved, each.num_diverged, *cells[4:]])
     return file.getvalue()

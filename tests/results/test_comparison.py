@@ -8,6 +8,7 @@ from made_up import CONFIG, swept, trained
 
 from ddpg_jax.compare import Options
 from ddpg_jax.results.comparison import compare_runs, distinct_names, runs_of
+from ddpg_jax.results.history import History
 from ddpg_jax.sweep import as_swept
 
 
@@ -86,12 +87,26 @@ def test_runs_of_different_tasks_are_refused_by_field(change, message):
 
 
 def test_different_steps_and_episodes_are_named():
-    change = {"total_steps": 40, "final_episodes": 32, "eval_episodes": 5}
-    found = compare_runs([*runs("a", HIGH), *runs("c", HIGH), *runs("b", LOW, change=change)])
+    (longer,) = runs("b", LOW, change={"final_episodes": 32, "eval_episodes": 5})
+    longer = replace(longer, task={**longer.task, "total_steps": 40})
+    found = compare_runs([*runs("a", HIGH), *runs("c", HIGH), longer])
     assert found.notes == ("total_steps differs: 20 in a, 40 in b", "eval_episodes differs: 4 in a, 5 in b",
                            "final_episodes differs: 8 in a, 32 in b")  # fmt: skip
     assert str(found).startswith("total_steps differs")
     assert "<p>total_steps differs: 20 in a, 40 in b</p>" in found._repr_html_()
+
+
+def test_steps_are_those_that_were_trained_where_a_callback_ended_it():
+    """The second configuration, in a program of its own, has ended at its first evaluation."""
+    history, summary = trained([[-1.0] * 5, [-2.0] * 5], swept(tau=[0.1, 0.2]))
+    whole, early = history.select(range(5)), history.select(range(5, 10)).to_arrays()
+    early |= {name: early[name][:, :1] for name in early if name.startswith("evaluation/")}
+    early |= {"evaluation_steps": early["evaluation_steps"][:1], "env_steps": np.array(10)}
+    joined = History.join([whole, History.from_arrays(early)])
+    found = compare_runs(runs_of("run", summary, joined, swept(tau=[0.1, 0.2])))
+    assert [run.steps.tolist() for run in found.runs] == [[10, 20], [10]]
+    assert [row.area for row in found.rows] == [-251.0, -502.0]
+    assert found.notes == ("total_steps differs: 20 in run: tau=0.1, 10 in run: tau=0.2",)
 
 
 def test_run_that_was_stopped_is_refused():

@@ -65,8 +65,8 @@ def test_damaged_table_is_refused(metrics, message):
 def test_configurations_are_ranked_in_their_table():
     _, summary = trained([[-130, -131, -132], [-120, -121, -122]], swept(hidden_sizes=[(8, 8), (16,)]))
     assert configs_csv(summary).splitlines() == [
-        "rank,config,hidden_sizes,final_return_iqm,ci95_low,ci95_high,worst,num_solved,"
+        "rank,config,hidden_sizes,final_return_iqm,ci95_low,ci95_high,worst,num_solved,num_diverged,"
         "against_best_iqm,against_best_low,against_best_high,p_adjusted",
-        "1,1,16,-121,,,-122,3,0,,,1",
-        "2,0,8x8,-131,,,-132,1,-10,,,0.25",
+        "1,1,16,-121,,,-122,3,0,0,,,1",
+        "2,0,8x8,-131,,,-132,1,0,-10,,,0.25",
     ]

@@ -82,8 +82,21 @@ def test_runs_and_configurations_whose_agents_all_diverged_say_so():
     assert console.headline(one) == "All agents have diverged."
     assert not [text for text in texts(one) if "nan" in text]
     summary = trained([[-1, -2], [-3, -4]], TAUS, diverged=[2, 3])[1]
-    assert console.ranking(summary)[1][1] == ["2", "1", "0.2", "diverged", "", "0", "", "no"]
+    assert console.ranking(summary)[1][1] == ["2", "1", "0.2", "all diverged", "", "0", "", ""]
     assert "2 seeds cannot support any difference among 2 configurations" in console.conclusion(summary)
+
+
+def test_ranking_says_where_agents_diverged():
+    """One of eight agents of the second configuration is left, and the mean is the highest."""
+    summary = trained([[-130] * 8, [-120] * 8, [-140] * 8], swept(tau=[0.1, 0.2, 0.3]), diverged=[*range(8, 15)])[1]
+    assert console.ranking(summary)[1][0][3:5] == ["-120.0, 7 diverged", "-120.0"]
+    assert console.headline(summary).endswith("; 7 of 8 agents diverged and are left out.")
+    assert console.conclusion(summary).startswith("8 seeds cannot tell any other configuration from the first (Wilcox")
+    assert "over the pairs of seeds whose agents did not diverge, " in console.conclusion(summary)
+    summary = trained([[-130] * 6, [-120] * 6], swept(tau=[0.1, 0.2]), diverged=[*range(6)])[1]
+    assert console.conclusion(summary) == (
+        "1 of the 1 other configurations have no pair of seeds with the first, because agents diverged"
+    )
 
 
 def test_tables_fit_a_narrow_terminal():
