@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from ddpg_jax.environments.registry import make_task, task_of
 from ddpg_jax.environments.task import Task
 from ddpg_jax.fields import ARGUMENTS, count
 from ddpg_jax.results import statistics
+from ddpg_jax.results.summary import Summary
+from ddpg_jax.sweep import label
 from ddpg_jax.training.devices import pinned_jax_config
 from ddpg_jax.training.output import ignore_broken_pipe
 from ddpg_jax.training.policy import Policy, policy_folders, read_policy
-from ddpg_jax.training.run_folder import read_config
+from ddpg_jax.training.run_folder import read_config, swept_configs
 from ddpg_jax.training.setup_factory import make_algorithm
 
 
@@ -59,8 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 def evaluate(options: Options) -> list[str]:
     """Returns the results in lines; raises ValueError if the policies cannot be evaluated."""
     folder = options.run_folder
-    if (folder / "config.json").is_file():
-        read_config(folder)  # so that a user's own environment is found
+    details = read_config(folder) if (folder / "config.json").is_file() else None  # a user's own task is found by it
     policies = [read_policy(path) for path in policy_folders(folder)]
     task = evaluation_task(policies[0], options.gymnasium, options.env_args)
     num = options.episodes or (512 if task.environment.host_env is None else 32)
@@ -70,14 +72,34 @@ def evaluate(options: Options) -> list[str]:
     returns = [greedy_returns(policy[indices], task, starts) for indices, policy in known if indices]
     if not returns:
         raise ValueError(f"run_folder is {folder}, but must have agents that have not diverged")
-    lines = describe(np.concatenate(returns), task, task.optimum(num) if has_table else None)
+    agents = np.concatenate([np.array(policy.agents)[indices] for indices, policy in known])
+    optimum, lines = task.optimum(num) if has_table else None, []
+    for name, rows in configurations(details, agents):
+        lines += [name] * (name != "") + describe(np.concatenate(returns)[rows], task, optimum)
     if lost := sorted(policy.agents[index] for policy in policies for index in policy.diverged_agents):
         lines.append(f"left out: agents {', '.join(map(str, lost))}, which diverged in training")
     if (folder / "summary.json").is_file():
-        summary = json.loads((folder / "summary.json").read_bytes())
-        run, final = f"{summary['final_episodes']} episodes in {summary['env_id']}", summary["final_return"]
-        lines.append(f"the run's own summary, {run}: mean {final['mean']:.2f}, IQM {final['iqm']:.2f}")
+        summary = Summary.from_dict(json.loads((folder / "summary.json").read_bytes()))
+        run, final = f"{summary.final_episodes} episodes in {summary.env_id}", summary.final_return
+        if summary.complete and not summary.configs:
+            lines.append(f"the run's own summary, {run}: mean {final.mean:.2f}, IQM {final.iqm:.2f}")
     return lines
+
+
+def configurations(details: Mapping[str, Any] | None, agents: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the configurations of a sweep that have agents left: a name, and the positions of its agents.
+
+    Without a sweep there is one, without a name.
+    """
+    swept = swept_configs(details) if details else ()
+    if details is None or len(swept) < 2:
+        yield "", np.arange(len(agents))
+        return
+    first, stop = details["seeds"]
+    for config, each in enumerate(swept):
+        rows = np.flatnonzero((agents - first) // (stop - first) == config)
+        if len(rows):
+            yield f"configuration {config}, {label(each.values)}:", rows
 
 
 def evaluation_task(policy: Policy, gymnasium: str | None, env_args: tuple[str, ...]) -> Task:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_runs import SMALL, train_small
 
 from ddpg_jax import evaluate
 from ddpg_jax.config import Config
@@ -103,6 +104,25 @@ def test_agents_of_all_shapes_are_evaluated_and_those_that_diverged_left_out_and
     assert "left out: agents 8, which diverged in training" in out
     save(tmp_path / "none", 2, OWN, fields={"diverged_agents": (0, 1)})
     assert "must have agents that have not diverged" in refused(capsys, tmp_path / "none")
+
+
+def test_configurations_of_a_sweep_are_evaluated_apart(tmp_path, capsys):
+    config = SMALL.replace(total_steps=60, eval_every=60)
+    swept = train_small([config, config.replace(actor_lr=0.01)], seeds=range(2), out=tmp_path / "sweep")[0]
+    assert evaluate.main([str(tmp_path / "sweep"), "--episodes", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("configuration ")] == [
+        "configuration 0, actor_lr=0.001:", "configuration 1, actor_lr=0.01:"
+    ]  # fmt: skip
+    assert sum(line.startswith("2 agents x 4 episodes") for line in lines) == 2
+    swept[1].save(tmp_path / "one")
+    alone = returns_of(capsys, tmp_path / "one", "--episodes", 4)[1].splitlines()
+    assert alone[:2] == lines[lines.index("configuration 1, actor_lr=0.01:") + 1 :][:2]
+
+
+def test_a_run_that_was_stopped_is_evaluated(tmp_path, capsys):
+    train_small(seeds=range(2), stop_after=2)[0].save(tmp_path / "stopped")
+    assert "the run's own summary" not in returns_of(capsys, tmp_path / "stopped", "--episodes", 4)[1]
 
 
 @pytest.mark.parametrize(("num_envs", "most"), [(1, 3), (4, 12)])
