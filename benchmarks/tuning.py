@@ -73,7 +73,7 @@ def search(task: Task, root: int, given: dict[str, Any]) -> tuple[dict[str, Any]
         seconds = time.perf_counter() - start
         agent_steps, path = task.trials * task.seeds * task.config.total_steps, lineage(tuning.population or [])
         if tuning.study is not None:
-            agent_steps = task.seeds * sum(max(trial.intermediate_values) for trial in tuning.study.trials)
+            agent_steps = task.seeds * sum(trial.user_attrs.get("env_steps", 0) for trial in tuning.study.trials)
     return {"values": dict(tuning.values), "agent_steps": agent_steps, "seconds": round(seconds, 1)}, path
 
 

@@ -87,9 +87,11 @@ def test_a_search_that_is_killed_continues_where_it_was_told(tmp_path):
     assert page.count("<svg") >= 4  # the comparison, two fields, the curves; the importance, if enough trials stayed
     refused = execute("--resume", "tune", "--trials", "5", folder=tmp_path)
     assert (refused.status, refused.err.split(" (")[0]) == (2, "error: trials is 5, but must be at least 6, as in tune")
-    longer = execute("--resume", "tune", "--trials", "7", folder=tmp_path)
+    longer = execute("--resume", "tune", "--trials", "7", "--final-seeds", "6", folder=tmp_path)
     assert longer.status == 0
     assert len(study_of(folder).trials) == len(trials) + 1
+    assert {ddpg_jax.load(each).seeds for each in folder.glob("final-trial-*")} >= {range(2, 8)}
+    assert "over 6 pairs of seeds" in longer.out
 
 
 def test_a_signal_ends_a_search_with_the_line_that_resumes_it(tmp_path):

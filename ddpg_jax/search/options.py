@@ -41,7 +41,7 @@ class TuneOptions:
     """Trials that train together; tpe learns from those of the batches before. An accelerator needs more."""
     objective: Literal["final", "area", "worst"] = "final"
     """What to maximise: the interquartile mean over the seeds of the final greedy return, or of the return averaged
-    over training; or the final return of the worst agent."""
+    over training; or the final return of the worst agent. pbt has only final."""
     pruner: Literal["median", "halving", "hyperband", "none"] = "median"
     """Which trials end at an evaluation: those below the median, from a quarter of training on, of the trials that were
     trained to their end; or those that Optuna's successive halving or Hyperband ends."""
@@ -63,6 +63,9 @@ class TuneOptions:
         if num_agents > MAX_AGENTS:
             raise ValueError(f"trials is {self.trials}, but must be at most {MAX_AGENTS // len(self.seeds)} with "
                              f"{len(self.seeds)} seeds")  # fmt: skip
+        if self.method == "pbt" and self.objective != "final":
+            raise ValueError(f"objective is {self.objective}, but must be final for pbt, whose agents compete by "
+                             f"their present returns")  # fmt: skip
         if self.method == "pbt" and num_agents < 5:
             raise ValueError(f"trials is {self.trials}, but must result in at least 5 agents for pbt (trials x seeds)")
 

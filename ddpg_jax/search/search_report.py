@@ -31,8 +31,8 @@ def page(options: TuneOptions, conclusion: str, comparison: Comparison, parts: S
     body = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{escape(conclusion[:1].upper() + conclusion[1:])}.</p>",
-        f"<p>Method {options.method}: {agents}; root seed {options.seed}; objective {options.objective}"
-        f"{'' if options.method == 'pbt' else f'; pruner {options.pruner}'}.</p>",
+        f"<p>Method {options.method}: {agents}; root seed {options.seed}"
+        f"{'' if options.method == 'pbt' else f'; objective {options.objective}; pruner {options.pruner}'}.</p>",
         "<h2>The best configuration and the defaults, on seeds that the search has not used</h2>",
         comparison._repr_html_(),
         _figure(comparison.plot()),
@@ -48,10 +48,10 @@ def _figure(figure: Any) -> str:
 
 def study_parts(study: Any, space: Space, options: TuneOptions) -> list[str]:
     """Returns what the page shows of a study: ranking, importance, values against the objective, learning curves."""
-    told = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-            if trial.intermediate_values]  # fmt: skip
+    told = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     complete = [trial for trial in told if trial.state == TrialState.COMPLETE]
-    steps = sum(max(trial.intermediate_values) for trial in told) * len(options.seeds)
+    evaluated = [trial for trial in told if trial.intermediate_values]  # without those that diverged at once
+    steps = sum(trial.user_attrs["env_steps"] for trial in told) * len(options.seeds)
     whole = len(told) * len(options.seeds) * options.config.total_steps
     parts = [
         f"<h2>Ranking</h2><p>{len(complete)} trials were trained to their end, and {len(told) - len(complete)} left "
@@ -67,9 +67,9 @@ def study_parts(study: Any, space: Space, options: TuneOptions) -> list[str]:
         *parts,
         "<h2>What each field does to the objective</h2><p>Completed trials are dots. A cross is a trial that left, at "
         "its last return.</p>",
-        *(_figure(_values(name, told, space)) for name in space.axes),
+        *(_figure(_values(name, evaluated, space)) for name in space.axes),
         "<h2>Learning curves</h2>",
-        _figure(_curves(told, study)),
+        _figure(_curves(evaluated, study)),
     ]
 
 

@@ -35,8 +35,8 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def open_study(options: TuneOptions, name: str) -> optuna.Study:
-    """Returns the study of this name, which is created if it does not exist; without a folder it is in memory.
+def open_study(options: TuneOptions, name: str, *, resume: bool = False) -> optuna.Study:
+    """Returns a new study of this name, or the one to resume; without a folder it is in memory.
 
     Raises:
         ValueError: if the storage cannot be used.
@@ -48,7 +48,7 @@ def open_study(options: TuneOptions, name: str) -> optuna.Study:
         storage = JournalStorage(JournalFileBackend(str(journal)))
     try:
         return optuna.create_study(storage=storage, study_name=name, direction="maximize", pruner=_pruner(options),
-                                   load_if_exists=True)  # fmt: skip
+                                   load_if_exists=resume)  # fmt: skip
     except Exception as error:  # of many kinds, by the database
         reason = str(error).splitlines()[0]
         raise ValueError(f"storage is {options.storage}, but must be one that Optuna can open: {reason}") from error
@@ -157,11 +157,13 @@ def _train(study: optuna.Study, trials: list[Trial], space: Space, options: Tune
             for i in set(running) - set(stay):  # Samplers avoid trials that were pruned, but ignore failed ones.
                 if i not in finite:
                     trials[i].set_user_attr("diverged", True)
+                trials[i].set_user_attr("env_steps", step)
                 study.tell(trials[i], state=TrialState.PRUNED)
             progress.advanced(len(options.seeds) * (total - step) * (len(running) - len(stay)), resumed=True)
             batch.keep(stay)
             running = stay
     for i in running:
+        trials[i].set_user_attr("env_steps", total)
         area = iqm(area_under_curve(np.array(steps), np.array([returns[i] for returns in curves])))
         study.tell(trials[i], float(area) if options.objective == "area" else scores[i])
     progress.message(_describe(study, trials))

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from ddpg_jax.training.plan import make_plan
 from ddpg_jax.training.progress import make_progress
 from ddpg_jax.training.result import Result
 from ddpg_jax.training.run_folder import RunFolder, versions, write_json
+from ddpg_jax.training.run_folder import saved_options as run_options
 
 DEFAULTS, BEST, SCHEDULE = "defaults", "best", "schedule"
 """The names in the comparison."""
@@ -56,16 +58,23 @@ class Tuning:
 
     def conclusion(self) -> str:
         """Returns in a sentence how the best configuration, and the schedule, compare with the defaults."""
+        if self.comparison.rows[0].run != DEFAULTS:
+            return "with the defaults all agents diverged, so nothing can be compared with them"
         texts = []
-        for row in self.comparison.rows:
-            if row.run == DEFAULTS or not row.num_pairs:
-                continue
-            middle, low, high = row.difference
-            verdict = "is better than" if low > 0 else "is worse than" if high < 0 else "cannot be told from"
+        for row in self.comparison.rows[1:]:
             subject = "schedule" if row.run == SCHEDULE else "best configuration"
-            texts.append(f"the {subject} {verdict} the defaults: {middle:+.2f} in final return, 95% [{low:.2f}, "
-                         f"{high:.2f}], over {row.num_pairs} pairs of seeds that the search has not used")  # fmt: skip
+            if row.num_pairs:
+                texts.append(f"the {subject} {_verdict(*row.difference)}, over {row.num_pairs} pairs of seeds that the "
+                             f"search has not used")  # fmt: skip
         return "; ".join(texts) or "there is nothing to compare with the defaults"
+
+
+def _verdict(middle: float, low: float, high: float) -> str:
+    """Returns in words what a difference from the defaults says, with its interval if there are enough pairs."""
+    if not np.isfinite(low):
+        return f"differs from the defaults by {middle:+.2f} in final return, too few pairs for an interval"
+    verdict = "is better than" if low > 0 else "is worse than" if high < 0 else "cannot be told from"
+    return f"{verdict} the defaults: {middle:+.2f} in final return, 95% [{low:.2f}, {high:.2f}]"
 
 
 def tune(
@@ -106,7 +115,9 @@ def tune(
 @pinned_jax_config()
 def run_search(options: TuneOptions, *, resume: bool, progress: bool) -> Tuning:
     """Runs a search to its end (see `tune`)."""
-    space, name = parse_space(options.config, options.tune), f"ddpg_jax {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    # Searches that begin in the same second may share a storage.
+    name = f"ddpg_jax {time.strftime('%Y-%m-%d %H:%M:%S')} {uuid.uuid4().hex[:8]}"
+    space = parse_space(options.config, options.tune)
     if resume:
         if options.out is None:
             raise ValueError("resume is True, but must be given with out, the folder of the search")
@@ -119,7 +130,7 @@ def run_search(options: TuneOptions, *, resume: bool, progress: bool) -> Tuning:
         stack.enter_context(quiet_optuna())
         if options.out is not None:
             stack.enter_context(RunFolder(options.out) if resume else RunFolder.create(options.out))
-        study = None if options.method == "pbt" else open_study(options, name)
+        study = None if options.method == "pbt" else open_study(options, name, resume=resume)
         if options.out is not None:
             about = {"study": name, "versions": versions(options.config.env_id)}
             write_json(options.out / "tune.json", {"options": options.to_dict(), **about})
@@ -157,8 +168,8 @@ def _train_both(options: TuneOptions, config: Config, which: str, progress: bool
     """Trains the defaults and the best configuration with the held-out seeds, in a folder of their own."""
     out, resume = options.out and options.out / f"final-{which}", False
     if out is not None:
-        resume = (out / "config.json").exists()
-        if out.exists() and not resume:  # the search was killed before the training began
+        resume = (out / "config.json").exists() and run_options(out).seeds == options.held_out()
+        if out.exists() and not resume:  # killed before the training began, or of another number of seeds
             shutil.rmtree(out)
     result = api.train([*dict.fromkeys([options.config, config])], seeds=options.held_out(), seed=options.seed, out=out,
                        resume=resume, devices=options.devices, checkpoint_every=options.checkpoint_every,

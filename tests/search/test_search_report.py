@@ -22,6 +22,7 @@ def study_of(values) -> optuna.Study:
         study.enqueue_trial({"tau": 0.1 + number / 100, "n_step": 1 + number % 3, "hidden_sizes": "8x8"})
         trial = study.ask(SPACE.distributions())
         trial.report(-9.0, 100)
+        trial.set_user_attr("env_steps", 100 if value is None else 200)
         if value is not None:
             trial.report(value, 200)
         study.tell(trial, value, state=TrialState.PRUNED if value is None else TrialState.COMPLETE)
@@ -46,11 +47,14 @@ def test_there_is_a_figure_per_field_the_curves_and_from_four_completed_trials_o
 
 def test_the_agent_steps_are_those_that_were_trained():
     study = study_of([-3.0, None, -1.0])
+    diverged = study.ask(SPACE.distributions())  # before its first evaluation
+    diverged.set_user_attr("env_steps", 100)
+    study.tell(diverged, state=TrialState.PRUNED)
     interrupted = study.ask(SPACE.distributions())
     interrupted.report(-9.0, 100)
     study.tell(interrupted, state=TrialState.FAIL)
     text = "".join(study_parts(study, SPACE, OPTIONS))
-    assert "1,000 agent steps instead of 1,200" in text  # 2 seeds x (200 + 100 + 200)
+    assert "and 2 left before it: 1,200 agent steps instead of 1,600" in text  # 2 seeds x (200 + 100 + 200 + 100)
 
 
 def test_the_schedule_of_a_population_follows_its_ancestors():

@@ -111,12 +111,20 @@ def test_trials_of_an_interrupted_process_are_asked_again_and_told_ones_are_kept
     with open(tmp_path / "study.log", "a") as journal:
         journal.write('{"op_code": 4, "wor')  # a kill within a write leaves this, and the lock
     (tmp_path / "study.log.lock").symlink_to(tmp_path / "study.log")
-    trials = search_all(options, open_study(options, "study")).trials
+    trials = search_all(options, open_study(options, "study", resume=True)).trials
     states = [TrialState.COMPLETE] * 4 + [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
     assert [trial.state for trial in trials] == states
     assert [trial.params for trial in trials[6:]] == left
     assert [trial.value for trial in trials[:4]] == [trial.value for trial in whole.trials[:4]]
     assert all(json.loads(line) for line in (tmp_path / "study.log").read_text().splitlines())
+
+
+def test_two_new_studies_in_a_storage_do_not_become_one(tmp_path):
+    options = options_of(storage=f"sqlite:///{tmp_path / 'tune.db'}")
+    open_study(options, "study")
+    with pytest.raises(ValueError, match="study"):
+        open_study(options, "study")
+    assert open_study(options, "study", resume=True).study_name == "study"
 
 
 @pytest.mark.parametrize("method", ["random", "tpe"])
@@ -145,4 +153,4 @@ def test_trials_with_an_agent_that_diverges_count_as_pruned():
     config = CONFIG.replace(critic_lr=1e30)
     study = search_all(options_of(config=config, tune=("tau=0.5,1",), trials=2, method="random", seed=1))
     assert {trial.state for trial in study.trials} <= {TrialState.PRUNED, TrialState.FAIL}
-    assert study.trials[0].user_attrs == {"diverged": True}
+    assert study.trials[0].user_attrs == {"diverged": True, "env_steps": 60}
