@@ -21,6 +21,7 @@ from ddpg_jax.environments.task import Task
 from ddpg_jax.fields import ARGUMENTS, count
 from ddpg_jax.results import statistics
 from ddpg_jax.results.summary import Summary
+from ddpg_jax.results.text import interval
 from ddpg_jax.sweep import label
 from ddpg_jax.training.devices import pinned_jax_config
 from ddpg_jax.training.output import ignore_broken_pipe
@@ -145,11 +146,10 @@ def greedy_returns(policy: Policy, task: Task, starts: Starts) -> np.ndarray:
 def describe(returns: np.ndarray, task: Task, optimum: np.ndarray | None) -> list[str]:
     """Returns statistics over the returns [N, S] in lines, and over the shortfall to an optimum [S] if it is given."""
     final = statistics.describe_returns(returns.mean(axis=1))
-    low, high = final.iqm_ci95
-    interval = f"95% [{low:.2f}, {high:.2f}]" if np.isfinite(low) else f"({statistics.NO_INTERVAL})"
+    ci95 = f"95% {interval(final.iqm_ci95, 2)}" if np.isfinite(final.iqm_ci95[0]) else f"({statistics.NO_INTERVAL})"
     lines = [
         f"{len(returns)} agents x {returns.shape[1]} episodes in {task.environment.env_id}",
-        f"return: mean {final.mean:.2f}, IQM {final.iqm:.2f} {interval}, worst agent {final.worst:.2f}, "
+        f"return: mean {final.mean:.2f}, IQM {final.iqm:.2f} {ci95}, worst agent {final.worst:.2f}, "
         f"best agent {final.best:.2f}",
     ]
     if optimum is not None:

@@ -42,14 +42,6 @@ class Options:
     folder)"""
 
 
-def export_policy(policy: Policy) -> bytes:
-    """Returns the policies for `jax.export.deserialize`: observations [B, O] float32 to actions [N, B, A]; any B."""
-    (num_observations,) = jax.export.symbolic_shape("B")
-    example = jax.ShapeDtypeStruct((num_observations, policy.observation_size), jnp.float32)
-    export = jax.export.export(jax.jit(lambda observations: policy(observations)), platforms=("cpu", "cuda"))
-    return bytes(export(example).serialize())
-
-
 def choose(policy: Policy, agent: str) -> Policy:
     """Returns the policy of the agents that `--agent` names; raises ValueError if one is not there or diverged."""
     if agent == "all":
@@ -65,8 +57,11 @@ def choose(policy: Policy, agent: str) -> Policy:
 
 
 def write_jax(policy: Policy, out: Path) -> Iterator[str]:
-    """Writes the file of all agents of a policy; yields what to tell the user."""
-    write_whole(out, export_policy(policy))
+    """Writes the function of all agents, observations [B, O] float32 to actions [N, B, A]; yields what to tell."""
+    (num_observations,) = jax.export.symbolic_shape("B")
+    example = jax.ShapeDtypeStruct((num_observations, policy.observation_size), jnp.float32)
+    export = jax.export.export(jax.jit(lambda observations: policy(observations)), platforms=("cpu", "cuda"))
+    write_whole(out, bytes(export(example).serialize()))
     num, sizes = policy.num_agents, (policy.observation_size, len(policy.actor.low))
     yield f"{out}: {num} agent{'s' * (num != 1)}, observations [B, {sizes[0]}] to actions [{num}, B, {sizes[1]}]"
     yield f"read it with jax.export.deserialize(open({str(out)!r}, 'rb').read()).call(observations)"

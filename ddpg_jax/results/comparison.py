@@ -19,12 +19,10 @@ from ddpg_jax.results.html_report import table_element
 from ddpg_jax.results.plots import BLACK, COLORS, INTERVAL, draw_interval, new_figure, own_style
 from ddpg_jax.results.summary import Summary
 from ddpg_jax.results.text import decimal, interval
-from ddpg_jax.sweep import SweptConfig, label
+from ddpg_jax.sweep import COMMON, SweptConfig, label
 
 SAME = ("env_id", "env_args", "action_repeat")
-"""Fields of the task that must be the same in all runs."""
-NAMED = ("total_steps", "eval_every", "eval_episodes", "final_episodes")
-"""Fields in which runs may differ; the differences are named above the table."""
+"""Fields of the task that must be the same in all runs; differences in others of `COMMON` are named above the table."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Run:
     """The results of a run, or of a configuration of a sweep, that are compared."""
 
     name: str
-    task: Mapping[str, Any]  # the fields of `SAME` and `NAMED`
+    task: Mapping[str, Any]  # the fields of `COMMON`
     steps: np.ndarray  # [E] environment steps per agent at the evaluations
     returns: np.ndarray  # [E, N] greedy returns of the agents that did not diverge
     final: np.ndarray  # [N] their final greedy returns
@@ -160,7 +158,7 @@ def runs_of(name: str, summary: Summary, history: History, swept: Sequence[Swept
         threshold = summary.eval_optimum - summary.solved_shortfall
     runs = []
     for config, each in enumerate(swept):
-        mine, task = kept[config], {field: getattr(each.config, field) for field in (*SAME, *NAMED)}
+        mine, task = kept[config], {field: getattr(each.config, field) for field in COMMON}
         curves = returns.reshape(len(steps), *kept.shape)[:, config, mine]
         # A callback may have ended this configuration before the others, and before `total_steps`.
         num = int(np.isfinite(curves).any(axis=1).sum()) if mine.any() else len(steps)
@@ -215,7 +213,7 @@ def compare_runs(runs: Sequence[Run], threshold: float | None = None) -> Compari
 def _differences(runs: Sequence[Run]) -> list[str]:
     """Returns the fields in which the runs differ, each in a sentence; ValueError names one that must be the same."""
     notes = []
-    for field in (*SAME, *NAMED):
+    for field in COMMON:
         found: dict[str, str] = {}  # the value of a field -> the first run that has it
         for run in runs:
             found.setdefault(format_value(run.task[field]), run.name)

@@ -156,13 +156,12 @@ def conclusion(summary: Summary) -> str:
     return "; ".join(texts)
 
 
-def result_table(summary: Summary, folder: str | None = None) -> Table:
+def result_table(summary: Summary, folder: str) -> Table:
     """Returns the results of a run as a table for the terminal."""
     table = Table(title=f"{summary.num_agents} agents, {summary.subject}", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
-    files = [] if folder is None else [("files", folder)]
-    for row in (*result_rows(summary), *(("note", note) for note in summary.notes), *files):
+    for row in (*result_rows(summary), *(("note", note) for note in summary.notes), ("files", folder)):
         table.add_row(*row)
     return table
 

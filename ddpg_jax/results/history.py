@@ -34,7 +34,7 @@ class Episodes(NamedTuple):
 
 
 _NO_EPISODES = Episodes(*(np.zeros(0, kind) for kind in (int, int, int, np.float32, int, float)))
-_COLUMNS = ("updates", *Metrics._fields)
+_COLUMNS = {"updates": -1.0} | dict.fromkeys(Metrics._fields, np.nan)
 """What each evaluation has, [N] float64 each."""
 _SUMS = (*UpdateInfo._fields, "train_return", "num_ended")
 """What is summed from one evaluation to the next, [N] float64 each."""
@@ -207,7 +207,7 @@ class History:
             missing = ((0, 0), (0, len(steps) - len(each["evaluation_steps"])))
             for name in _COLUMNS:
                 column = each[f"evaluation/{name}"]
-                each[f"evaluation/{name}"] = np.pad(column, missing, constant_values=_unmeasured(name))
+                each[f"evaluation/{name}"] = np.pad(column, missing, constant_values=_COLUMNS[name])
         joined = {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0] if name != "env_steps"}
         env_steps = np.array(max(history.env_steps for history in histories))
         history = History.from_arrays(joined | {"env_steps": env_steps, "evaluation_steps": steps})
@@ -242,7 +242,7 @@ class History:
             steps, column = np.unique(metrics["env_steps"].astype(int), return_inverse=True)
             arrays = History(agents).to_arrays() | {"evaluation_steps": steps, "env_steps": steps.max(initial=0)}
             for name in _COLUMNS:
-                table = np.full((len(agents), len(steps)), _unmeasured(name))
+                table = np.full((len(agents), len(steps)), _COLUMNS[name])
                 table[row, column] = metrics[name]
                 arrays[f"evaluation/{name}"] = table
             for name, empty in _NO_EPISODES._asdict().items():
@@ -280,11 +280,6 @@ class History:
         env_steps, returns = self.env_steps + step + 1, log.episode_return[position, step]
         ended = Episodes(self.agents[position], number, env_steps, returns, length, scale)
         return Episodes(*(column[env_steps <= self._diverged_at()[position]] for column in ended))
-
-
-def _unmeasured(column: str) -> float:
-    """Returns what a column of `_COLUMNS` has where an agent was not evaluated."""
-    return -1 if column == "updates" else np.nan
 
 
 def _read_table(text: str, name: str) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """The summary of a run: what `summary.json` holds, and what reports and figures show."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from math import isfinite, nan
@@ -11,7 +10,7 @@ import numpy as np
 from ddpg_jax.results import statistics
 from ddpg_jax.results.history import History
 from ddpg_jax.results.statistics import Difference, Returns, Shortfalls, describe_returns, describe_shortfall
-from ddpg_jax.results.text import decimal, interval
+from ddpg_jax.results.text import decimal, interval, json_values
 from ddpg_jax.sweep import SweptConfig, label
 
 LAST_EPISODES = 40
@@ -142,8 +141,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `summary.json`: values that JSON holds, None for numbers that are not finite."""
-        text = json.dumps(asdict(self), default=lambda value: value.tolist())
-        return cast(dict[str, Any], json.loads(text, parse_constant=lambda _: None))
+        return cast(dict[str, Any], json_values(asdict(self)))
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> "Summary":

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddpg_jax.algorithm.evaluation import Starts
-from ddpg_jax.config import Config
 from ddpg_jax.results.history import History
 from ddpg_jax.training.host_trainer import make_trainer
-from ddpg_jax.training.plan import Plan, stack_hyperparameters
+from ddpg_jax.training.plan import Plan
 from ddpg_jax.training.programs import MAX_CHUNK
 from ddpg_jax.training.progress import Progress
 from ddpg_jax.training.trainer import Trainer, agent_keys
@@ -25,10 +24,6 @@ class Group:
 
     trainer: Trainer
     history: History
-
-    def set_hyperparameters(self, configs: Sequence[Config]) -> None:
-        """Gives the agents [N] those of N configurations."""
-        self.trainer.hyperparameters = stack_hyperparameters(configs)
 
 
 class Batch:

@@ -96,7 +96,7 @@ def evolve(space: Space, options: TuneOptions, progress: Progress) -> list[Row]:
             group.history, done = saved.history, saved.history.env_steps
             rows = [row for row in read_table(folder / TABLE) if row.env_steps <= done]
             _, values = _exploit_rows(rows[-len(seeds) :], space, options)
-            group.set_hyperparameters([space.config(each) for each in values])
+            group.trainer.hyperparameters = stack_hyperparameters([space.config(each) for each in values])
             progress.message(f"resuming at step {done:,}")
             progress.advanced(done * len(seeds), resumed=True)
         for step in evaluation_steps(space.base):
@@ -112,7 +112,7 @@ def evolve(space: Space, options: TuneOptions, progress: Progress) -> list[Row]:
                 sources, values = _exploit_rows(now, space, options)
                 now = [row._replace(source=int(source)) for row, source in zip(now, sources, strict=True)]
                 group.trainer.copy(sources, np.where(np.isfinite(returns), np.arange(len(seeds)), sources))
-                group.set_hyperparameters([space.config(each) for each in values])
+                group.trainer.hyperparameters = stack_hyperparameters([space.config(each) for each in values])
                 for agent in group.history.agents[sources != np.arange(len(seeds))]:
                     group.history.diverged.pop(int(agent), None)  # it has the networks of another agent now
             rows += now
@@ -147,7 +147,7 @@ def follow(
     plan, returns = make_plan(options.train_options([space.config(path[0].values)], seeds)), []
     with Batch(plan, progress, plan.task.evaluation_starts) as batch:
         for row in path:
-            batch.groups[0].set_hyperparameters([space.config(row.values)] * len(seeds))
+            batch.groups[0].trainer.hyperparameters = stack_hyperparameters([space.config(row.values)] * len(seeds))
             batch.advance(row.env_steps)
             returns.append(batch.evaluate()[0])
         return np.array(returns), batch.evaluate(final=True)[0]

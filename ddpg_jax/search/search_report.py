@@ -96,11 +96,6 @@ def ranking(study: Any, space: Space) -> tuple[list[str], list[list[str]]]:
     return ["rank", "trial", "objective", *space.axes], rows
 
 
-def _last_value(trial: FrozenTrial) -> float:
-    last: float = trial.intermediate_values[max(trial.intermediate_values)]
-    return last if trial.value is None else trial.value
-
-
 @own_style()
 def _importance(shares: dict[str, float]) -> Any:
     figure, axes = new_figure(x_label="importance", size=(8, 0.8 + 0.4 * len(shares)))
@@ -113,8 +108,8 @@ def _values(name: str, told: Sequence[FrozenTrial], space: Space) -> Any:
     figure, axes = new_figure(x_label=name, y_label="objective", size=(8, 3.2))
     for state, marker, color in ((TrialState.COMPLETE, "o", BLUE), (TrialState.PRUNED, "x", ORANGE)):
         trials = [trial for trial in told if trial.state == state]
-        axes.plot([_place(name, trial.params[name], space) for trial in trials], [*map(_last_value, trials)], marker,
-                  color=color, alpha=0.8)  # fmt: skip
+        axes.plot([_place(name, trial.params[name], space) for trial in trials], [trial.value for trial in trials],
+                  marker, color=color, alpha=0.8)  # fmt: skip
     _scale(axes, "x", name, space)
     return figure
 

@@ -20,9 +20,6 @@ from ddpg_jax.training.plan import make_plan
 from ddpg_jax.training.progress import Progress
 from ddpg_jax.training.run import evaluation_steps
 
-JOURNAL = "study.log"
-"""The file in the folder of a search that Optuna's journal storage reads and writes."""
-
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
@@ -43,7 +40,7 @@ def open_study(options: TuneOptions, name: str, *, resume: bool = False) -> optu
     """
     storage: Any = options.storage
     if storage is None and options.out is not None:
-        journal = options.out.absolute() / JOURNAL  # a lock with a relative path would never be released
+        journal = options.out.absolute() / "study.log"  # a lock with a relative path would never be released
         _remove_remains(journal)
         storage = JournalStorage(JournalFileBackend(str(journal)))
     try:
@@ -142,13 +139,14 @@ def _ask(study: optuna.Study, space: Space) -> Trial | None:
 def _train(study: optuna.Study, trials: list[Trial], space: Space, options: TuneOptions, progress: Progress) -> None:
     """Trains a batch of trials. Those that are pruned leave, and so do those with an agent that has diverged."""
     plan = make_plan(options.train_options([space.config(trial.params) for trial in trials]))
+    score = np.min if options.objective == "worst" else iqm
     total, steps, curves, running = space.base.total_steps, evaluation_steps(space.base), [], [*range(len(trials))]
     with Batch(plan, progress, plan.task.selection_starts) as batch:
         for step in steps:
             batch.advance(step)
             curves.append(batch.evaluate(final=step == total))
             finite = [i for i in running if np.isfinite(curves[-1][i]).all()]
-            scores = {i: _score(curves[-1][i], options.objective) for i in finite}
+            scores = {i: float(score(curves[-1][i])) for i in finite}
             progress.evaluated(step, np.array([*scores.values()]), None)
             for i in finite:  # all are reported before the first is pruned
                 trials[i].report(scores[i], step)
@@ -167,11 +165,6 @@ def _train(study: optuna.Study, trials: list[Trial], space: Space, options: Tune
         area = iqm(area_under_curve(np.array(steps), np.array([returns[i] for returns in curves])))
         study.tell(trials[i], float(area) if options.objective == "area" else scores[i])
     progress.message(_describe(study, trials))
-
-
-def _score(returns: np.ndarray, objective: str) -> float:
-    """Returns the objective of a trial's returns [S] at an evaluation."""
-    return float(np.min(returns) if objective == "worst" else iqm(returns))
 
 
 def _describe(study: optuna.Study, trials: list[Trial]) -> str:

@@ -209,15 +209,10 @@ def write_result(result: Result, folder: RunFolder, watch: Stopwatch | None = No
 def _figures(result: Result) -> dict[str, Callable[[], Any]]:
     """Returns what draws the figures of a result, by the names of their files."""
     history, summary = result.history, result.summary
+    curve = {"learning_curve.png": lambda: plots.learning_curve(history, summary)}
     if len(result.configs) > 1:
-        return {
-            "learning_curve.png": lambda: plots.learning_curve(history, summary),
-            "sweep.png": lambda: sweep_plots.final_returns(summary),
-        }
-    return {
-        "learning_curve.png": lambda: plots.learning_curve(history, summary),
-        "training_returns.png": lambda: plots.training_returns(history, summary),
-    }
+        return curve | {"sweep.png": lambda: sweep_plots.final_returns(summary)}
+    return curve | {"training_returns.png": lambda: plots.training_returns(history, summary)}
 
 
 def _png(draw: Callable[[], Any]) -> bytes:

@@ -11,8 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ddpg_jax import __version__
 from ddpg_jax.config import Config
 from ddpg_jax.environments import user_env
@@ -20,6 +18,7 @@ from ddpg_jax.environments.registry import is_user_env
 from ddpg_jax.options import TrainOptions
 from ddpg_jax.results.csv_files import episodes_csv, metrics_csv
 from ddpg_jax.results.history import History
+from ddpg_jax.results.text import json_values
 from ddpg_jax.sweep import SweptConfig
 from ddpg_jax.training.files import write_text
 from ddpg_jax.training.folder_lock import FolderLock
@@ -256,7 +255,7 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         OSError: if the file cannot be written; the message names it.
     """
-    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(json_values(content), indent=2) + "\n")
 
 
 def versions(env_id: str) -> dict[str, str]:
@@ -274,17 +273,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
     for name in new:
         if name in old and name != "python" and old[name] != new[name]:
             yield f"{name} was {old[name]}, is {new[name]}: the numbers may differ in their last digits"
-
-
-def _plain(value: Any) -> Any:
-    """Returns the value in Python's own types, with None for every number that JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
 
 
 def _commit() -> str | None:
