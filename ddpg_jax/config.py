@@ -74,7 +74,8 @@ class Config:
     critic_final_init: Annotated[float | None, POSITIVE] = None
     """The critic's last kernel is drawn from U(+- this). With None, it is drawn by hidden_init."""
     final_init_biases: bool = False
-    """Draw the last layers' biases from the same interval as their kernels, instead of zeros."""
+    """Draw the last layers' biases from the same interval as their kernels, instead of zeros, where
+    actor_final_init or critic_final_init sets one."""
     actor_normalization: Literal["none", "layer", "batch"] = "none"
     """Normalisation of the actor's hidden layers; batch also normalises the observation."""
     critic_normalization: Literal["none", "layer", "batch"] = "none"

@@ -152,7 +152,8 @@ def main(env_id="Pendulum-v1", seed=0, num_steps=STEPS):
     state, total, curve = init(init_key, env), 0.0, {}
     # Lines 4 and 7: for each episode, for each of its steps.
     for first in range(0, num_steps, CHUNK):
-        state, (rewards, ends) = train(train_key, state, first + jnp.arange(CHUNK), env)
+        steps = jnp.arange(first, min(first + CHUNK, num_steps))
+        state, (rewards, ends) = train(train_key, state, steps, env)
         for step, (reward, ended) in enumerate(zip(rewards.tolist(), ends.tolist(), strict=True), first + 1):
             total += reward
             if ended:

@@ -89,13 +89,20 @@ class Environment:
     step: Callable[[PRNGKey, State, jax.Array], tuple[State, Step]]
     """(key, state, action [A]) -> the next state and the result; consumes the key. The action is within the bounds."""
     host_env: HostEnv | None = None
-    """Makes environments on the host, and then `reset` is `host_env.reset`; None: `reset` and `step` are the task."""
+    """Makes environments on the host, and then `reset` is that of the module `host_env`; None: `reset` and `step` are
+    the task."""
     cacheable: bool = False
     """Whether `reset` and `step` never change, so that compiled programs may be kept between calls."""
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
-            bounds = tuple(float(bound) for bound in getattr(self, name))
+            given = getattr(self, name)
+            try:
+                bounds = tuple(float(bound) for bound in given)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{name} is {given!r}, but must be numbers, one per action, such as (-1.0,)"
+                ) from error
             object.__setattr__(self, name, bounds)
             if not bounds or not np.isfinite(_to_float32(bounds)).all():
                 raise ValueError(f"{name} is {bounds}, but must be finite numbers (as float32), one per action")

@@ -21,7 +21,7 @@ def in_bfloat16(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Computes x @ kernel with operands rounded to bfloat16 (8 significant bits), summed in the dtype of x.
 
     So are its gradients; everything else keeps its precision (Micikevicius et al. 2018, "Mixed precision training"; the
-    range of bfloat16 needs no scaling of the loss). Products over fewer than `MIN_FEATURES` features are not rounded.
+    range of bfloat16 needs no scaling of the loss). Layers with fewer than `MIN_FEATURES` inputs are not rounded.
     """
     return _in_bfloat16(x, kernel) if kernel.shape[0] >= MIN_FEATURES else full_precision(x, kernel)
 

@@ -17,7 +17,8 @@ class NStep:
     """Reads windows of up to n rows of the replay, each as one transition.
 
     A window ends early at a terminal state, at a time limit, and at the newest row. Consecutive rows belong to one
-    episode if the next row's observation equals this row's next observation.
+    episode if the next row's observation equals this row's next observation. So a window continues where an episode
+    begins with the very observation with which the one before was cut off; its sum is that of a path as well.
     """
 
     num_steps: int

@@ -158,7 +158,7 @@ class Final(nn.Module):
     bound: float | None = None
     """Draw the kernel from U(-bound, bound); None: by `initializer`."""
     draw_bias: bool = False
-    """Draw the bias from the same interval, instead of zeros."""
+    """Draw the bias from the same interval, instead of zeros; without a bound it is that of `initializer`."""
 
     @nn.compact
     def __call__(self, x: jax.Array, axis: int = -1) -> jax.Array:

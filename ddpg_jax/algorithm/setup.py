@@ -34,7 +34,8 @@ class Exploration:
     random_steps: int = 0
     """Steps at the beginning of training whose actions are uniformly random within the bounds."""
     observe: Callable[[AgentState, jax.Array], AgentState] = obs_normalization.skip
-    """(agent, observation [O]) -> the agent, before it acts (`obs_normalization.update`)."""
+    """(agent, observations [O], or [E, O] of E > 1 environments) -> the agent, before it acts
+    (`obs_normalization.update`)."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,14 @@ class Setup:
     """Evaluate and export an average of the actor's weights (`ema.py`)."""
     num_envs: int = 1
     """E: environments that the agent steps side by side; each step of the loop adds one transition per environment."""
+
+    def __post_init__(self) -> None:
+        if self.replay_capacity % self.num_envs:
+            raise ValueError(f"replay_capacity is {self.replay_capacity}, but must be a multiple of num_envs, "
+                             f"{self.num_envs}")  # fmt: skip
+        reader = getattr(self.reader, "reader", self.reader)  # that inside of `replay.Rescaled`
+        if (num_envs := getattr(reader, "num_envs", self.num_envs)) != self.num_envs:
+            raise ValueError(f"num_envs of the reader is {num_envs}, but must be that of the setup, {self.num_envs}")
 
     @property
     def updates_once_per_step(self) -> bool:

@@ -37,7 +37,8 @@ class Transition(NamedTuple):
     reward: jax.Array
     """[...] the reward of the step."""
     discount: jax.Array
-    """[...] 0 where the step ended in a terminal state, otherwise 1, also at a time limit."""
+    """[...] 0 where the step ended in a terminal state, otherwise 1, also at a time limit (unless
+    `Exploration.time_limit_terminal`); of an n-step window times gamma^(m-1) (`n_step.py`)."""
     next_observation: jax.Array
     """[..., O] the observation after the step, before any reset."""
 

@@ -83,6 +83,11 @@ def _trace(environment: Environment, name: str, rule: str, *arguments: Any) -> t
     return _pair(shapes, name, rule, environment)
 
 
+def is_adapted(environment: Environment) -> bool:
+    """Returns whether an environment is what `adapt` returns."""
+    return isinstance(environment.step, _Conformed | _Repeated)
+
+
 def _conform(function: Callable) -> Callable:
     return function if isinstance(function, _Conformed | _Repeated) else _Conformed(function)  # also if adapted again
 

@@ -48,7 +48,9 @@ def starts_in_gymnasium(num: int) -> tuple[np.ndarray, np.ndarray]:
 def _start_states(num: int) -> np.ndarray:
     """Returns the first start states [num, 2] float64: angles in rad and velocities in rad/s."""
     if num > NUM_STARTS:
-        raise ValueError(f"eval_episodes is {num}, but must be at most {NUM_STARTS}: Pendulum has no more start states")
+        raise ValueError(
+            f"the number of episodes is {num}, but must be at most {NUM_STARTS}: Pendulum has no more start states"
+        )
     return np.stack([_table()["theta"], _table()["theta_dot"]], axis=1)[:num]
 
 

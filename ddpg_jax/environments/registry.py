@@ -1,5 +1,6 @@
 """All environments by name: PROVIDER:NAME of a library, MODULE:FUNCTION of your own, or a name of gymnax."""
 
+import contextlib
 import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
@@ -59,6 +60,8 @@ def listed() -> Iterator[str]:
                 yield "playground:…: its other tasks, which download robot models when they are first made"
         except ValueError as error:  # not installed
             yield str(error)
+        except Exception as error:  # installed, but not for these versions of the other packages
+            yield f"{provider}: cannot be used here: {one_line(error)}"
     yield "MODULE:FUNCTION: a function of your own that returns a ddpg_jax.Environment or a ddpg_jax.Task"
 
 
@@ -80,14 +83,19 @@ def _make(env_id: str, env_args: tuple[str, ...]) -> Task:
         with refusing(env_id, env_args, rule):
             return user_env.make(env_id, env_args)
     library = _module(provider, env_id)
-    if provider != "gymnasium" and not library.has(name):  # Gymnasium itself says what is similar
-        here = [other for other, module in PROVIDERS.items() if importlib.util.find_spec(module)]
-        elsewhere = [f"{other}:{name}" for other in here if _module(other, env_id).has(name)]
-        rule = f"one of {', '.join(library.names())}, or another name that --list-environments shows"
-        rule = " or ".join(elsewhere) or rule
-        raise ValueError(f"env_id is {env_id!r}, which {provider} does not have, but must be {rule}")
     with refusing(env_id, env_args, f"an environment of {provider} that can be made here"):
-        return library.make(name, env_id, env_args)
+        if provider == "gymnasium" or library.has(name):  # Gymnasium itself says what is similar
+            return library.make(name, env_id, env_args)
+        rule = f"one of {', '.join(library.names())}, or another name that --list-environments shows"
+    rule = " or ".join(f"{other}:{name}" for other in PROVIDERS if _has(other, name)) or rule
+    raise ValueError(f"env_id is {env_id!r}, which {provider} does not have, but must be {rule}")
+
+
+def _has(provider: str, name: str) -> bool:
+    """Returns whether a library has an environment of this name; False if the library cannot be used here."""
+    with contextlib.suppress(Exception):
+        return bool(_module(provider, name).has(name))
+    return False
 
 
 def _module(provider: str, env_id: str) -> ModuleType:

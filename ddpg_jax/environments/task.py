@@ -27,7 +27,8 @@ class Task:
     environment: Environment
     """What agents train and are evaluated in."""
     starts: Callable[[int], tuple[State, Any]] | None = None
-    """num -> the start states of evaluations and their observations, with a leading axis num. On the host: seeds [num].
+    """num -> the start states of evaluations and their observations, with a leading axis num. On the host: seeds
+    [num], or states of Pendulum [num, 2].
     None: `reset` draws them from a fixed key."""
     optimal_returns: tuple[float, ...] | None = None
     """The highest possible return from each of the first start states; None: not known."""

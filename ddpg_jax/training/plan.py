@@ -11,7 +11,7 @@ import numpy as np
 from ddpg_jax.algorithm.setup import Setup
 from ddpg_jax.algorithm.types import Hyperparameters
 from ddpg_jax.config import ANNOTATIONS, Config
-from ddpg_jax.environments.registry import task_of
+from ddpg_jax.environments.registry import is_user_env, task_of
 from ddpg_jax.environments.task import Task
 from ddpg_jax.fields import checked
 from ddpg_jax.options import TrainOptions
@@ -158,7 +158,12 @@ def _task(config: Config, setup: Setup | None) -> Task:
         task = task_of(config)
     except ValueError:
         return Task(setup.environment)
-    return task if task.environment == setup.environment else Task(setup.environment)
+    if task.environment == setup.environment:
+        return task
+    # A user's function is called anew each time, and what it returns is never equal to what it returned before.
+    again = replace(task.environment, reset=setup.environment.reset, step=setup.environment.step)
+    is_same = is_user_env(config.env_id) and again == setup.environment
+    return replace(task, environment=setup.environment) if is_same else Task(setup.environment)
 
 
 def _require_evaluations(config: Config, task: Task) -> None:

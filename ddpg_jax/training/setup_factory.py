@@ -14,7 +14,7 @@ from ddpg_jax.algorithm.setup import Exploration, Setup
 from ddpg_jax.algorithm.smoothing import smooth
 from ddpg_jax.algorithm.types import Hyperparameters, NoiseProcess
 from ddpg_jax.config import Config
-from ddpg_jax.environments.adapt import adapt
+from ddpg_jax.environments.adapt import adapt, is_adapted
 from ddpg_jax.environments.registry import task_of
 from ddpg_jax.training import user_networks
 
@@ -35,7 +35,7 @@ def make_setup(config: Config, environment: Environment | None = None) -> Setup:
             used for it.
     """
     environment = environment or task_of(config).environment
-    if environment.host_env is None and not environment.cacheable:  # those of the package have been adapted
+    if environment.host_env is None and not is_adapted(environment):
         environment = adapt(environment).environment
     algorithm = make_algorithm(config, environment.low, environment.high)
     _require_outputs(config, algorithm, environment)

@@ -17,7 +17,7 @@ from ddpg_jax.algorithm.loop import unpack_log
 from ddpg_jax.algorithm.setup import Setup
 from ddpg_jax.algorithm.types import AgentState, Hyperparameters, StepLog, TrainState, Transition, is_key
 from ddpg_jax.training.arrays import ArrayPieces
-from ddpg_jax.training.programs import Placement, Programs, choose_placement, compile_programs
+from ddpg_jax.training.programs import MAX_CHUNK, Placement, Programs, choose_placement, compile_programs
 
 IN_FLIGHT = 4
 """The largest number of blocks dispatched at once; dispatching all blocks of many agents made each slower."""
@@ -101,7 +101,12 @@ class Trainer:
 
         Returns:
             The log, arrays [N, num_steps] (`StepLog`).
+
+        Raises:
+            ValueError: if `num_steps` is larger.
         """
+        if num_steps > MAX_CHUNK:
+            raise ValueError(f"num_steps is {num_steps}, but must be at most {MAX_CHUNK}: the log has no more rows")
         kept = self._agents_at(np.zeros(0, int) if frozen is None else frozen)
         log = self._advance(num_steps, on_progress)
         for block, (rows, agents) in kept.items():

@@ -20,6 +20,8 @@ def made(**changes) -> Environment:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"low": -1.0}, "low is -1.0, but must be numbers, one per action, such as (-1.0,)"),
+        ({"high": ("a",)}, "high is ('a',), but must be numbers, one per action"),
         ({"low": ()}, "low is (), but must be finite numbers (as float32), one per action"),
         ({"high": (np.nan,)}, "high is (nan,), but must be finite numbers"),
         ({"high": (1.0, 2.0)}, "high is (1.0, 2.0), but must be 1 numbers, like low"),

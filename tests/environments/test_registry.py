@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymcases
 import jax
@@ -137,6 +138,24 @@ def test_missing_library_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"brax is not installed; pip install .ddpg_jax\[brax\]"):
         make_task("brax:a-name-of-this-test")
+
+
+def test_library_that_fails_is_named_and_stands_in_the_way_of_no_other(monkeypatch):
+    def fail(*_):
+        raise ImportError("of other versions")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in ("gymnax", "brax"))
+    monkeypatch.setitem(sys.modules, "ddpg_jax.environments.brax", SimpleNamespace(has=fail, names=fail, make=fail))
+    rule = "an environment of brax that can be made here: ImportError: of other versions"
+    with pytest.raises(ValueError, match=f"env_id is 'brax:ant', but must be {rule}"):
+        make_task("brax:ant")
+    with pytest.raises(
+        ValueError, match="env_id is 'Nope', which gymnax does not have, but must be one of Pendulum-v1"
+    ):
+        make_task("Nope")
+    lines = list(listed())
+    assert "brax: cannot be used here: ImportError: of other versions" in lines
+    assert lines[0].startswith("Pendulum-v1: 3 observations")
 
 
 def test_arguments_reach_gymnax():

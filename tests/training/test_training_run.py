@@ -15,7 +15,11 @@ from small_runs import SMALL, files, train_small
 import ddpg_jax
 from ddpg_jax.algorithm.environment import Environment
 from ddpg_jax.environments.registry import make_task
+from ddpg_jax.options import TrainOptions
 from ddpg_jax.results.csv_files import metrics_csv
+from ddpg_jax.sweep import as_swept
+from ddpg_jax.training.host_trainer import make_trainer
+from ddpg_jax.training.plan import make_plan
 from ddpg_jax.training.run import evaluation_steps, snapshot_steps
 from ddpg_jax.training.run_folder import RunFolder
 from ddpg_jax.training.setup_factory import make_hyperparameters, make_setup
@@ -389,3 +393,40 @@ def test_environment_that_was_changed_between_two_calls_is_trained_as_it_is_now(
         result, _ = train_small(config, setup=make_setup(config, environment), seeds=range(1))
         returns.append(result.finals.final_return[0])
     assert returns == [10.0, 20.0]
+
+
+TASK = """
+import jax.numpy as jnp
+import ddpg_jax
+
+
+def make(length=9):
+    reset = lambda key: (jnp.int32(0), jnp.zeros(1))
+    result = ddpg_jax.Step(jnp.ones(1), jnp.float32(1), jnp.bool_(False), jnp.bool_(False))
+    step = lambda key, state, action: (state + 1, result)
+    environment = ddpg_jax.Environment("own", 1, (-1.0,), (1.0,), length, reset, step)
+    return ddpg_jax.Task(environment, optimal_returns=[7.0] * 16, solved_shortfall=1.0)
+"""
+
+
+def test_setup_of_a_users_task_keeps_what_the_task_knows(tmp_path, monkeypatch):
+    """The function is called anew for each, and returns functions that are equal to none before."""
+    (tmp_path / "task_of_a_user.py").write_text(TASK)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = SMALL.replace(env_id="task_of_a_user:make", max_episode_steps=None)
+    setup = ddpg_jax.make_setup(config)
+    options = TrainOptions(swept=as_swept(config), preset="pendulum", seeds=range(2))
+    task = make_plan(options, setup).task
+    assert task.environment == setup.environment
+    assert (task.optimal_returns, task.solved_shortfall) == ((7.0,) * 16, 1.0)
+    shorter = make_task("task_of_a_user:make", ["length=8"]).environment  # of which it knows nothing
+    assert make_plan(options, ddpg_jax.with_parts(setup, environment=shorter)).task.optimal_returns is None
+
+
+def test_a_chunk_that_is_longer_than_its_log_is_refused():
+    plan = make_plan(TrainOptions(swept=as_swept(SMALL), preset="pendulum", seeds=range(1)))
+    (each,) = plan.setups
+    trainer = make_trainer(each.setup, agent_keys(0, each.seeds), each.hyperparameters, placement=each.placement,
+                           starts=plan.task.evaluation_starts(1))  # fmt: skip
+    with pytest.raises(ValueError, match="num_steps is 251, but must be at most 250"):
+        trainer.advance(251)
