@@ -1,12 +1,9 @@
 """The command with networks of the user: trained, resumed, evaluated and exported by the names of their classes."""
 
 import json
-import sys
 
 import pytest
-from command import SMALL, execute, refused
-
-from ddpg_jax import run
+from command import execute
 
 MODULE = """
 import flax.linen as nn
@@ -28,10 +25,6 @@ class Value(nn.Module):
     @nn.compact
     def __call__(self, observation, action, train=False):
         return nn.Dense(1)(jnp.concatenate([observation, action], axis=-1))[..., 0]
-
-class Pair(Value):
-    def __call__(self, observation, action, train=False):
-        return jnp.stack(2 * [super().__call__(observation, action)], axis=-1)
 """
 
 
@@ -58,21 +51,3 @@ def test_networks_are_trained_and_found_again_by_resume_evaluate_and_export(tmp_
     done = execute("--resume", tmp_path / "run", "--actor", "own_networks:Other", folder=home)
     assert (done.status, len(done.err.splitlines())) == (2, 1)
     assert "actor is own_networks:Other, but must be own_networks:Own, as in" in done.err
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--actor", "own_networks:Missing"), "actor is 'own_networks:Missing', but must be MODULE:CLASS"),
-        (("--critic", "own_networks:Pair"), "its output has shape [2, 2], but must have [2], for B = 2"),
-    ],
-)
-def test_network_that_cannot_be_used_is_refused_in_a_line_with_nothing_left_behind(
-    tmp_path, monkeypatch, words, message
-):
-    (tmp_path / "own_networks.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    assert message in refused(run.main, *SMALL, *words, "--out", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    del sys.modules["own_networks"]

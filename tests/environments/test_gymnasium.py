@@ -150,28 +150,6 @@ def test_lists_are_lists_and_each_environment_has_its_own(register):
 # Episodes
 
 
-def test_training_episodes_have_the_bits_of_gymnasiums_vector():
-    """Seeds begin the first episodes; later ones go on with each environment's own random numbers."""
-    seeds, limit = [1, 2, 2**32 - 1], 20
-    actions = np.random.default_rng(0).uniform(-2, 2, (50, 3, 1)).astype(np.float32)
-    theirs = gymnasium.vector.SyncVectorEnv(
-        [lambda: gymnasium.make("Pendulum-v1", max_episode_steps=limit)] * len(seeds),
-        autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
-    )
-    envs = make_task(PENDULUM).environment.host_env.make(3, limit)
-    np.testing.assert_array_equal(envs.begin(np.arange(3), seeds), theirs.reset(seed=seeds)[0])
-    for action in actions:
-        observation, reward, terminated, truncated, info = theirs.step(action)
-        last = observation.copy()
-        for index in np.flatnonzero(terminated | truncated):
-            last[index] = info["final_obs"][index]
-        step = envs.step(action, np.ones(3, bool))
-        for found, expected in zip(step, (last, reward, terminated, truncated), strict=True):
-            np.testing.assert_array_equal(found, expected)
-        if (ended := np.flatnonzero(step.terminated | step.truncated)).size:
-            np.testing.assert_array_equal(envs.begin(ended, None), observation[ended])
-
-
 def test_array_that_the_environment_uses_again_is_copied():
     envs = begun(case("InPlace"), 2)
     first = envs.begin(np.arange(2), [0, 0])
@@ -219,14 +197,6 @@ def test_repeated_actions_end_with_the_episode(register):
     assert [step.reward.tolist() for step in steps] == [[5.0], [2.0]]
     assert [step.terminated.tolist() for step in steps] == [[False], [True]]
     assert steps[1].observation[0, 0] == 7
-
-
-def test_different_seeds_begin_different_episodes_that_do_not_depend_on_how_many_there_are():
-    task = make_task(PENDULUM)
-    seeds = [*(task.starts_of(seed, 64).state for seed in range(4)), task.selection_starts(64).state]
-    assert len(set(np.concatenate(seeds).tolist())) == 5 * 64
-    assert task.starts_of(3, 16).state.tolist() == seeds[3][:16].tolist()
-    assert seeds[0].dtype == np.uint32
 
 
 def test_observations_of_several_arrays_are_flattened_in_a_recorded_order_and_drawn(register):

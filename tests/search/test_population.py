@@ -47,16 +47,6 @@ def test_the_worst_fifth_copy_the_best_fifth_and_those_that_diverged_copy_as_wel
     assert all(moved[i] != values[i] for i in (1, 6, 8))
 
 
-def test_hyperparameters_of_a_copy_are_near_those_of_its_source():
-    space, returns = parse_space(CONFIG, ["tau=loguniform:0.0001,1"]), np.arange(10.0)
-    values, ratios = [{"tau": 0.01 + 0.01 * i} for i in range(10)], []
-    for seed in range(200):
-        sources, moved = exploit(returns, values, space, np.random.default_rng(seed))
-        ratios += [moved[i]["tau"] / values[sources[i]]["tau"] for i in (0, 1)]
-    near = np.isclose(ratios, 0.8) | np.isclose(ratios, 1.25)
-    assert abs(np.mean(near) - 0.75) < 0.1
-
-
 def test_ancestors_are_found_through_copies():
     def row(step, agent, value, source):
         return Row(step, agent, value, source, {"tau": step + agent})
