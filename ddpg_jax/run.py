@@ -18,12 +18,13 @@ if __name__ == "__main__":  # until `main` listens for it, Ctrl-C ends the proce
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from ddpg_jax import command_line
+from ddpg_jax.axes import COMMON
 from ddpg_jax.command_line import Flag, flags_of, refuse
 from ddpg_jax.config import ANNOTATIONS, SECTIONS, Config
 from ddpg_jax.fields import FOLDER, checked, count
 from ddpg_jax.options import MAX_AGENTS, TrainOptions, require_equal
 from ddpg_jax.presets import SOURCES, preset, tuning_note
-from ddpg_jax.sweep import COMMON, as_swept, expand, preset_of
+from ddpg_jax.sweep import as_swept, expand, preset_of
 from ddpg_jax.training.output import ignore_broken_pipe
 from ddpg_jax.training.signals import StopSignals
 

@@ -1,18 +1,15 @@
 """Sweeps: the configurations of a grid or of a random search, each trained with many seeds."""
 
-import difflib
 import itertools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ddpg_jax.axes import COMMON, Range, parse_axes
 from ddpg_jax.config import ANNOTATIONS, Config
-from ddpg_jax.fields import checked, format_value, from_text, kind_of
+from ddpg_jax.fields import format_value
 from ddpg_jax.presets import PRESETS, preset
-
-COMMON = ("env_id", "env_args", "action_repeat", "total_steps", "eval_every", "eval_episodes", "final_episodes")
-"""Fields that all configurations share: they are compared on the same task at the same steps."""
 
 MAX_CONFIGS = 10_000
 """The largest number of configurations in a sweep."""
@@ -79,15 +76,13 @@ def expand(
     """Returns the configurations of the whole grid, or `samples` of them drawn at random; raises ValueError.
 
     Args:
-        sweeps: "field=value,value,…", "field=uniform:low,high" or "field=loguniform:low,high" each.
+        sweeps: a field with its values or its range each (`axes.FORMS`).
         samples: number of configurations of a random search; None: the grid.
         seed: of the random search.
         make_config: returns the configuration with some values changed.
     """
-    axes: dict[str, Any] = dict(map(_axis, sweeps))
-    if len(axes) < len(sweeps):
-        raise ValueError(f"sweep is {', '.join(sweeps)}, but must name each field once")
-    drawn = [name for name, axis in axes.items() if isinstance(axis, _Range)]
+    axes: dict[str, Any] = parse_axes("sweep", sweeps, _SWEPT)
+    drawn = [name for name, axis in axes.items() if isinstance(axis, Range)]
     if drawn and samples is None:
         raise ValueError(f"samples is not given, but must be: {drawn[0]} is drawn from a distribution")
     size = math.prod(len(axis) for axis in axes.values()) if samples is None else samples
@@ -103,74 +98,14 @@ def expand(
     return tuple(swept)
 
 
-class _Range(NamedTuple):
-    """A range from which a field is drawn."""
-
-    low: float
-    high: float
-    logarithmic: bool
-    whole: bool
-
-    def draw(self, source: random.Random) -> float | int:
-        """Returns a number with about four digits of the range, so that it can be read and typed again.
-
-        Of whole numbers, uniform draws each alike, and loguniform in proportion to log(1 + 1/number).
-        """
-        low, high = (math.ceil(self.low), math.floor(self.high) + 1) if self.whole else (self.low, self.high)
-        value = source.uniform(*map(math.log, (low, high))) if self.logarithmic else source.uniform(low, high)
-        value = math.exp(value) if self.logarithmic else value
-        if self.whole:
-            return min(math.floor(value), high - 1)
-        width = value * math.log(high / low) if self.logarithmic else high - low
-        return min(max(round(value, 3 - math.floor(math.log10(width))), low), high)
-
-
 def _draw(axes: dict[str, Any], samples: int, seed: int) -> list[tuple[Any, ...]]:
     """Returns different combinations, each field drawn independently; raises ValueError if there are too few."""
     source = random.Random(seed)
     found: dict[tuple[Any, ...], None] = {}
     for _ in range(100 * samples):
-        draw = (axis.draw(source) if isinstance(axis, _Range) else source.choice(axis) for axis in axes.values())
+        draw = (axis.draw(source) if isinstance(axis, Range) else source.choice(axis) for axis in axes.values())
         found[tuple(draw)] = None
         if len(found) == samples:
             return list(found)
     raise ValueError(f"samples is {samples}, but must be at most the number of different configurations; "
                      f"{len(found)} were found")  # fmt: skip
-
-
-def _axis(sweep: str) -> tuple[str, tuple[Any, ...] | _Range]:
-    """Returns a field, and its values or the range from which they are drawn."""
-    name, _, text = sweep.partition("=")
-    name = name.strip().removeprefix("--").replace("-", "_")
-
-    def require(holds: bool, rule: str) -> None:
-        if not holds:
-            raise ValueError(f"sweep is {sweep!r}, but must {rule}")
-
-    require(bool(text.strip()), "be FIELD=VALUE,VALUE,… or FIELD=loguniform:LOW,HIGH")
-    require(name not in COMMON, f"not be over {name}, which all configurations share")
-    hint = "".join(f"; did you mean {near}?" for near in difflib.get_close_matches(name, _SWEPT, n=1))
-    require(name in _SWEPT, f"name a field of the configuration or preset{hint}")
-    kind = kind_of(_SWEPT[name])
-    distribution, colon, bounds = text.partition(":")
-    if colon:
-        try:
-            low, high = map(float, bounds.split(","))
-        except ValueError:
-            low = high = math.nan
-        is_range = distribution.strip() in ("uniform", "loguniform") and -1e30 <= low < high <= 1e30
-        require(is_range, f"be {name}=uniform:LOW,HIGH or {name}=loguniform:LOW,HIGH with numbers LOW < HIGH")
-        found = _Range(low, high, logarithmic=distribution.strip() == "loguniform", whole=kind.type is int)
-        require(low > 0 or not found.logarithmic, "have LOW > 0 for loguniform")
-        is_number = kind.type in (int, float) and not kind.is_tuple
-        require(is_number, f"list the values of {name}, which is not a number")
-        require(not found.whole or math.ceil(low) <= math.floor(high), "have a whole number from LOW to HIGH")
-        return name, found
-    words = [word.strip() for word in text.split(",")]
-    require("" not in words, "not have an empty value")
-    try:
-        values = tuple(checked(name, from_text([word], _SWEPT[name]), _SWEPT[name]) for word in words)
-    except ValueError as error:
-        raise ValueError(f"sweep is {sweep!r}: {error}") from None
-    require(len(set(values)) == len(values), "give each value once")
-    return name, values

@@ -14,7 +14,7 @@ SOURCES = {
 }
 
 LAYERS = (
-    ("fields", "config", "presets", "sweep", "options", "command_line"),
+    ("fields", "axes", "config", "presets", "sweep", "options", "command_line"),
     ("algorithm",),
     ("environments",),
     ("results",),

@@ -16,11 +16,12 @@ from command import SMALL, execute, refused
 
 import ddpg_jax
 from ddpg_jax import __main__, run
+from ddpg_jax.axes import COMMON
 from ddpg_jax.config import ANNOTATIONS, SECTIONS, Config
 from ddpg_jax.fields import descriptions
 from ddpg_jax.presets import KERAS, PRESETS
 from ddpg_jax.run import Options
-from ddpg_jax.sweep import COMMON, as_swept
+from ddpg_jax.sweep import as_swept
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted({*descriptions(Options), *ANNOTATIONS})

@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from ddpg_jax.axes import COMMON
 from ddpg_jax.config import Config
 from ddpg_jax.presets import KERAS, PENDULUM, PRESETS
-from ddpg_jax.sweep import COMMON, SweptConfig, as_swept, expand, preset_of
+from ddpg_jax.sweep import SweptConfig, as_swept, expand, preset_of
 
 
 def values_of(*sweeps, samples=None, seed=0, base=None):
@@ -95,8 +96,8 @@ def test_ranges_are_drawn_evenly_and_finely(field, distribution, transform):
 @pytest.mark.parametrize(
     ("sweeps", "samples", "message"),
     [
-        (["tau"], None, "sweep is 'tau', but must be FIELD=VALUE,VALUE,… or FIELD=loguniform:LOW,HIGH"),
-        (["tua=0.1,0.2"], None, "must name a field of the configuration or preset; did you mean tau?"),
+        (["tau"], None, "sweep is 'tau', but must have one of the forms FIELD=VALUE,VALUE,…, FIELD=uniform:LOW,HIGH"),
+        (["tua=0.1,0.2"], None, "must name a field of the configuration; did you mean tau?"),
         (["total_steps=10,20"], None, "must not be over total_steps, which all configurations share"),
         (["tau=0.1,0.1"], None, "must give each value once"),
         (["tau=0.1,,0.2"], None, "must not have an empty value"),
@@ -105,10 +106,15 @@ def test_ranges_are_drawn_evenly_and_finely(field, distribution, transform):
         (["batch_size=8,1000"], None, "sweep has the configuration batch_size=1000: replay_capacity is 100, but must"),
         (["hidden_sizes=8xa"], None, "hidden_sizes is [8, 'a'], but must be whole numbers"),
         (["noise=uniform:0,1"], 1, "must list the values of noise, which is not a number"),
-        (["tau=normal:0,1"], 1, "must be tau=uniform:LOW,HIGH or tau=loguniform:LOW,HIGH with numbers LOW < HIGH"),
+        (
+            ["tau=normal:0,1"],
+            1,
+            "must have uniform:LOW,HIGH, loguniform:LOW,HIGH or int:LOW,HIGH with numbers LOW",
+        ),
         (["tau=uniform:1,0"], 1, "LOW < HIGH"),
         (["tau=uniform:a,b"], 1, "LOW < HIGH"),
         (["tau=loguniform:0,1"], 1, "must have LOW > 0 for loguniform"),
+        (["tau=int:0,1"], 1, "must not be over whole numbers, because tau is a fraction: use uniform"),
         (["n_step=uniform:1.2,1.8"], 1, "must have a whole number from LOW to HIGH"),
         (["tau=uniform:0.1,1"], None, "samples is not given, but must be: tau is drawn from a distribution"),
         (["tau=uniform:0.1,3"], 50, "sweep has the configuration tau="),

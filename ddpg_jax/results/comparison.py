@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.console import Console, Group
 from rich.table import Table
 
+from ddpg_jax.axes import COMMON
 from ddpg_jax.fields import format_value
 from ddpg_jax.results import statistics
 from ddpg_jax.results.history import History
@@ -19,7 +20,7 @@ from ddpg_jax.results.html_report import table_element
 from ddpg_jax.results.plots import BLACK, COLORS, INTERVAL, draw_interval, new_figure, own_style
 from ddpg_jax.results.summary import Summary
 from ddpg_jax.results.text import decimal, interval
-from ddpg_jax.sweep import COMMON, SweptConfig, label
+from ddpg_jax.sweep import SweptConfig, label
 
 SAME = ("env_id", "env_args", "action_repeat")
 """Fields of the task that must be the same in all runs; differences in others of `COMMON` are named above the table."""

@@ -16,7 +16,7 @@ from ddpg_jax.config import ANNOTATIONS
 from ddpg_jax.fields import from_text
 from ddpg_jax.search.batch import Batch, SearchFailedError
 from ddpg_jax.search.options import TuneOptions
-from ddpg_jax.search.space import Space
+from ddpg_jax.search.space import Space, ends
 from ddpg_jax.training.checkpoint import Checkpoints
 from ddpg_jax.training.files import write_text
 from ddpg_jax.training.plan import make_plan, stack_hyperparameters
@@ -46,7 +46,7 @@ def require_arrays(space: Space, options: TuneOptions) -> None:
     """Raises a ValueError that names the fields whose values decide what is compiled, which cannot change."""
     environment = make_plan(options.train_options([space.base])).task.environment
     bad = [name for name, axis in space.axes.items()
-           if len({make_setup(space.config({name: value}), environment) for value in axis.ends()}) > 1]  # fmt: skip
+           if len({make_setup(space.config({name: value}), environment) for value in ends(axis)}) > 1]  # fmt: skip
     if bad:
         raise ValueError(f"tune names {', '.join(bad)}, but must name with method pbt only hyperparameters that change "
                          f"no compiled program, such as actor_lr, tau or noise_sigma")  # fmt: skip

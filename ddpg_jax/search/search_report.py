@@ -9,6 +9,7 @@ import numpy as np
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from ddpg_jax.axes import Range
 from ddpg_jax.fields import format_value
 from ddpg_jax.results.comparison import Comparison
 from ddpg_jax.results.html_report import html_page, table_element
@@ -16,7 +17,7 @@ from ddpg_jax.results.page_figures import svg
 from ddpg_jax.results.plots import BLUE, ORANGE, new_figure, own_style
 from ddpg_jax.search.options import TuneOptions
 from ddpg_jax.search.population import Row, lineage
-from ddpg_jax.search.space import Choices, Space, short
+from ddpg_jax.search.space import Space, short
 from ddpg_jax.search.study import best_trial
 
 MOST_ROWS = 20
@@ -117,7 +118,7 @@ def _values(name: str, told: Sequence[FrozenTrial], space: Space) -> Any:
 def _place(name: str, value: Any, space: Space) -> float:
     """Returns where a value is on its axis: choices are in their order."""
     axis = space.axes[name]
-    return axis.values.index(space.values({name: value})[name]) if isinstance(axis, Choices) else value
+    return value if isinstance(axis, Range) else axis.index(space.values({name: value})[name])
 
 
 def _scale(axes: Any, which: str, name: str, space: Space) -> None:
@@ -125,8 +126,8 @@ def _scale(axes: Any, which: str, name: str, space: Space) -> None:
     from matplotlib.ticker import NullFormatter
 
     axis, field = getattr(axes, f"{which}axis"), space.axes.get(name)
-    if isinstance(field, Choices):
-        axis.set_ticks(range(len(field.values)), [*map(format_value, field.values)])
+    if isinstance(field, tuple):
+        axis.set_ticks(range(len(field)), [*map(format_value, field)])
     elif field is not None and field.logarithmic:
         getattr(axes, f"set_{which}scale")("log")
         getattr(axes, f"set_{which}lim")(field.low / 1.1, field.high * 1.1)
