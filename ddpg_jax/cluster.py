@@ -17,11 +17,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ddpg_jax import run
 from ddpg_jax.command_line import refuse, to_words
-from ddpg_jax.fields import COUNT, COUNT_OR_ZERO
+from ddpg_jax.fields import COUNT, COUNT_OR_ZERO, format_value
 from ddpg_jax.merge import merge_folders
 from ddpg_jax.training.output import ignore_broken_pipe
 
 PROGRAM = "python -m ddpg_jax.cluster"
+
+MAY_CHANGE = {"out", "devices", "checkpoint_every", "log", "verbose"}
+"""The options of a task that may differ when the command is given again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,19 @@ def _num_rows(folder: Path) -> int:
     return 0
 
 
+def require_same_run(folder: Path, words: list[str]) -> None:
+    """Refuses, by ValueError, options of a task that would make another run of the one that its folder holds."""
+    from ddpg_jax.training.run_folder import read_config
+
+    command = read_config(folder)["command"]  # python -m ddpg_jax.run …
+    before, now = run.read(command[3:]), run.read(words)
+    for name in sorted({*before, *now} - MAY_CHANGE):
+        if before.get(name) != now.get(name):
+            value, earlier = (format_value(given[name]) if name in given else "not given" for given in (now, before))
+            raise ValueError(f"{name} is {value}, but must be {earlier}, as in {folder}: to start anew, remove "
+                             f"{folder.parent} or choose another --out")  # fmt: skip
+
+
 def _run(options: Options, words: list[str]) -> int:
     """Trains and merges; returns the exit status."""
     if find_spec("ray") is None:
@@ -104,6 +120,9 @@ def _run(options: Options, words: list[str]) -> int:
     tasks = out.with_name(f"{out.name}-tasks")
     tasks.mkdir(parents=True, exist_ok=True)
     folders = {tasks / f"{seeds.start}-{seeds.stop}": seeds for seeds in ranges}
+    for folder, seeds in folders.items():
+        if (folder / "config.json").exists():
+            require_same_run(folder, [*words, *to_words({"seeds": seeds})])
     train_tasks(options, folders, words)
     if unfinished := [folder for folder in folders if not (folder / "summary.json").exists()]:
         for folder in unfinished:

@@ -1,6 +1,7 @@
 """Tasks on a Ray cluster: the seeds that each trains, what is refused, and what a lost worker costs."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -48,6 +49,21 @@ def test_options_reach_the_tasks_as_words():
             "--max-episode-steps", "None", "--seeds", "2:5", "--config", "best.json"]  # fmt: skip
     given = run.read(line)
     assert run.read(to_words(given)) == given
+
+
+def test_tasks_of_other_options_are_not_taken_for_those_of_this_command(tmp_path):
+    line = ["--gamma=0.9", "--devices=1", "--seeds=2:4"]
+    config = {"format": 2, "preset": "pendulum", "seeds": [2, 4], "seed": 0, "device": "1 x cpu", "versions": {},
+              "config": {}, "configs": [], "command": ["python", "-m", "ddpg_jax.run", *line, "--out=x"]}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    cluster.require_same_run(tmp_path, ["--devices=2", "--gamma", "0.9", "--seeds", "2:4"])
+    for words, message in (
+        (line[1:], "gamma is not given, but must be 0.9, as in"),
+        ([*line, "--tau=0.1"], "tau is 0.1, but must be not given, as in"),
+        (line[:2], "seeds is not given, but must be 2:4, as in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cluster.require_same_run(tmp_path, words)
 
 
 def process_in(folder: Path) -> int | None:
